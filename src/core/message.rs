@@ -1,0 +1,102 @@
+//! What cores say to each other. `wire` turns it into bytes.
+
+use super::types::{Entry, Index, Term};
+
+/// A request for a vote or a pre-vote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoteRequest {
+    /// The term campaigned for; in a pre-vote the term that would be campaigned for.
+    pub term: Term,
+    /// Index of the candidate's last entry.
+    pub last_index: Index,
+    /// Term of the candidate's last entry.
+    pub last_term: Term,
+    /// Leadership is being handed over: stickiness does not apply (thesis 3.10).
+    pub transfer: bool,
+}
+
+/// The answer to a vote or pre-vote request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoteReply {
+    /// Granted pre-votes carry the requested term, everything else the responder's own
+    /// (raft.md rule 6).
+    pub term: Term,
+    /// Whether the vote was given.
+    pub granted: bool,
+}
+
+/// Entries, or a heartbeat when there are none (thesis 3.5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The leader's term.
+    pub term: Term,
+    /// Grows with every append of the term, so that an old copy cannot keep a dead leader alive.
+    pub seq: u64,
+    /// Index of the entry before the first one sent.
+    pub prev_index: Index,
+    /// Its term.
+    pub prev_term: Term,
+    /// The leader's commit index.
+    pub commit: Index,
+    /// Contiguous from `prev_index + 1`.
+    pub entries: Vec<Entry>,
+}
+
+/// The answer to an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendReply {
+    /// The follower's term.
+    pub term: Term,
+    /// The `seq` of the append it answers; 0 when a finished write is reported.
+    pub seq: u64,
+    /// How it went.
+    pub outcome: AppendOutcome,
+}
+
+/// How an append went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// The log agrees with the leader's and is durable up to here.
+    Accepted {
+        /// Never more than what is durable, never more than what the leader has shown.
+        match_index: Index,
+    },
+    /// The entry before the first one sent is missing or differs.
+    Rejected {
+        /// `prev_index` of the refused append.
+        prev_index: Index,
+        /// The largest index not above it that may agree (raft.md rule 19).
+        hint_index: Index,
+        /// The term there.
+        hint_term: Term,
+    },
+}
+
+/// Everything that one core may say to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// "Would you vote for me?" Changes nothing on the receiver (thesis 9.6).
+    PreVote(VoteRequest),
+    /// The answer to it.
+    PreVoteReply(VoteReply),
+    /// "Vote for me."
+    Vote(VoteRequest),
+    /// The answer to it.
+    VoteReply(VoteReply),
+    /// Entries or a heartbeat.
+    Append(Append),
+    /// The answer to it.
+    AppendReply(AppendReply),
+}
+
+impl Message {
+    /// The term that the message carries.
+    pub fn term(&self) -> Term {
+        match self {
+            Message::PreVote(m) | Message::Vote(m) => m.term,
+            Message::PreVoteReply(m) | Message::VoteReply(m) => m.term,
+            Message::Append(m) => m.term,
+            Message::AppendReply(m) => m.term,
+        }
+    }
+}

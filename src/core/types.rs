@@ -1,0 +1,138 @@
+//! The nouns of the protocol: nodes, entries, configurations, durable state.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+/// A Raft term; 0 is "before the first".
+pub type Term = u64;
+/// A position in the log; the first entry has index 1, 0 is "before it".
+pub type Index = u64;
+/// Number of a membership: grows by one with every change of members.
+pub type Epoch = u64;
+/// A point or a span of time in milliseconds, on a clock that never goes back.
+pub type Millis = u64;
+/// Immutable bytes shared between the log, messages and storage without copying.
+pub type Bytes = Arc<[u8]>;
+
+/// Identity of a cluster member; never 0, never used again for another node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(NonZeroU64);
+
+impl NodeId {
+    /// `None` for 0, which stands for "no node" in C and on the wire.
+    pub const fn new(raw: u64) -> Option<NodeId> {
+        match NonZeroU64::new(raw) {
+            Some(id) => Some(NodeId(id)),
+            None => None,
+        }
+    }
+
+    /// The number that C and the wire know the node by.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The number of an optional node, 0 for none.
+    pub fn raw(id: Option<NodeId>) -> u64 {
+        id.map_or(0, NodeId::get)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// Who votes and who follows, as the log says it (thesis 4.3: joint consensus).
+///
+/// Every list is sorted and free of duplicates. `outgoing` is not empty exactly while the
+/// configuration is joint: then elections, commits and check-quorum need a majority of `voters`
+/// and a majority of `outgoing`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// +1 with every change of membership; leaving the joint state is not one.
+    pub epoch: Epoch,
+    /// Voters of the configuration in force, or of the one being entered.
+    pub voters: Vec<NodeId>,
+    /// Voters of the configuration being left; empty when not joint.
+    pub outgoing: Vec<NodeId>,
+    /// Members that receive the log and never count.
+    pub learners: Vec<NodeId>,
+}
+
+/// What a log entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Opens a leader's term (thesis 6.4, raft.md rule 4).
+    Noop,
+    /// The host's own data.
+    Host(Bytes),
+    /// A command to the replicated cluster state that changes no membership.
+    Cluster(Bytes),
+    /// A change of membership, in force from the moment it is appended (thesis 4.1), with the
+    /// cluster command that caused it; empty when a joint configuration is being left.
+    Config(Arc<Configuration>, Bytes),
+}
+
+/// One position of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub index: Index,
+    /// The term of the leader that appended it.
+    pub term: Term,
+    /// What it holds.
+    pub payload: Payload,
+}
+
+/// That this node has been excluded: told by a peer or read in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exclusion {
+    /// The epoch that the exclusion began.
+    pub epoch: Epoch,
+    /// The log index of the decision.
+    pub index: Index,
+}
+
+/// What must survive a crash besides the log, always written before it is acted on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The newest term this node has seen.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// Set while this node is excluded: it neither votes nor campaigns.
+    pub excluded: Option<Exclusion>,
+}
+
+/// Names one atomic write; grows by one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// One atomic write. What depends on it stays in the core until its token comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persist {
+    /// To be handed back when the write is durable, or has failed.
+    pub token: Token,
+    /// The new hard state, if it changed.
+    pub hard: Option<HardState>,
+    /// Contiguous entries; whatever the log holds from the first one's index on is replaced.
+    pub entries: Vec<Entry>,
+}
+
+/// What storage found when a node starts again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The last durable hard state; the default on a new node.
+    pub hard: HardState,
+    /// The log, contiguous from index 1.
+    pub entries: Vec<Entry>,
+}

@@ -1,0 +1,77 @@
+//! What a request or a call can end as. `ffi` maps each to one KEEL_ERR_* code.
+
+use std::fmt;
+
+/// What a request or a call ended as; the text is for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A bad argument; nothing changed.
+    Invalid(String),
+    /// Not allowed in this state or mode.
+    State(String),
+    /// The engine stopped before this was done.
+    Closed,
+    /// A broken invariant: the engine is poisoned.
+    Internal(String),
+    /// Storage or a system call failed.
+    Io(String),
+    /// Stored data fails its checksum.
+    Corrupt(String),
+    /// A message does not parse.
+    Malformed(String),
+    /// A message or directory of another cluster or node.
+    Foreign(String),
+    /// The directory is open elsewhere.
+    Locked(String),
+    /// Surely not done: this node does not lead.
+    NotLeader,
+    /// Leadership was lost: may or may not take effect.
+    Lost,
+    /// No majority is in reach.
+    NoQuorum(String),
+    /// Another change is under way, or the version is stale.
+    Conflict(String),
+    /// No such node.
+    NotFound(String),
+    /// It exists already.
+    Exists(String),
+    /// Larger than a limit.
+    TooBig(String),
+    /// A queue is full: retry later.
+    Full,
+    /// The host's guard refused.
+    Vetoed(String),
+    /// This node has been excluded.
+    Excluded,
+    /// Written by a newer version, or an unknown flag.
+    Unsupported(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Invalid(s)
+            | Error::State(s)
+            | Error::Internal(s)
+            | Error::Io(s)
+            | Error::Corrupt(s)
+            | Error::Malformed(s)
+            | Error::Foreign(s)
+            | Error::Locked(s)
+            | Error::NoQuorum(s)
+            | Error::Conflict(s)
+            | Error::NotFound(s)
+            | Error::Exists(s)
+            | Error::TooBig(s)
+            | Error::Vetoed(s)
+            | Error::Unsupported(s) => f.write_str(s),
+            Error::Closed => f.write_str("the engine stopped before this was done"),
+            Error::NotLeader => f.write_str("this node does not lead"),
+            Error::Lost => f.write_str("leadership was lost before the outcome was known"),
+            Error::Full => f.write_str("the input queue is full"),
+            Error::Excluded => f.write_str("this node has been excluded"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,84 @@
+//! The two sides of the engine: what may be put in, and what the host is told.
+
+use crate::cluster::{Member, Params};
+use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
+use crate::detector::NodeState;
+use crate::wire::Packet;
+
+use super::{Error, Role};
+
+/// Names a request until its one completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a leader can be asked for.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Append the host's data to the log.
+    Propose(Bytes),
+    /// The administrator's set-faulty.
+    Exclude(NodeId),
+    /// Take an excluded node back, as a learner that is promoted when it has caught up.
+    Readmit(NodeId),
+    /// Put a new node in the place of an excluded one.
+    Replace {
+        /// The excluded one.
+        old: NodeId,
+        /// The new one; its id was never used before.
+        by: Member,
+    },
+    /// Change the cluster-wide settings; `Params::version` is the one expected, 0 for any.
+    SetParams(Params),
+}
+
+/// What the engine is fed with, from any thread.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A packet of a peer, decoded and checked to be for this node of this cluster.
+    Packet(Packet),
+    /// A request; its completion carries the ticket.
+    Request(Ticket, Request),
+    /// The host heard this node by other means.
+    Heard(NodeId),
+}
+
+/// What the host is told, only at the end of a driving call. Every method may do nothing.
+pub trait Host {
+    /// One committed entry of the host's, in log order, exactly once per run.
+    fn apply(&mut self, index: Index, term: Term, data: &[u8]) -> Result<(), i32>;
+    /// Put one message on the wire, or drop it.
+    fn send(&mut self, to: NodeId, bytes: &[u8]);
+    /// A request is finished.
+    fn done(&mut self, ticket: Ticket, result: Result<Index, Error>);
+    /// This node's role, the term, or the known leader changed.
+    fn role(&mut self, role: Role, term: Term, leader: Option<NodeId>);
+    /// A node's state as this node sees it changed.
+    fn node(&mut self, id: NodeId, state: NodeState, old: NodeState, silent: Millis);
+    /// An exclusion was decided.
+    fn excluded(&mut self, epoch: Epoch, ids: &[NodeId], index: Index);
+    /// The membership changed.
+    fn members(&mut self, epoch: Epoch, index: Index);
+    /// The cluster-wide settings changed.
+    fn params(&mut self, params: &Params);
+    /// Stop serving, or serve again.
+    fn fence(&mut self, fenced: bool, why: &str);
+    /// Something worth a line in a monitoring system.
+    fn event(&mut self, code: &str, json: &str);
+    /// May these dead nodes be excluded? See [`Guard`].
+    fn guard(&mut self, ids: &[NodeId]) -> Guard;
+    /// A line for the log; level 1 error .. 5 trace.
+    fn log(&mut self, level: i32, text: &str);
+    /// The engine is dead.
+    fn stopped(&mut self, why: &Error);
+}
+
+/// The host's answer to "may these dead nodes be excluded?"
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Yes.
+    Allow,
+    /// Ask again in so many milliseconds, because.
+    Later(Millis, String),
+    /// No, because.
+    Deny(String),
+}

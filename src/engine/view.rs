@@ -1,0 +1,141 @@
+//! What any thread may ask about, as of the end of the last driving call.
+
+use crate::cluster::Params;
+use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
+use crate::detector::{BlockedBy, NodeState};
+
+/// A node's part in the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Follows, or looks for a leader.
+    #[default]
+    Follower,
+    /// Campaigns or pre-campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Receives the log and does not vote.
+    Learner,
+    /// Has been excluded.
+    Excluded,
+}
+
+/// The cluster as this node sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    /// This node's id.
+    pub id: Option<NodeId>,
+    /// Who leads, if known.
+    pub leader: Option<NodeId>,
+    /// This node's role.
+    pub role: Role,
+    /// Whether this node must not serve.
+    pub fenced: bool,
+    /// The cluster's number.
+    pub cluster: u64,
+    /// Raft's term.
+    pub term: Term,
+    /// The applied epoch.
+    pub epoch: Epoch,
+    /// Highest index known to be committed.
+    pub commit: Index,
+    /// Highest index applied.
+    pub applied: Index,
+    /// Highest index in the log.
+    pub last_index: Index,
+    /// Voters of the newest configuration.
+    pub voters: u32,
+    /// Of them, heard within the election timeout or, on a non-leader, not LATE; this node included.
+    pub voters_heard: u32,
+    /// How many make a majority.
+    pub quorum: u32,
+    /// Whether a leader confirmed by a majority is known.
+    pub has_quorum: bool,
+    /// Whether dead nodes are excluded automatically.
+    pub armed: bool,
+    /// How long this node may serve unheard; `None` without limit, 0 when fenced.
+    pub lease: Option<Millis>,
+    /// 0 healthy .. 8; above 3 this node's testimony does not count.
+    pub health_score: u32,
+    /// Why an exclusion is held back, as the leader or, without one, this node sees it; or empty.
+    pub notice: String,
+}
+
+/// One node as this node sees it.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Its id.
+    pub id: NodeId,
+    /// Its role as far as known.
+    pub role: Role,
+    /// ALIVE, LATE ..
+    pub state: NodeState,
+    /// What holds its exclusion back.
+    pub blocked_by: BlockedBy,
+    /// Listened time since it was heard; `None` never in this run.
+    pub silent: Option<Millis>,
+    /// When it will be excluded unless heard.
+    pub excludes_in: Option<Millis>,
+    /// The epoch of its exclusion.
+    pub epoch: Epoch,
+    /// The log index of its exclusion.
+    pub index: Index,
+    /// Leader only: how far its durable log agrees.
+    pub match_index: Index,
+    /// Fresh witnesses that hear it.
+    pub heard_by: u32,
+    /// Fresh witnesses.
+    pub witnesses: u32,
+    /// Its address, opaque.
+    pub address: String,
+    /// The host's own bytes about it.
+    pub meta: Bytes,
+    /// Who took its place.
+    pub replaced_by: Option<NodeId>,
+}
+
+/// Counters since the engine was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Metrics {
+    /// Driving calls.
+    pub steps: u64,
+    /// Packets received and accepted.
+    pub packets_in: u64,
+    /// Packets handed to the host.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Packets that did not parse.
+    pub dropped_malformed: u64,
+    /// Packets of other clusters or for other nodes.
+    pub dropped_foreign: u64,
+    /// Packets dropped because the queue was full.
+    pub dropped_full: u64,
+    /// Parts of unknown type that were skipped.
+    pub unknown_parts: u64,
+    /// Elections started.
+    pub elections: u64,
+    /// Latest driving call, in milliseconds after it was due.
+    pub step_late_ms_max: u64,
+    /// Pauses noticed: calls so late that this node's own testimony was put aside.
+    pub pauses: u64,
+    /// Writes submitted.
+    pub persists: u64,
+    /// Entries in them.
+    pub entries_persisted: u64,
+}
+
+/// One consistent instant.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The cluster.
+    pub info: Info,
+    /// Every node that was ever a member, by id.
+    pub nodes: Vec<NodeView>,
+    /// The settings in force.
+    pub params: Params,
+    /// The counters.
+    pub metrics: Metrics,
+}
