@@ -1,0 +1,1 @@
+//! Keepalives and verdicts as bytes.

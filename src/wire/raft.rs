@@ -1,0 +1,1 @@
+//! What cores say to each other, as bytes.
