@@ -6,10 +6,15 @@
 
 mod command;
 mod member;
+mod outcome;
 mod params;
+mod rules;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Cause, Command};
 pub use member::{MAX_ADDRESS, MAX_IDS, MAX_MEMBERS, MAX_META, Member, Peer, Status};
+pub use outcome::{Change, ClusterError, Fact, Refusal};
 pub use params::{Params, ParamsError};
-pub use state::{Change, ClusterError, Fact, Refusal, State, bootstrap_entry};
+pub use state::{State, bootstrap_entry};

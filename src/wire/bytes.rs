@@ -51,11 +51,6 @@ impl<'a> Reader<'a> {
         self.array().map(u8::from_le_bytes)
     }
 
-    /// Two bytes.
-    pub fn u16(&mut self) -> Result<u16, WireError> {
-        self.array().map(u16::from_le_bytes)
-    }
-
     /// Four bytes.
     pub fn u32(&mut self) -> Result<u32, WireError> {
         self.array().map(u32::from_le_bytes)
@@ -135,11 +130,6 @@ impl<'a> Writer<'a> {
     /// One byte.
     pub fn u8(&mut self, value: u8) {
         self.out.push(value);
-    }
-
-    /// Two bytes.
-    pub fn u16(&mut self, value: u16) {
-        self.raw(&value.to_le_bytes());
     }
 
     /// Four bytes.

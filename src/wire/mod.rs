@@ -27,7 +27,7 @@ mod keepalive;
 mod packet;
 mod raft;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use bytes::{Reader, Writer};
 pub use entry::{decode_entry, encode_entry};
@@ -46,7 +46,8 @@ pub const MAX_PARTS: usize = 16;
 /// Bytes of the host's data in one entry; `keel_config.entry_max` is never more.
 pub const MAX_PAYLOAD: usize = 16 << 20;
 
-/// Bytes of one encoded cluster command: 64 nodes with the longest addresses and meta fit twice.
+/// Bytes of one encoded cluster command; the largest, a bootstrap of 64 nodes with the longest
+/// addresses and meta, needs little more than half of it.
 pub const MAX_COMMAND: usize = 64 << 10;
 
 /// Nodes in any list of a message: as many as a cluster may have.
