@@ -43,6 +43,8 @@ pub(super) struct Engine {
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
     leading_since: Millis,
+    /// When a packet of a leader confirmed by a majority last came.
+    leader_fresh_at: Option<Millis>,
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
     pub stopped: Option<Error>,
@@ -81,6 +83,7 @@ impl Engine {
             pending: BTreeMap::new(),
             told_role: (Role::Follower, 0, None),
             leading_since: 0,
+            leader_fresh_at: None,
             members_told: (0, 0),
             stopped: None,
             metrics: Metrics::default(),
@@ -262,14 +265,18 @@ impl Engine {
     fn packet(&mut self, packet: Packet) {
         let header = packet.header;
         let from = header.from;
-        self.detector.heard(self.now, &envelope(&header));
+        let envelope = envelope(&header);
+        self.detector.heard(self.now, &envelope);
+        if header.leader_term >= self.raft.term() && header.leader_term > 0 {
+            self.leader_fresh_at = Some(self.now);
+        }
         let barred = self.is_barred(from, header.epoch);
         for part in packet.parts {
             match part {
                 Part::Raft(_) if barred => {}
                 Part::Raft(message) => self.raft.receive(self.now, from, message),
                 Part::Keepalive(keepalive) => {
-                    self.detector.keepalive(self.now, from, keepalive);
+                    self.detector.keepalive(self.now, &envelope, keepalive);
                 }
                 Part::Verdict(verdict) => self.verdict(from, verdict),
             }
@@ -314,18 +321,38 @@ impl Engine {
             match output {
                 Output::AskGuard { cut } => self.actions.push(Action::Guard(cut)),
                 Output::Exclude { ids, silent } => self.exclude_dead(ids, silent),
-                Output::Fence { fenced, why } => self.actions.push(Action::Fence { fenced, why }),
+                Output::Fence { fenced, why } => self.fence(fenced, why),
                 Output::NodeChange { id, state, old, silent } => {
                     self.actions.push(Action::Node { id, state, old, silent });
                 }
                 Output::Tell(id) => self.tell(id),
-                Output::Pause { .. } => self.metrics.pauses += 1,
+                Output::Paused(late) => {
+                    self.metrics.pauses += 1;
+                    self.log(2, format!("this process was stopped or starved for {late} ms"));
+                    self.event("PAUSE", format!("{{\"late_ms\":{late}}}"));
+                }
             }
         }
     }
 
+    fn fence(&mut self, fenced: bool, why: &str) {
+        let word = if fenced { "stop serving" } else { "may serve" };
+        self.log(2, format!("{word}: {why}"));
+        let why = why.to_owned();
+        self.actions.push(Action::Fence { fenced, why });
+    }
+
+    /// The host's word on an exclusion.
     pub fn guard_answered(&mut self, cut: &[NodeId], answer: Guard) {
-        self.detector.guard_answer(self.now, cut, answer);
+        self.detector.guard_answer(cut, answer);
+    }
+
+    /// Whether a leader that a majority has confirmed is known: this node, or one heard lately.
+    pub fn has_quorum(&self) -> bool {
+        let keepalive = self.cluster.params().keepalive_ms();
+        let recent = self.settings.election + keepalive;
+        let heard = self.leader_fresh_at.is_some_and(|at| self.now < at + recent);
+        self.raft.is_quorum_fresh(self.now) || (heard && !self.raft.is_leader())
     }
 
     /// Tells an excluded node that it is, so that it stops serving.
@@ -345,14 +372,14 @@ impl Engine {
 
     /// Keepalives that are due, and those that may ride on what leaves anyway.
     fn keepalives(&mut self) {
-        let applied = self.cluster.applied();
+        self.detector.set_applied(self.cluster.applied());
         let mut due = Vec::new();
-        self.detector.take_due(self.now, applied, &mut due);
+        self.detector.take_due(self.now, &mut due);
         for (to, keepalive) in due {
             self.outbox.push(to, Part::Keepalive(keepalive));
         }
         for to in self.outbox.addressees() {
-            if let Some(keepalive) = self.detector.ride_along(to, self.now, applied) {
+            if let Some(keepalive) = self.detector.ride_along(to, self.now) {
                 self.outbox.push(to, Part::Keepalive(keepalive));
             }
         }
@@ -448,7 +475,6 @@ fn envelope(header: &Header) -> Envelope {
         stamp: header.stamp,
         echo: header.echo,
         echo_incarnation: header.echo_incarnation,
-        epoch: header.epoch,
         leader_term: header.leader_term,
     }
 }

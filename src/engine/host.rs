@@ -7,6 +7,9 @@ use crate::wire::Packet;
 
 use super::{Error, Role};
 
+/// The host's answer to "may these dead nodes be excluded?"
+pub use crate::detector::GuardAnswer as Guard;
+
 /// Names a request until its one completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
@@ -70,15 +73,4 @@ pub trait Host {
     fn log(&mut self, level: i32, text: &str);
     /// The engine is dead.
     fn stopped(&mut self, why: &Error);
-}
-
-/// The host's answer to "may these dead nodes be excluded?"
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Guard {
-    /// Yes.
-    Allow,
-    /// Ask again in so many milliseconds, because.
-    Later(Millis, String),
-    /// No, because.
-    Deny(String),
 }

@@ -42,6 +42,6 @@ fn timers(params: &Params, settings: &Settings, provisioned: usize) -> Timers {
         settle: params.settle_ms(),
         fencetime: params.fencetime_ms(settings.election),
         election: settings.election,
-        min_nodes: params.floor(provisioned) as u64,
+        min_nodes: u32::try_from(params.floor(provisioned)).unwrap_or(u32::MAX),
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::cluster::{Cause, Change, Command, Member, Params, Peer, Refusal};
 use crate::core::{Bytes, Entry, Index, NodeId, Payload, ProposeError, Term, agreed};
-use crate::detector::NodeState;
 
 use super::action::Action;
 use super::engine::Engine;
@@ -83,7 +82,7 @@ impl Engine {
 
     fn exclusion(&self, ids: Vec<NodeId>, by: Cause) -> Command {
         let silence = |id: &NodeId| {
-            let silent = self.detector.node(*id).silent;
+            let silent = self.detector.node(*id).and_then(|seen| seen.silent);
             silent.map_or(u32::MAX, |ms| u32::try_from(ms).unwrap_or(u32::MAX))
         };
         let silent = ids.iter().map(silence).collect();
@@ -94,10 +93,7 @@ impl Engine {
     /// The administrator decides who is out, but never against the quorum: a majority of the
     /// present voters must be alive besides.
     fn require_quorum_without(&self, id: NodeId) -> Result<(), Error> {
-        let alive = |voter: NodeId| {
-            let heard = self.detector.node(voter).state == NodeState::Alive;
-            voter != id && (heard || voter == self.settings.id)
-        };
+        let alive = |voter: NodeId| voter != id && self.is_heard(voter);
         if agreed(self.raft.configuration(), alive) {
             return Ok(());
         }

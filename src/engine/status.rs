@@ -51,7 +51,7 @@ impl Engine {
         info.voters = count(config.voters.len());
         info.voters_heard = count(heard);
         info.quorum = count(majority(config.voters.len()));
-        info.has_quorum = self.raft.is_quorum_fresh(self.now) || self.detector.leader_fresh();
+        info.has_quorum = self.has_quorum();
         info.armed = self.cluster.params().deadtime_ms() > 0;
         info.lease = self.detector.lease_ms(self.now);
         info.health_score = u32::from(self.detector.health());
@@ -62,8 +62,9 @@ impl Engine {
     }
 
     /// Whether a voter can be counted on now.
-    fn is_heard(&self, id: NodeId) -> bool {
-        id == self.settings.id || self.detector.node(id).state == NodeState::Alive
+    pub fn is_heard(&self, id: NodeId) -> bool {
+        let seen = self.detector.node(id);
+        seen.is_some_and(|seen| seen.state == NodeState::Alive)
     }
 
     fn update_node(&self, node: &mut NodeView) {
@@ -79,7 +80,7 @@ impl Engine {
         } else if node.role == Role::Leader {
             node.role = Role::Follower;
         }
-        if node.state != NodeState::Replaced {
+        if let Some(seen) = seen.filter(|_| node.state != NodeState::Replaced) {
             node.see(seen);
         }
     }
