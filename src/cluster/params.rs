@@ -138,13 +138,11 @@ impl Params {
 
     /// Silence after which a node is LATE; derived: half of deadtime or, without one, 10 keepalives.
     pub fn warntime_ms(&self) -> Millis {
-        let derived = match self.deadtime_ms() {
-            0 => 10 * self.keepalive_ms(),
-            deadtime => deadtime / 2,
-        };
-        match self.hb_warntime {
-            0 => derived.max(self.keepalive_ms()),
-            set => Millis::from(set),
+        match (self.hb_warntime, self.deadtime_ms()) {
+            (0, 0) => 10 * self.keepalive_ms(),
+            // At least keepalive, because deadtime is more than twice that.
+            (0, deadtime) => deadtime / 2,
+            (set, _) => Millis::from(set),
         }
     }
 

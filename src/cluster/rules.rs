@@ -10,9 +10,6 @@ use super::{
     Command, MAX_ADDRESS, MAX_IDS, MAX_MEMBERS, MAX_META, Member, Params, Peer, Refusal, Status,
 };
 
-/// Fewest voters that an exclusion may leave: one alone agrees with anything.
-const MIN_VOTERS: usize = 2;
-
 impl State {
     /// The state after the bootstrap entry, its log index apart.
     pub(super) fn first(members: &[Peer], params: &Params) -> Result<State, Refusal> {
@@ -201,12 +198,13 @@ impl State {
     }
 
     /// Those who stay must be able to decide it without those who go: a decision that waits for a
-    /// dead node's consent would block every other change until that node is back.
+    /// dead node's consent would block every other change until that node is back. It follows that
+    /// at least two voters remain.
     fn check_remaining(&self, voters_out: usize) -> Result<(), Refusal> {
         let voters = self.configuration().voters.len();
         let remain = voters - voters_out;
-        let needed = (voters / 2 + 1).max(MIN_VOTERS);
-        if voters_out == 0 || remain >= needed {
+        let needed = voters / 2 + 1;
+        if remain >= needed {
             return Ok(());
         }
         Err(Refusal::State(format!(

@@ -74,7 +74,7 @@ impl State {
             self.changed_params(*expect_version, params)?;
             return Ok(Change::Plain);
         }
-        if newest.epoch != self.epoch || self.joint || !newest.outgoing.is_empty() {
+        if newest.epoch != self.epoch || self.joint {
             return Err(Refusal::Conflict(
                 "another change of members is under way".into(),
             ));
@@ -176,7 +176,6 @@ impl State {
             ));
         }
         next.joint = !target.outgoing.is_empty();
-        next.applied = self.applied;
         *self = next;
         Ok(facts_of(command, self.epoch, entry.index))
     }

@@ -318,6 +318,10 @@ fn a_part_must_be_used_up() {
 
 #[test]
 fn counts_are_checked_before_anything_is_allocated() {
+    let count = |item_len| Reader::new(&[3, 0, 0, 0, 1, 2, 3, 4, 5, 6]).count("x", 3, item_len);
+    assert_eq!(count(2), Ok(3));
+    assert_eq!(count(3), Err(WireError::Truncated));
+    assert_eq!(count(usize::MAX), Err(WireError::Truncated));
     let mut append = vec![1; 40];
     append.extend_from_slice(&1_000_000u32.to_le_bytes());
     assert_eq!(decode(&forge(&[(5, &append)])), Err(WireError::Truncated));
@@ -427,7 +431,8 @@ fn entries_follow_each_other() {
     let mut bytes = Vec::new();
     entries().iter().for_each(|e| encode_entry(e, &mut bytes));
     let mut rest = &bytes[..];
-    let decoded: Vec<Entry> = std::iter::from_fn(|| decode_entry(&mut rest).ok()).collect();
+    let decoded = std::iter::from_fn(|| decode_entry(&mut rest).ok());
+    let decoded: Vec<Entry> = decoded.take(entries().len() + 1).collect();
     assert_eq!(decoded, entries());
     assert_eq!(rest, b"");
 }
@@ -457,13 +462,37 @@ fn a_bad_entry_is_an_error_and_takes_nothing() {
 }
 
 #[test]
-fn impossible_configurations_are_refused() {
-    let good = Configuration {
-        epoch: 1,
-        voters: vec![n(1), n(2)],
-        outgoing: vec![],
-        learners: vec![n(3)],
+fn an_append_whose_terms_go_back_is_refused() {
+    let append = Append {
+        term: 8,
+        seq: 1,
+        prev_index: 10,
+        prev_term: 6,
+        commit: 0,
+        entries: [6, 7, 7].into_iter().zip(11..).map(noop).collect(),
     };
+    let good = bytes_of(&packet(vec![Part::Raft(Message::Append(append))]));
+    assert!(decode(&good).is_ok());
+    // The part's body begins at 102; its entries, 9 bytes each, at 146.
+    for (at, term) in [(146, 5), (155, 5), (164, 6), (164, 9)] {
+        let mut bad = good.clone();
+        bad[at] = term;
+        reseal(&mut bad);
+        let what = "order of an append's terms";
+        assert_eq!(decode(&bad), Err(WireError::BadValue { what }), "{at}");
+    }
+}
+
+fn noop((term, index): (u64, u64)) -> Entry {
+    Entry {
+        index,
+        term,
+        payload: Payload::Noop,
+    }
+}
+
+#[test]
+fn impossible_configurations_are_refused() {
     let bytes = |configuration: &Configuration| {
         let payload = Payload::Config(configuration.clone().into(), [][..].into());
         let mut bytes = Vec::new();
@@ -477,27 +506,52 @@ fn impossible_configurations_are_refused() {
         );
         bytes
     };
-    // Offsets: epoch 17, voters 25 (count) and 29, 37; outgoing 45; learners 49 (count) and 53.
+    let good = Configuration {
+        epoch: 1,
+        voters: vec![n(1), n(2)],
+        outgoing: vec![n(1), n(5)],
+        learners: vec![n(3), n(4)],
+    };
+    // Lists as count and nodes: voters at 25, 29, 37; outgoing 45, 49, 57; learners 65, 69, 77.
     let whole = bytes(&good);
-    for (at, value) in [(17, 0), (29, 2), (29, 3), (29, 0), (53, 1)] {
+    for (at, value, what) in [
+        (17, 0, "epoch of a configuration"),
+        (29, 2, "order of voters"),
+        (29, 3, "order of voters"),
+        (29, 0, "node in a list"),
+        (57, 1, "order of outgoing voters"),
+        (77, 3, "order of learners"),
+        (69, 1, "learner that votes"),
+        (77, 5, "learner that votes"),
+    ] {
         let mut bad = whole.clone();
         bad[at] = value;
         let refused = decode_entry(&mut &bad[..]);
-        assert!(
-            matches!(refused, Err(WireError::BadValue { .. })),
-            "{value} at {at}: {refused:?}"
+        assert_eq!(
+            refused,
+            Err(WireError::BadValue { what }),
+            "{value} at {at}"
         );
     }
-    for bad in [
-        Configuration {
-            voters: vec![],
-            ..good.clone()
-        },
-        Configuration {
-            voters: vec![n(2), n(1)],
-            ..good.clone()
-        },
-    ] {
-        assert!(std::panic::catch_unwind(|| bytes(&bad)).is_err(), "{bad:?}");
+    let nobody_votes = Configuration {
+        voters: vec![],
+        ..good
+    };
+    assert!(std::panic::catch_unwind(|| bytes(&nobody_votes)).is_err());
+    let mut bad = bytes(&config_of_one());
+    bad[25] = 0;
+    drop(bad.drain(29..37));
+    let what = "voters of a configuration";
+    assert_eq!(
+        decode_entry(&mut &bad[..]),
+        Err(WireError::BadValue { what })
+    );
+}
+
+fn config_of_one() -> Configuration {
+    Configuration {
+        epoch: 1,
+        voters: vec![n(1)],
+        ..Configuration::default()
     }
 }

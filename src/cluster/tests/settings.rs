@@ -108,7 +108,7 @@ fn unset_times_are_derived() {
         [1_000, 300_000, 600_000, 600_000, 10_000]
     );
     assert_eq!(derived([100, 150, 400, 500]), [100, 150, 400, 500, 200]);
-    // The least deadtime: warntime may not fall below keepalive.
+    // The least deadtime there can be: warntime does not fall below keepalive.
     assert_eq!(derived([10, 0, 21, 0])[1], 10);
     // Two keepalives above the upper bound of settle.
     assert_eq!(derived([6_000, 0, 60_000, 0])[4], 12_000);
