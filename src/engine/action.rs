@@ -9,17 +9,52 @@ use super::{Error, Guard, Host, Role, Ticket};
 /// One call to the host; see [`Host`].
 #[derive(Debug)]
 pub(super) enum Action {
-    Apply { index: Index, term: Term, data: Bytes },
-    Send { to: NodeId, bytes: Vec<u8> },
-    Done { ticket: Ticket, result: Result<Index, Error> },
-    Role { role: Role, term: Term, leader: Option<NodeId> },
-    Node { id: NodeId, state: NodeState, old: NodeState, silent: Millis },
-    Excluded { epoch: Epoch, ids: Vec<NodeId>, index: Index },
-    Members { epoch: Epoch, index: Index },
+    Apply {
+        index: Index,
+        term: Term,
+        data: Bytes,
+    },
+    Send {
+        to: NodeId,
+        bytes: Vec<u8>,
+    },
+    Done {
+        ticket: Ticket,
+        result: Result<Index, Error>,
+    },
+    Role {
+        role: Role,
+        term: Term,
+        leader: Option<NodeId>,
+    },
+    Node {
+        id: NodeId,
+        state: NodeState,
+        old: NodeState,
+        silent: Millis,
+    },
+    Excluded {
+        epoch: Epoch,
+        ids: Vec<NodeId>,
+        index: Index,
+    },
+    Members {
+        epoch: Epoch,
+        index: Index,
+    },
     Params(Params),
-    Fence { fenced: bool, why: String },
-    Event { code: &'static str, json: String },
-    Log { level: i32, text: String },
+    Fence {
+        fenced: bool,
+        why: String,
+    },
+    Event {
+        code: &'static str,
+        json: String,
+    },
+    Log {
+        level: i32,
+        text: String,
+    },
     Guard(Vec<NodeId>),
     Stopped(Error),
 }
@@ -42,7 +77,12 @@ impl Action {
             Action::Send { to, bytes } => host.send(to, &bytes),
             Action::Done { ticket, result } => host.done(ticket, result),
             Action::Role { role, term, leader } => host.role(role, term, leader),
-            Action::Node { id, state, old, silent } => host.node(id, state, old, silent),
+            Action::Node {
+                id,
+                state,
+                old,
+                silent,
+            } => host.node(id, state, old, silent),
             Action::Excluded { epoch, ids, index } => host.excluded(epoch, &ids, index),
             Action::Members { epoch, index } => host.members(epoch, index),
             Action::Params(params) => host.params(&params),

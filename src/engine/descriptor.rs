@@ -77,7 +77,10 @@ impl Descriptor {
             tv_nsec: (due % 1000 * 1_000_000) as _,
         };
         let once = Itimerspec {
-            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
             it_value: value,
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)

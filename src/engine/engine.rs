@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::cluster::{Fact, State};
-use crate::core::{
-    Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term,
-};
+use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term};
 use crate::detector::{Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
 use crate::wire::{Header, Packet, Part, Verdict};
@@ -116,7 +114,10 @@ impl Engine {
         self.metrics.step_late_ms_max = self.metrics.step_late_ms_max.max(late);
         if late >= self.settings.election && self.raft.is_leader() {
             self.raft.step_down(now);
-            self.log(2, format!("stepped down: this process was away for {late} ms"));
+            self.log(
+                2,
+                format!("stepped down: this process was away for {late} ms"),
+            );
         }
         self.detector.advance(now);
     }
@@ -178,7 +179,8 @@ impl Engine {
             let Some(completion) = self.storage.poll() else {
                 return;
             };
-            self.raft.persisted(completion.token, completion.result.is_ok());
+            self.raft
+                .persisted(completion.token, completion.result.is_ok());
             if let Err(error) = completion.result {
                 self.stop(error.into());
             }
@@ -199,7 +201,10 @@ impl Engine {
             match self.cluster.apply(&entry) {
                 Ok(facts) => self.applied(&entry, facts),
                 Err(error) => {
-                    self.stop(Error::Corrupt(format!("log entry {}: {error}", entry.index)));
+                    self.stop(Error::Corrupt(format!(
+                        "log entry {}: {error}",
+                        entry.index
+                    )));
                     return false;
                 }
             }
@@ -246,7 +251,8 @@ impl Engine {
     /// Tells the detector who counts, and under which settings.
     fn follow_membership(&mut self) {
         let told = (self.raft.configuration_index(), self.cluster.applied());
-        self.detector.set_excluded(self.raft.hard_state().excluded.is_some());
+        self.detector
+            .set_excluded(self.raft.hard_state().excluded.is_some());
         if told == self.members_told {
             return;
         }
@@ -271,6 +277,10 @@ impl Engine {
             self.leader_fresh_at = Some(self.now);
         }
         let barred = self.is_barred(from, header.epoch);
+        if barred && self.detector.node(from).is_none() {
+            // A replaced node: the detector does not follow it, but it must learn its fate.
+            self.tell(from);
+        }
         for part in packet.parts {
             match part {
                 Part::Raft(_) if barred => {}
@@ -299,7 +309,10 @@ impl Engine {
             let text = format!("{from} says: excluded at epoch {epoch}, log index {index}");
             self.log(1, text);
             let json = format!("{{\"epoch\":{epoch},\"index\":{index},\"told_by\":{from}}}");
-            self.event("EXCLUDED_SELF", json.replace("\"told_by\":n", "\"told_by\":"));
+            self.event(
+                "EXCLUDED_SELF",
+                json.replace("\"told_by\":n", "\"told_by\":"),
+            );
         }
     }
 
@@ -322,13 +335,26 @@ impl Engine {
                 Output::AskGuard { cut } => self.actions.push(Action::Guard(cut)),
                 Output::Exclude { ids, silent } => self.exclude_dead(ids, silent),
                 Output::Fence { fenced, why } => self.fence(fenced, why),
-                Output::NodeChange { id, state, old, silent } => {
-                    self.actions.push(Action::Node { id, state, old, silent });
+                Output::NodeChange {
+                    id,
+                    state,
+                    old,
+                    silent,
+                } => {
+                    self.actions.push(Action::Node {
+                        id,
+                        state,
+                        old,
+                        silent,
+                    });
                 }
                 Output::Tell(id) => self.tell(id),
                 Output::Paused(late) => {
                     self.metrics.pauses += 1;
-                    self.log(2, format!("this process was stopped or starved for {late} ms"));
+                    self.log(
+                        2,
+                        format!("this process was stopped or starved for {late} ms"),
+                    );
                     self.event("PAUSE", format!("{{\"late_ms\":{late}}}"));
                 }
             }
@@ -351,7 +377,9 @@ impl Engine {
     pub fn has_quorum(&self) -> bool {
         let keepalive = self.cluster.params().keepalive_ms();
         let recent = self.settings.election + keepalive;
-        let heard = self.leader_fresh_at.is_some_and(|at| self.now < at + recent);
+        let heard = self
+            .leader_fresh_at
+            .is_some_and(|at| self.now < at + recent);
         self.raft.is_quorum_fresh(self.now) || (heard && !self.raft.is_leader())
     }
 
@@ -408,7 +436,12 @@ impl Engine {
         let detector = &self.detector;
         let packets = self.outbox.drain(|to| {
             let (echo, echo_incarnation) = detector.echo_for(to);
-            Header { to, echo, echo_incarnation, ..base.clone() }
+            Header {
+                to,
+                echo,
+                echo_incarnation,
+                ..base.clone()
+            }
         });
         for (to, bytes) in packets {
             self.metrics.packets_out += 1;

@@ -1,6 +1,6 @@
 //! The two sides of the engine: what may be put in, and what the host is told.
 
-use crate::cluster::{Member, Params};
+use crate::cluster::{Params, Peer};
 use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
 use crate::wire::Packet;
@@ -28,7 +28,7 @@ pub enum Request {
         /// The excluded one.
         old: NodeId,
         /// The new one; its id was never used before.
-        by: Member,
+        by: Peer,
     },
     /// Change the cluster-wide settings; `Params::version` is the one expected, 0 for any.
     SetParams(Params),

@@ -3,11 +3,11 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::cluster::{Member as ClusterMember, Peer, bootstrap_entry};
+use crate::cluster::{Peer, bootstrap_entry};
 use crate::core::{Millis, Random};
 use crate::storage::{Directory, Identity, Memory, Opened, Storage};
 
-use super::action::{Action, Answer};
+use super::action::Answer;
 use super::descriptor::Descriptor;
 use super::engine::Engine;
 use super::shared::{Handle, Shared};
@@ -33,7 +33,9 @@ impl Member {
         let (opened, storage) = open(&settings, place)?;
         let shared = Shared::new(settings.id, settings.cluster, settings.queue_max);
         let shared = Arc::new(shared);
-        let handle = Handle { shared: shared.clone() };
+        let handle = Handle {
+            shared: shared.clone(),
+        };
         let mut member = Member {
             engine: Engine::new(settings, opened, storage),
             shared,
@@ -46,20 +48,17 @@ impl Member {
 
     /// The first start of a cluster: every first member is given the same list. Durable when it
     /// returns `Ok`. `Exists` if this node holds a log already; `Invalid` changes nothing.
-    pub fn bootstrap(&mut self, members: &[ClusterMember]) -> Result<(), Error> {
+    pub fn bootstrap(&mut self, peers: &[Peer]) -> Result<(), Error> {
         self.check_alive()?;
         let settings = &self.engine.settings;
-        if !members.iter().any(|m| m.id == settings.id) {
-            let text = format!("{} is not among the members of its own cluster", settings.id);
+        if !peers.iter().any(|m| m.id == settings.id) {
+            let text = format!(
+                "{} is not among the members of its own cluster",
+                settings.id
+            );
             return Err(Error::Invalid(text));
         }
-        let peer = |m: &ClusterMember| Peer {
-            id: m.id,
-            address: m.address.clone(),
-            meta: m.meta.clone(),
-        };
-        let peers: Vec<Peer> = members.iter().map(peer).collect();
-        let entry = bootstrap_entry(&peers, &settings.params)?;
+        let entry = bootstrap_entry(peers, &settings.params)?;
         self.engine.bootstrap(entry)?;
         self.shared.wake();
         Ok(())
@@ -119,7 +118,9 @@ impl Member {
         self.check_alive()?;
         if now < self.engine.now {
             let then = self.engine.now;
-            return Err(Error::Invalid(format!("time went back from {then} to {now} ms")));
+            return Err(Error::Invalid(format!(
+                "time went back from {then} to {now} ms"
+            )));
         }
         self.engine.begin(now);
         for _ in 0..ROUNDS {
@@ -133,9 +134,14 @@ impl Member {
             }
         }
         let more = self.shared.has_inputs() || self.engine.has_more();
-        let due = if more { now } else { self.engine.next_deadline() };
+        let due = if more {
+            now
+        } else {
+            self.engine.next_deadline()
+        };
         self.shared.set_due_at(Some(due));
-        self.check_alive().inspect_err(|_| drop(self.shared.close()))?;
+        self.check_alive()
+            .inspect_err(|_| drop(self.shared.close()))?;
         Ok(due)
     }
 
@@ -165,7 +171,8 @@ impl Member {
     fn publish(&mut self) {
         let refused = self.shared.refused();
         self.shared.set_genesis(self.engine.cluster.genesis());
-        self.shared.publish(|view| self.engine.publish(view, refused));
+        self.shared
+            .publish(|view| self.engine.publish(view, refused));
     }
 }
 

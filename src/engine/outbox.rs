@@ -51,16 +51,21 @@ impl Outbox {
 fn finish(header: Header, parts: Vec<Part>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let skipped = 0;
-    encode(&Packet { header, parts, skipped }, &mut bytes);
+    encode(
+        &Packet {
+            header,
+            parts,
+            skipped,
+        },
+        &mut bytes,
+    );
     bytes
 }
 
 /// Bytes of the entries in a part; everything else is small.
 fn weight(part: &Part) -> usize {
     match part {
-        Part::Raft(Message::Append(append)) => {
-            append.entries.iter().map(|e| e.payload.len()).sum()
-        }
+        Part::Raft(Message::Append(append)) => append.entries.iter().map(|e| e.payload.len()).sum(),
         _ => 0,
     }
 }

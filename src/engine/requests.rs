@@ -1,6 +1,6 @@
 //! Requests of the host and of the detector: checked, proposed, and completed exactly once.
 
-use crate::cluster::{Cause, Change, Command, Member, Params, Peer, Refusal};
+use crate::cluster::{Cause, Change, Command, Params, Refusal};
 use crate::core::{Bytes, Entry, Index, NodeId, Payload, ProposeError, Term, agreed};
 
 use super::action::Action;
@@ -46,7 +46,7 @@ impl Engine {
                 self.exclusion(vec![id], Cause::Admin)
             }
             Request::Readmit(id) => Command::Readmit { expect, id },
-            Request::Replace { old, by } => Command::Replace { expect, old, by: peer(by) },
+            Request::Replace { old, by } => Command::Replace { expect, old, by },
             Request::SetParams(params) => set_params(params)?,
         };
         self.propose_command(&command)
@@ -87,7 +87,12 @@ impl Engine {
         };
         let silent = ids.iter().map(silence).collect();
         let expect = self.cluster.epoch();
-        Command::Exclude { expect, ids, silent, by }
+        Command::Exclude {
+            expect,
+            ids,
+            silent,
+            by,
+        }
     }
 
     /// The administrator decides who is out, but never against the quorum: a majority of the
@@ -107,7 +112,12 @@ impl Engine {
         let text = format!("excluding {ids:?}, silent for {silent:?} ms");
         let expect = self.cluster.epoch();
         let by = Cause::Detector;
-        let command = Command::Exclude { expect, ids, silent, by };
+        let command = Command::Exclude {
+            expect,
+            ids,
+            silent,
+            by,
+        };
         match self.propose_command(&command) {
             Ok(_) => self.log(2, text),
             Err(error) => {
@@ -161,20 +171,15 @@ impl Engine {
     }
 }
 
-fn peer(member: Member) -> Peer {
-    Peer {
-        id: member.id,
-        address: member.address,
-        meta: member.meta,
-    }
-}
-
 fn set_params(params: Params) -> Result<Command, Error> {
     params
         .validate()
         .map_err(|e| Error::Invalid(e.to_string()))?;
     let expect_version = params.version;
-    Ok(Command::SetParams { expect_version, params })
+    Ok(Command::SetParams {
+        expect_version,
+        params,
+    })
 }
 
 impl From<Refusal> for Error {

@@ -126,10 +126,9 @@ impl Shared {
             return Err("message from this node's own id".to_owned());
         }
         match from {
-            Some(from) if from != header.from => Err(format!(
-                "message of {} came from {from}",
-                header.from
-            )),
+            Some(from) if from != header.from => {
+                Err(format!("message of {} came from {from}", header.from))
+            }
             _ => Ok(()),
         }
     }

@@ -37,7 +37,11 @@ impl Engine {
 
     fn update_info(&self, info: &mut Info) {
         let config = self.raft.configuration();
-        let heard = config.voters.iter().filter(|id| self.is_heard(**id)).count();
+        let heard = config
+            .voters
+            .iter()
+            .filter(|id| self.is_heard(**id))
+            .count();
         info.id = Some(self.settings.id);
         info.leader = self.raft.leader();
         info.role = self.role();

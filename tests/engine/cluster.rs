@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use raftkeel::cluster::{Member as ClusterMember, Params, Status};
+use raftkeel::cluster::{Params, Peer};
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
 use raftkeel::detector::NodeState;
 use raftkeel::engine::{
@@ -75,12 +75,11 @@ pub fn id(raw: u64) -> NodeId {
     NodeId::new(raw).unwrap()
 }
 
-pub fn peer(raw: u64) -> ClusterMember {
-    ClusterMember {
+pub fn peer(raw: u64) -> Peer {
+    Peer {
         id: id(raw),
         address: format!("host{raw}:7000"),
         meta: Vec::new().into(),
-        status: Status::Voter,
     }
 }
 
@@ -120,7 +119,7 @@ fn node(raw: u64) -> Node {
 
 impl Cluster {
     pub fn new(count: u64) -> Cluster {
-        let peers: Vec<ClusterMember> = (1..=count).map(peer).collect();
+        let peers: Vec<Peer> = (1..=count).map(peer).collect();
         let mut nodes = BTreeMap::new();
         for raw in 1..=count {
             let mut node = node(raw);
@@ -185,7 +184,10 @@ impl Cluster {
 
     pub fn leader(&self) -> Option<u64> {
         let leads = |n: &Node| !n.down && n.handle.view(|v| v.info.role == Role::Leader);
-        self.nodes.iter().find(|(_, n)| leads(n)).map(|(raw, _)| *raw)
+        self.nodes
+            .iter()
+            .find(|(_, n)| leads(n))
+            .map(|(raw, _)| *raw)
     }
 
     pub fn elect(&mut self) -> u64 {
@@ -214,9 +216,8 @@ impl Cluster {
     }
 
     pub fn state(&self, seen_by: u64, of: u64) -> NodeState {
-        let view = |v: &raftkeel::engine::View| {
-            v.nodes.iter().find(|n| n.id == id(of)).unwrap().state
-        };
+        let view =
+            |v: &raftkeel::engine::View| v.nodes.iter().find(|n| n.id == id(of)).unwrap().state;
         self.nodes[&seen_by].handle.view(view)
     }
 

@@ -13,7 +13,9 @@ fn others(c: &Cluster, than: u64) -> Vec<u64> {
 fn a_proposal_is_applied_everywhere_once() {
     let mut c = Cluster::new(3);
     let leader = c.elect();
-    let index = c.ask(leader, Request::Propose(b"hello"[..].into())).unwrap();
+    let index = c
+        .ask(leader, Request::Propose(b"hello"[..].into()))
+        .unwrap();
     c.run(500);
     for node in c.nodes.values() {
         assert_eq!(node.told.applied, [(index, b"hello".to_vec())]);
@@ -34,7 +36,11 @@ fn a_dead_follower_is_excluded_at_one_epoch_and_index() {
     c.run(5_500);
     assert!(c.nodes[&leader].told.excluded.is_empty(), "too early");
     let alive = others(&c, dead);
-    let all = |c: &Cluster| alive.iter().all(|raw| !c.nodes[raw].told.excluded.is_empty());
+    let all = |c: &Cluster| {
+        alive
+            .iter()
+            .all(|raw| !c.nodes[raw].told.excluded.is_empty())
+    };
     assert!(c.wait(4_500, all), "not excluded in time");
     assert_eq!(
         c.nodes[&alive[0]].told.excluded,
@@ -55,7 +61,12 @@ fn the_survivor_of_two_refuses_to_act_alone() {
     c.nodes.get_mut(&dead).unwrap().down = true;
     c.run(12_000);
     c.nodes.get_mut(&leader).unwrap().down = true;
-    let alone = c.nodes.iter().find(|(_, n)| !n.down).map(|(raw, _)| *raw).unwrap();
+    let alone = c
+        .nodes
+        .iter()
+        .find(|(_, n)| !n.down)
+        .map(|(raw, _)| *raw)
+        .unwrap();
     c.run(60_000);
     assert_ne!(c.role(alone), Role::Leader);
     assert!(c.nodes[&alone].told.fenced);
@@ -82,8 +93,19 @@ fn an_excluded_node_is_replaced_by_a_new_one() {
     let by = peer(4);
     c.join(4);
     let old = id(dead);
-    c.ask(leader, Request::Replace { old, by: by.clone() }).unwrap();
-    let voter = |c: &Cluster| c.nodes[&4].handle.view(|v| v.info.voters == 3 && !v.info.fenced);
+    c.ask(
+        leader,
+        Request::Replace {
+            old,
+            by: by.clone(),
+        },
+    )
+    .unwrap();
+    let voter = |c: &Cluster| {
+        c.nodes[&4]
+            .handle
+            .view(|v| v.info.voters == 3 && !v.info.fenced)
+    };
     assert!(c.wait(10_000, voter), "the new node never became a voter");
     assert_eq!(c.role(4), Role::Follower);
     assert_eq!(c.state(leader, dead), NodeState::Replaced);
@@ -146,7 +168,13 @@ fn a_leader_cut_off_is_fenced_and_excludes_nobody() {
     c.cut.clear();
     c.run(5_000);
     assert_eq!(c.role(old), Role::Excluded);
-    assert_eq!(c.nodes.keys().filter(|r| c.role(**r) == Role::Leader).count(), 1);
+    assert_eq!(
+        c.nodes
+            .keys()
+            .filter(|r| c.role(**r) == Role::Leader)
+            .count(),
+        1
+    );
 }
 
 #[test]
