@@ -3,8 +3,10 @@
 
 mod error;
 mod host;
+mod stub;
 mod view;
 
 pub use error::Error;
 pub use host::{Guard, Host, Input, Request, Ticket};
+pub use stub::{Handle, Member, Place, Settings};
 pub use view::{Info, Metrics, NodeView, Role, View};
