@@ -4,6 +4,10 @@
 //! it leaves the node until [`Storage::poll`] has handed back its token with `Ok`. A failed write
 //! is never retried (fsync may lie the second time): the engine is poisoned by it.
 
+mod memory;
+
+pub use memory::Memory;
+
 use std::fmt;
 use std::path::PathBuf;
 
