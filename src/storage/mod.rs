@@ -4,8 +4,10 @@
 //! it leaves the node until [`Storage::poll`] has handed back its token with `Ok`. A failed write
 //! is never retried (fsync may lie the second time): the engine is poisoned by it.
 
+mod dir;
 mod memory;
 
+pub use dir::{Directory, Options};
 pub use memory::Memory;
 
 use std::fmt;
