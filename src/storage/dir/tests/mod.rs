@@ -1,6 +1,7 @@
 //! What a directory does when processes, power, system calls and disks fail.
 
 mod crash;
+mod damage;
 mod disk;
 mod fault;
 mod sim;
