@@ -48,6 +48,7 @@ impl Meta {
             self.instance,
             self.generation,
             self.hard.term,
+            self.hard.commit,
             NodeId::raw(self.hard.vote),
             excluded.map_or(0, |e| e.epoch),
             excluded.map_or(0, |e| e.index),
@@ -71,6 +72,7 @@ impl Meta {
         let instance = take_u64(input)?;
         let generation = take_u64(input)?;
         let term = take_u64(input)?;
+        let commit = take_u64(input)?;
         let vote = NodeId::new(take_u64(input)?);
         let exclusion = Exclusion {
             epoch: take_u64(input)?,
@@ -92,6 +94,7 @@ impl Meta {
                 term,
                 vote,
                 excluded,
+                commit,
             },
             head_seq,
             durable_lsn,
@@ -171,6 +174,7 @@ mod tests {
                 term: generation,
                 vote: NodeId::new(2),
                 excluded: (generation % 2 == 1).then_some(Exclusion { epoch: 4, index: 9 }),
+                commit: generation / 2,
             },
             head_seq: 1,
             durable_lsn: 4096,

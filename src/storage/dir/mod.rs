@@ -169,6 +169,12 @@ impl Directory {
             });
         }
         let recovered = recover(&*fs, &names, &meta)?;
+        let last = recovered.log.len() as u64;
+        if last < meta.hard.commit {
+            // Whatever the tail looks like, it was acknowledged: never cut, never forgotten.
+            let flaw = page::Flaw::Bad("the log ends before an entry known to be committed");
+            return Err(flaw.at(fs.root(), 0, last + 1));
+        }
         remove_prepared(&*fs, &names)?;
         Directory::resume(fs, options, meta, recovered, meta_repaired)
     }

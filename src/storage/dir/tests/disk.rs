@@ -41,6 +41,21 @@ fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
     Directory::open_with(path, &identity(), OPTIONS)
 }
 
+#[test]
+fn a_log_that_ends_before_what_is_committed_is_refused() {
+    let temp = Temp::made();
+    let (mut directory, _) = open(&temp.0).unwrap();
+    let mut persist = nth(1);
+    persist.hard.as_mut().unwrap().commit = 2;
+    write(&mut directory, persist);
+    drop(directory);
+    let error = open(&temp.0).unwrap_err();
+    assert!(
+        matches!(error, StorageError::Corrupt { index: 2, .. }),
+        "{error}"
+    );
+}
+
 /// Term `n`, a vote, and entry `n`.
 fn nth(n: u64) -> Persist {
     Persist {
@@ -49,6 +64,7 @@ fn nth(n: u64) -> Persist {
             term: n,
             vote: NodeId::new(n % 3 + 1),
             excluded: None,
+            commit: n - 1,
         }),
         entries: vec![Entry {
             index: n,
