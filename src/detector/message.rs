@@ -4,52 +4,53 @@ use crate::core::{Index, NodeId};
 
 use super::{BlockedBy, NodeState};
 
-/// What a keepalive asks of its receiver.
+/// What a keepalive is for, and how it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepaliveKind {
-    /// The regular one; answered shortly, without a row.
+    /// Sent every hb_keepalive with the sender's row; answered with a `Reply`.
     Push,
-    /// Answer at once: the sender is about to take you for dead, or its own lease is old.
+    /// Answered at once with a `Reply`; sent to nodes that are LATE, or to all when the sender's
+    /// own lease grows old.
     Probe,
-    /// Answer at once with a fresh row: the sender is about to judge a third node.
+    /// Answered at once with a `Reply` that carries a fresh row; sent when a verdict is near.
     Poll,
-    /// The answer to any of them; never answered itself.
+    /// The answer; not answered.
     Reply,
 }
 
-/// One keepalive.
+/// One packet part of the detector's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// What it asks for.
+    /// What it is for.
     pub kind: KeepaliveKind,
-    /// The sender's local health score, 0 healthy .. 8.
+    /// The sender's health score, 0 healthy .. 8; above 3 its row does not count.
     pub health: u8,
-    /// Highest index that the sender has applied.
+    /// How far the sender has applied the log.
     pub applied: Index,
-    /// What the sender hears of the others, at most 64 items; empty in a short answer.
+    /// The sender's row, at most 64 items, by ascending node; empty when none is carried.
     pub row: Vec<RowItem>,
-    /// Leader only: its assessment, so that every node can show it.
+    /// The leader's assessment; leaders only.
     pub notice: Option<Notice>,
 }
 
-/// What one witness hears of one node.
+/// How one node hears another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowItem {
-    /// The node.
+    /// The node heard, or not.
     pub node: NodeId,
-    /// Milliseconds listened since it was heard; `u32::MAX` = never in the witness's run.
+    /// Milliseconds listened since it was heard; `u32::MAX` never in the reporter's run.
     pub age: u32,
-    /// Milliseconds that the witness has listened in its run, saturating.
+    /// Milliseconds the reporter has listened for it in its run; saturates.
     pub span: u32,
-    /// The run of the node that was heard; 0 = never.
+    /// The run of `node` as heard; 0 when no packet of it was heard.
     pub incarnation: u64,
 }
 
-/// The leader's assessment.
+/// The leader's assessment, so that every node can show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// At most 64 nodes.
+    /// Every member that is not ALIVE, at most 64.
     pub nodes: Vec<(NodeId, NodeState, BlockedBy)>,
-    /// For a person; at most 200 bytes.
+    /// What holds an exclusion back, at most 200 bytes; empty when nothing does.
     pub why: String,
 }
