@@ -1,6 +1,6 @@
 //! A stand-in with the boundary of the engine: a single node leads and applies at once, several
 //! stay followers for ever.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::all)]
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -122,6 +122,12 @@ impl Member {
         if !self.peers.is_empty() {
             return Err(Error::Exists("this node has a log already".into()));
         }
+        let mut ids: Vec<_> = peers.iter().map(|p| p.id).collect();
+        ids.sort();
+        ids.dedup();
+        if ids.len() != peers.len() || !ids.contains(&self.settings.id) {
+            return Err(Error::Invalid("a bad list".into()));
+        }
         self.peers = peers.to_vec();
         self.last = 1;
         let mut view = self.shared.view.lock().unwrap();
@@ -191,6 +197,7 @@ impl Member {
                 view.info.role = Role::Leader;
                 view.info.leader = Some(self.settings.id);
                 view.info.term = 1;
+                view.info.has_quorum = true;
             }
             host.role(Role::Leader, 1, Some(self.settings.id));
             host.node(self.settings.id, NodeState::Alive, NodeState::Joining, 0);
