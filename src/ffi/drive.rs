@@ -52,7 +52,7 @@ pub unsafe extern "C" fn keel_fd(k: *mut keel) -> c_int {
     // SAFETY: the host vouches for the engine.
     let k = unsafe { k.as_ref() };
     let result = guard::enter(k, Access::Drive, |e| {
-        Ok(e.drive().0.fd().map_err(Failure::from)?)
+        e.drive().0.fd().map_err(Failure::from)
     });
     match result {
         Ok(fd) => fd,

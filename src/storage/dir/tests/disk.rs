@@ -49,7 +49,9 @@ fn a_log_that_ends_before_what_is_committed_is_refused() {
     persist.hard.as_mut().unwrap().commit = 2;
     write(&mut directory, persist);
     drop(directory);
-    let error = open(&temp.0).unwrap_err();
+    let Err(error) = open(&temp.0) else {
+        panic!("opened without what was committed");
+    };
     assert!(
         matches!(error, StorageError::Corrupt { index: 2, .. }),
         "{error}"

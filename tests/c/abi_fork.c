@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* A child gets FORKED from everything, can drop its copy, and leaves the parent's alone. */
+#define _POSIX_C_SOURCE 200809L
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "cluster.h"
+
+static int completions, last_status;
+
+static void on_done(void *arg, int status, uint64_t index)
+{
+    (void)arg, (void)index;
+    completions++;
+    last_status = status;
+}
+
+static void drop_message(void *ud, keel_id to, const void *msg, size_t len)
+{
+    (void)ud, (void)to, (void)msg, (void)len;
+}
+
+static void in_the_child(keel *k, keel_status *before)
+{
+    keel_params params = KEEL_PARAMS_INIT;
+    keel_peer peer = KEEL_PEER_INIT;
+    keel_status *status;
+
+    peer.id = 1;
+    CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_step(k, 1, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_recv(k, 1, "x", 1), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_fd(k), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_timeout_ms(k), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_dispatch(k), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_propose(k, "x", 1, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_node_exclude(k, 1, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_node_readmit(k, 1, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_node_replace(k, 1, &peer, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_set_params(k, &params, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_heard(k, 1), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_role(k), KEEL_ERR_FORKED);
+    CHECK(keel_leader(k) == 0);
+    CHECK(keel_epoch(k) == 0);
+    CHECK_CODE(keel_check_epoch(k, 1, 1), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_lease_ms(k), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_get_params(k, &params), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_status_take(k, &status), KEEL_ERR_FORKED);
+    CHECK(keel_status_info(before)->self == 1);
+    keel_status_free(before);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    CHECK(completions == 0);
+}
+
+static void fork_and_use(keel *k)
+{
+    keel_status *status;
+    int ended;
+    pid_t child;
+
+    CHECK_CODE(keel_status_take(k, &status), KEEL_OK);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        in_the_child(k, status);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &ended, 0) == child);
+    CHECK(WIFEXITED(ended) && WEXITSTATUS(ended) == 0);
+    keel_status_free(status);
+}
+
+static void by_steps(void)
+{
+    struct cluster_options options;
+    struct cluster *c;
+    keel *k;
+
+    cluster_options_init(&options, 1, 3);
+    c = cluster_new(&options);
+    k = cluster_elect(c)->k;
+    CHECK_CODE(keel_propose(k, "x", 1, on_done, NULL), KEEL_OK);
+    fork_and_use(k);
+    cluster_wake(&c->nodes[0]);
+    cluster_run(c, 10);
+    CHECK(completions == 1 && last_status == KEEL_OK);
+    cluster_free(c);
+}
+
+/* The child closes its copies of the descriptors; the parent's must still wake it. */
+static void behind_a_descriptor(void)
+{
+    keel_config config = KEEL_CONFIG_INIT;
+    keel_callbacks callbacks = KEEL_CALLBACKS_INIT;
+    keel_peer peer = KEEL_PEER_INIT;
+    struct pollfd ready;
+    keel *k;
+
+    config.id = 1;
+    config.cluster = 77;
+    config.dir = "forked";
+    config.flags = KEEL_NEW_NODE;
+    callbacks.send = drop_message;
+    peer.id = 1;
+    CHECK_CODE(keel_new(&k, &config, &callbacks, NULL), KEEL_OK);
+    CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_OK);
+    ready.fd = keel_fd(k);
+    ready.events = POLLIN;
+    CHECK(ready.fd >= 0);
+    completions = 0;
+    fork_and_use(k);
+    while (keel_role(k) != KEEL_ROLE_LEADER) {
+        CHECK(poll(&ready, 1, 30000) == 1);
+        CHECK_CODE(keel_dispatch(k), KEEL_OK);
+    }
+    CHECK_CODE(keel_propose(k, "x", 1, on_done, NULL), KEEL_OK);
+    while (completions == 0) {
+        CHECK(poll(&ready, 1, 30000) == 1);
+        CHECK_CODE(keel_dispatch(k), KEEL_OK);
+    }
+    CHECK(completions == 1 && last_status == KEEL_OK);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    /* The lock is gone with it: no copy of it was left in a child. */
+    config.flags = 0;
+    CHECK_CODE(keel_new(&k, &config, &callbacks, NULL), KEEL_OK);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+}
+
+int main(void)
+{
+    by_steps();
+    behind_a_descriptor();
+    return 0;
+}

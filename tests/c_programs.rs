@@ -1,0 +1,89 @@
+//! The programs in tests/c, each against the shared library and the archive, with sanitizers and
+//! under valgrind: what the header promises, tried from C.
+
+mod clib;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use clib::Variant;
+
+const HARNESS: &str = "cluster.c";
+
+fn run(program: &Path, label: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    clib::succeed(command.args(args).current_dir(clib::empty_dir(label)))
+}
+
+fn run_under_valgrind(program: &Path, label: &str) {
+    if !clib::present("valgrind") {
+        return;
+    }
+    let mut command = Command::new("valgrind");
+    command
+        .args(["--quiet", "--leak-check=full", "--error-exitcode=99"])
+        .arg(program);
+    clib::succeed(command.current_dir(clib::empty_dir(label)));
+}
+
+/// In every way that a host may be built.
+fn try_in_all_ways(name: &str) {
+    let sources = [&format!("{name}.c"), HARNESS];
+    for variant in [Variant::Shared, Variant::Static, Variant::Sanitized] {
+        let program = clib::compile(name, &sources, variant);
+        run(&program, &format!("{name}-{variant:?}"), &[]);
+        if variant == Variant::Static {
+            run_under_valgrind(&program, &format!("{name}-valgrind"));
+        }
+    }
+}
+
+#[test]
+fn null_is_an_error_everywhere() {
+    try_in_all_ways("abi_null");
+}
+
+#[test]
+fn errors_have_their_codes() {
+    try_in_all_ways("abi_errors");
+}
+
+#[test]
+fn children_get_forked() {
+    try_in_all_ways("abi_fork");
+}
+
+#[test]
+fn every_function_may_be_tried_from_every_callback() {
+    try_in_all_ways("abi_reentry");
+}
+
+#[test]
+fn threads_may_feed_and_ask_while_one_drives() {
+    try_in_all_ways("abi_threads");
+}
+
+#[test]
+fn every_accepted_request_is_completed_once() {
+    try_in_all_ways("abi_completions");
+}
+
+#[test]
+fn nothing_is_written_to_the_standard_descriptors() {
+    for variant in [Variant::Shared, Variant::Static] {
+        let program = clib::compile("abi_stdio", &["abi_stdio.c", HARNESS], variant);
+        for args in [&[][..], &["closed"]] {
+            let output = run(&program, &format!("abi_stdio-{variant:?}"), args);
+            assert!(
+                output.stdout.is_empty(),
+                "{}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+            assert!(
+                output.stderr.is_empty(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+}
