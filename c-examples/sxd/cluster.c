@@ -157,7 +157,6 @@ bool cluster_open(struct sxd *sx, const struct cluster_options *o)
     config.id = sx->id;
     config.cluster = o->cluster;
     config.dir = dir;
-    config.params.size = sizeof config.params;
     config.params.hb_keepalive_ms = o->keepalive_ms;
     config.flags = o->new_node ? KEEL_NEW_NODE : 0;
     cb.send = on_send;
