@@ -43,10 +43,6 @@ pub use status::Assessment;
 
 use crate::core::{Millis, NodeId};
 
-mod message;
-
-pub use message::{Keepalive, KeepaliveKind, Notice, RowItem};
-
 /// What a node is taken for; the names of detection.md 4.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeState {
