@@ -187,6 +187,12 @@ impl Raft {
         true
     }
 
+    /// The first driving call: the clock may stand anywhere, and timeouts run from here.
+    pub fn start(&mut self, now: Millis) {
+        self.observe(now);
+        self.draw_first_timeout();
+    }
+
     /// Takes in the time; it never goes back.
     pub(super) fn observe(&mut self, now: Millis) {
         assert!(now >= self.now, "time went back from {} to {now}", self.now);
@@ -293,12 +299,17 @@ impl Raft {
         std::mem::take(&mut self.messages)
     }
 
+    /// Whether [`Raft::take_committed`] has anything.
+    pub fn has_committed(&self) -> bool {
+        !self.poisoned && self.commit.min(self.log.durable()) > self.handed
+    }
+
     /// Committed entries not handed out before, durable on this node as well (raft.md rule 25).
     pub fn take_committed(&mut self, most: usize) -> Vec<Entry> {
-        let ready = self.commit.min(self.log.durable());
-        if self.poisoned || ready <= self.handed {
+        if !self.has_committed() {
             return Vec::new();
         }
+        let ready = self.commit.min(self.log.durable());
         let count = ((ready - self.handed) as usize).min(most);
         let entries = self.log.from(self.handed + 1)[..count].to_vec();
         self.handed += count as Index;

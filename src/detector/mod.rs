@@ -1,5 +1,9 @@
 //! Failure detection, pure: silence, witnesses, verdicts, guards (detection.md).
 
+mod message;
+
+pub use message::{Keepalive, KeepaliveKind, Notice, RowItem};
+
 /// What a node is taken for; the names of detection.md 4.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeState {

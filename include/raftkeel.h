@@ -1,0 +1,811 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * raftkeel.h: automatic failover for C storage daemons. One leader, chosen by Raft; dead nodes
+ * found without accusing a living one; and every exclusion decided once, by consensus.
+ *
+ * Generated from src/ffi. Do not edit.
+ *
+ * Rules for every function
+ *
+ * Results. 0 or a positive value is success, a negative one a KEEL_ERR_* code; take a negative
+ *   code that you do not know for a failure. keel_errmsg() has the detail. The few functions that
+ *   return something else say so.
+ * NULL. A NULL engine, or NULL where a pointer is required, gives KEEL_ERR_INVALID (0 or NULL
+ *   where no code can be returned). keel_free(NULL) and keel_status_free(NULL) do nothing.
+ * Memory. What you pass in is copied before the call returns. What a callback gets is valid until
+ *   it returns. Never free() what came from here: keel_free() and keel_status_free() do. Where
+ *   you choose a size, lack of memory gives KEEL_ERR_NOMEM; for small allocations, as everywhere
+ *   in Rust, it ends the process.
+ * Structs. Those that you fill begin with their size: initialise them with their KEEL_*_INIT
+ *   macro and a program compiled today works with a later library. Setting a field that an older
+ *   library does not have gives KEEL_ERR_UNSUPPORTED, never silence. Those that only the library
+ *   fills grow at the end.
+ * Text. UTF-8, ends with NUL.
+ * Threads. Each function says its kind. Input and query functions: any thread, at any time, also
+ *   several at once. Driving functions: any thread, but one at a time; a second one gets
+ *   KEEL_ERR_BUSY at once. The library starts no threads that call you back.
+ * Callbacks run only inside driving functions (completions also inside keel_free()), one at a
+ *   time, in the thread that drives, with no lock held. From a callback you may call every input
+ *   and query function; driving functions and keel_free() give KEEL_ERR_BUSY. Callbacks must
+ *   return: no longjmp(), no C++ exception.
+ * Completions. A request that was accepted (its function returned 0) is completed exactly once; one
+ *   that was not, never.
+ * Death. After a failed write, damaged data, a negative `apply`, or a bug that the library has
+ *   noticed, an engine is dead: `stopped` says so once, waiting requests complete with
+ *   KEEL_ERR_CLOSED, driving functions return the reason for ever, inputs KEEL_ERR_CLOSED, queries
+ *   still answer. Nothing more is sent.
+ * fork(). An engine belongs to the process that made it: daemonise first. In a child every function
+ *   that takes it gives KEEL_ERR_FORKED; only keel_free() works, and should be called: it closes the
+ *   child's copies of the descriptors, among them the lock on the directory. Fork while no driving
+ *   function runs; a child forked inside a callback must exec or _exit() and not return from it.
+ * Process. The library does not exit, abort or raise signals for anything that you or a peer can
+ *   give it, installs no signal handler, changes no signal mask, never reads or writes descriptors
+ *   0 to 2, and keeps no state outside its engines but each thread's last message.
+ */
+
+#ifndef RAFTKEEL_H
+#define RAFTKEEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The version of this header; keel_version() is that of the library in use. */
+#define KEEL_VERSION_MAJOR 0
+#define KEEL_VERSION_MINOR 1
+#define KEEL_VERSION_PATCH 0
+#define KEEL_VERSION_NUMBER \
+    ((KEEL_VERSION_MAJOR << 16) | (KEEL_VERSION_MINOR << 8) | KEEL_VERSION_PATCH)
+#define KEEL_VERSION "0.1.0"
+
+#ifndef KEEL_API
+#if defined(__GNUC__)
+#define KEEL_API __attribute__((visibility("default")))
+#else
+#define KEEL_API
+#endif
+#endif
+
+/* Put before functions whose result must not be ignored. */
+#if defined(__GNUC__)
+#define KEEL_CHECK __attribute__((warn_unused_result))
+#else
+#define KEEL_CHECK
+#endif
+
+/** Done; in a completion: committed and applied on this node. */
+#define KEEL_OK 0
+
+/** Programming error: a bad argument, or NULL where a pointer is required. Nothing changed. */
+#define KEEL_ERR_INVALID (-1)
+
+/** Programming error: not allowed in this state or driving mode. */
+#define KEEL_ERR_STATE (-2)
+
+/** Programming error: another thread drives this engine, or the call was made from a callback. */
+#define KEEL_ERR_BUSY (-3)
+
+/** Programming error: the engine belongs to the process that made it, not to this one. */
+#define KEEL_ERR_FORKED (-4)
+
+/**
+ * The engine has stopped. In a completion: it stopped before the outcome was known, so the
+ * request may or may not take effect.
+ */
+#define KEEL_ERR_CLOSED (-5)
+
+/** A bug in the library. The engine has stopped. */
+#define KEEL_ERR_INTERNAL (-6)
+
+/** Out of memory. Nothing changed. */
+#define KEEL_ERR_NOMEM (-7)
+
+/**
+ * An unknown flag, a struct that uses fields newer than this library, or a directory written
+ * by a newer one.
+ */
+#define KEEL_ERR_UNSUPPORTED (-8)
+
+/**
+ * Storage or a system call failed; keel_errmsg() has the system's reason. From a driving
+ * function: the engine has stopped.
+ */
+#define KEEL_ERR_IO (-9)
+
+/** Stored data fails its checksum. From a driving function: the engine has stopped. */
+#define KEEL_ERR_CORRUPT (-10)
+
+/** A message does not parse: drop it. */
+#define KEEL_ERR_MALFORMED (-11)
+
+/** Go elsewhere: surely not done, this node does not lead. Ask keel_leader(). */
+#define KEEL_ERR_NOT_LEADER (-12)
+
+/** Check, then retry: leadership was lost, the request may or may not take effect. */
+#define KEEL_ERR_LOST (-13)
+
+/** Retry later: no majority is in reach. */
+#define KEEL_ERR_NO_QUORUM (-14)
+
+/** Retry later: another change is under way, or the version expected is not the current one. */
+#define KEEL_ERR_CONFLICT (-15)
+
+/** No such node, or no such directory. */
+#define KEEL_ERR_NOT_FOUND (-16)
+
+/** It exists already. */
+#define KEEL_ERR_EXISTS (-17)
+
+/** Larger than a limit. */
+#define KEEL_ERR_TOO_BIG (-18)
+
+/** Retry later: a queue is full. Surely not done. */
+#define KEEL_ERR_FULL (-19)
+
+/** The host's guard refused. */
+#define KEEL_ERR_VETOED (-20)
+
+/** Go elsewhere: this node has been excluded, or (keel_check_epoch()) the other one has. */
+#define KEEL_ERR_EXCLUDED (-21)
+
+/** A message or a directory of another cluster or of another node. */
+#define KEEL_ERR_FOREIGN (-22)
+
+/** Another engine has the directory open. */
+#define KEEL_ERR_LOCKED (-23)
+
+/** keel_check_epoch(): the sender's epoch is behind; it must catch up before it is served. */
+#define KEEL_ERR_STALE (-24)
+
+/** keel_check_epoch(): the sender knows a newer epoch than this node, which must catch up first. */
+#define KEEL_EPOCH_AHEAD 1
+
+/**
+ * keel_config.flags: make the directory for a node that never existed. KEEL_ERR_EXISTS if there
+ * is one. Without it a missing directory is an error: a node that lost its disk must not come
+ * back under its old id, it is replaced by one with a new id.
+ */
+#define KEEL_NEW_NODE 1
+
+/**
+ * keel_config.flags, with dir NULL: state is kept in memory and lost at keel_free(). NOT
+ * durable: for tests and simulations only.
+ */
+#define KEEL_VOLATILE 2
+
+/** The most bytes of keel_peer.address, without its final NUL. */
+#define KEEL_ADDRESS_MAX 255
+
+/** The most bytes of keel_peer.meta. */
+#define KEEL_META_MAX 256
+
+/** The most members of a cluster. */
+#define KEEL_MEMBERS_MAX 64
+
+/** Follows, or looks for a leader. */
+#define KEEL_ROLE_FOLLOWER 1
+
+/** Campaigns to become leader. */
+#define KEEL_ROLE_CANDIDATE 2
+
+/** Leads. */
+#define KEEL_ROLE_LEADER 3
+
+/** Receives the log and does not vote yet. */
+#define KEEL_ROLE_LEARNER 4
+
+/** Has been excluded, and knows it. */
+#define KEEL_ROLE_EXCLUDED 5
+
+/** Never heard by this node since it started. */
+#define KEEL_NODE_JOINING 1
+
+/** Heard. */
+#define KEEL_NODE_ALIVE 2
+
+/** Silent for hb_warntime_ms. */
+#define KEEL_NODE_LATE 3
+
+/**
+ * Judged dead, not excluded yet: keel_node.blocked_by says what holds it back, excludes_in_ms
+ * when it will be excluded.
+ */
+#define KEEL_NODE_SUSPECT 4
+
+/** Excluded by a committed decision; SX prints FAULTY. */
+#define KEEL_NODE_EXCLUDED 5
+
+/** Excluded, and heard again since. */
+#define KEEL_NODE_RETURNED 6
+
+/** Another node has its place for good. */
+#define KEEL_NODE_REPLACED 7
+
+/** Nothing holds the exclusion back. */
+#define KEEL_GUARD_NONE 0
+
+/** hb_deadtime_ms is 0: nothing is excluded automatically. */
+#define KEEL_GUARD_DISABLED 1
+
+/** No leader, or one not yet confirmed by a majority, or too new. */
+#define KEEL_GUARD_NOT_LEADER_FRESH 2
+
+/** The leader's own listening is in doubt. */
+#define KEEL_GUARD_LISTENER_UNHEALTHY 3
+
+/** What remains would have no majority. */
+#define KEEL_GUARD_NO_QUORUM_AFTER 4
+
+/** Fewer than min_nodes voters would remain. */
+#define KEEL_GUARD_MIN_NODES 5
+
+/** The host's guard said no, or later. */
+#define KEEL_GUARD_VETO 6
+
+/** A witness that has not heard it since its own start waits for hb_initdead_ms. */
+#define KEEL_GUARD_INITDEAD 7
+
+/** Waiting for others that fell silent at about the same time. */
+#define KEEL_GUARD_SETTLING 8
+
+/** An engine: one member of one cluster. */
+typedef struct keel keel;
+
+/**
+ * A snapshot of what an engine knows: one consistent instant. It belongs to who took it,
+ * outlives the engine, never changes, and may be read by several threads at once.
+ */
+typedef struct keel_status keel_status;
+
+/** A node. Never 0; an id that was in use once is never given to another node again. */
+typedef uint64_t keel_id;
+
+/**
+ * Cluster-wide settings: the same on every node, changed together by keel_set_params(). All
+ * times in milliseconds; a 0 means the default that is given with the field. Initialise with
+ * KEEL_PARAMS_INIT.
+ */
+typedef struct keel_params {
+    /** sizeof(keel_params) */
+    size_t size;
+    /**
+     * Grows by one with every change. To keel_set_params(): the version that is to be changed,
+     * else KEEL_ERR_CONFLICT; or 0 for whatever it is.
+     */
+    uint64_t version;
+    /** How often a node tells the others that it lives. 0 = 1000. */
+    uint32_t hb_keepalive_ms;
+    /**
+     * Silence after which a node is LATE. 0 = half of hb_deadtime_ms, or ten keepalives when
+     * that is 0.
+     */
+    uint32_t hb_warntime_ms;
+    /**
+     * Silence after which a node is to be excluded; more than two keepalives. 0 = detect and
+     * report, never exclude: the only field where 0 is no default but a meaning.
+     */
+    uint32_t hb_deadtime_ms;
+    /**
+     * The same for a node that the observer has not heard since it started; not less than
+     * hb_deadtime_ms. 0 = 120000, or hb_deadtime_ms if that is more.
+     */
+    uint32_t hb_initdead_ms;
+    /**
+     * How long a decision waits for others that fell silent at about the same time. 0 = a tenth
+     * of hb_deadtime_ms, but from two keepalives to 10000.
+     */
+    uint32_t settle_ms;
+    /**
+     * The fewest voters that automatic exclusion leaves. 0 = a majority of all that were
+     * provisioned; never under 2.
+     */
+    uint32_t min_nodes;
+    /** Must be 0. Later settings will take this room, so that keel_config keeps its layout. */
+    uint32_t reserved[22];
+} keel_params;
+
+/**
+ * Everything an engine needs to know about its node. Initialise with KEEL_CONFIG_INIT, set id,
+ * cluster and dir, leave the rest.
+ */
+typedef struct keel_config {
+    /** sizeof(keel_config) */
+    size_t size;
+    /** This node; not 0. */
+    keel_id id;
+    /** The cluster's number, not 0. Messages and directories of other clusters are refused. */
+    uint64_t cluster;
+    /** The directory of this node's log and vote. One engine at a time has it open. */
+    const char *dir;
+    /** The cluster's first settings: used by keel_bootstrap() only. */
+    struct keel_params params;
+    /** How often a leader is heard at least. 0 = 100; at most 60000. */
+    uint32_t heartbeat_ms;
+    /**
+     * How long a leader may be silent before another is elected: drawn anew between this and
+     * twice this. 0 = 20 heartbeats; at least 3, at most 3600000 ms.
+     */
+    uint32_t election_ms;
+    /** The most inputs that wait for the next driving call. 0 = 4096; at most 1048576. */
+    uint32_t queue_max;
+    /** The most bytes of one proposal. 0 = 1 MiB; at most 16 MiB. */
+    uint32_t entry_max;
+    /**
+     * Of the random election timeouts; the same seed and the same inputs give the same run.
+     * 0 = from the system.
+     */
+    uint64_t seed;
+    /** 1 error, 2 warning, 3 notice, 4 debug, 5 trace. 0 = 3. */
+    int32_t log_level;
+    /** KEEL_NEW_NODE, KEEL_VOLATILE */
+    uint32_t flags;
+} keel_config;
+
+/**
+ * What the host is told and asked. Every pointer but `send` may be NULL. They run only inside a
+ * driving function, one at a time, with no lock held and the engine's state consistent; what
+ * they receive is valid until they return. Initialise with KEEL_CALLBACKS_INIT.
+ */
+typedef struct keel_callbacks {
+    /** sizeof(keel_callbacks) */
+    size_t size;
+    /**
+     * One committed entry of the host's own: in log order, the same on every node, exactly once
+     * per run of the engine and from the beginning in each run. 0 = done; a negative value
+     * stops the engine.
+     */
+    int (*apply)(void *ud, uint64_t index, uint64_t term, const void *data, size_t len);
+    /**
+     * Put one message on the way to a node, where keel_recv() takes it; or drop it. It may be
+     * lost, doubled, late or out of order, but not altered. Must not block. Required.
+     */
+    void (*send)(void *ud, keel_id to, const void *msg, size_t len);
+    /** This node's KEEL_ROLE_*, its term, or the leader it knows (0 = none) changed. */
+    void (*role)(void *ud, int role, uint64_t term, keel_id leader);
+    /**
+     * A node's KEEL_NODE_* as this node sees it changed; silent_ms: how long it has not been
+     * heard (UINT32_MAX = never).
+     */
+    void (*node)(void *ud, keel_id id, int state, int old_state, uint32_t silent_ms);
+    /** An exclusion was decided. Every living node is told the same epoch, ids and log index. */
+    void (*excluded)(void *ud, uint64_t epoch, const keel_id *ids, size_t n, uint64_t index);
+    /** The membership changed, by whatever cause: see keel_status_take(). */
+    void (*members)(void *ud, uint64_t epoch, uint64_t index);
+    /** The cluster-wide settings changed, or are known for the first time in this run. */
+    void (*params)(void *ud, const struct keel_params *p);
+    /**
+     * 1: stop serving, the others may go on without this node; 0: serve again. `why` is for a
+     * person.
+     */
+    void (*fence)(void *ud, int fenced, const char *why);
+    /** Something worth a line in a monitoring system: a stable code and its facts as JSON. */
+    void (*event)(void *ud, const char *code, const char *json);
+    /**
+     * The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It
+     * comes once. Stop serving, call keel_free(), start again from what is on the disk.
+     */
+    void (*stopped)(void *ud, int why);
+    /**
+     * Leader only: may these dead nodes be excluded? 0 = yes; > 0 = ask again in so many
+     * milliseconds; < 0 = no. The reason goes to `why` (why_cap bytes with the final NUL): it is
+     * logged and shown in the status. Must not block.
+     */
+    int (*guard)(void *ud, const keel_id *ids, size_t n, char *why, size_t why_cap);
+    /** A line for the log, without newline; level as in keel_config.log_level. */
+    void (*log)(void *ud, int level, const char *text);
+} keel_callbacks;
+
+/** A node as the host introduces it. Initialise with KEEL_PEER_INIT. */
+typedef struct keel_peer {
+    /** sizeof(keel_peer) */
+    size_t size;
+    /** Not 0. */
+    keel_id id;
+    /**
+     * Where the host finds it, replicated with the membership and opaque to the library: UTF-8,
+     * at most KEEL_ADDRESS_MAX bytes. NULL is "".
+     */
+    const char *address;
+    /** The host's own bytes about the node, e.g. a UUID, replicated as well; or NULL. */
+    const void *meta;
+    /** At most KEEL_META_MAX. */
+    size_t meta_len;
+} keel_peer;
+
+/**
+ * Called exactly once for every request that was accepted (the call returned 0), never for one
+ * that was not, always inside a driving function or keel_free(). `status` is KEEL_OK or a
+ * KEEL_ERR_* code; `index` is the log index of the committed entry, 0 on failure. KEEL_ERR_LOST
+ * and KEEL_ERR_CLOSED mean that the outcome is unknown, every other code that it is surely not
+ * done. Where one is taken NULL may be given: then nobody is told.
+ */
+typedef void (*keel_done_fn)(void *arg, int status, uint64_t index);
+
+/**
+ * The cluster as this node sees it. Made by the library, only read by the host: later versions
+ * add fields at the end.
+ *
+ */
+typedef struct keel_info {
+    /** This node. */
+    keel_id self;
+    /** Who leads; 0 = none known. */
+    keel_id leader;
+    /** This node's KEEL_ROLE_*. */
+    int32_t role;
+    /** 1: this node must not serve. */
+    int32_t fenced;
+    /** The cluster's number. */
+    uint64_t cluster;
+    /** Raft's term. */
+    uint64_t term;
+    /** Number of the membership. */
+    uint64_t epoch;
+    /** The highest log index known to be committed. */
+    uint64_t commit;
+    /** The highest log index applied. */
+    uint64_t applied;
+    /** The highest index in this node's log. */
+    uint64_t last_index;
+    /** How many nodes vote. */
+    uint32_t voters;
+    /** How many of them are heard, this node included. */
+    uint32_t voters_heard;
+    /** How many make a majority. */
+    uint32_t quorum;
+    /** 1: a leader that a majority has confirmed is known. */
+    int32_t has_quorum;
+    /** 1: dead nodes are excluded automatically. */
+    int32_t armed;
+    /** As keel_lease_ms(). */
+    int32_t lease_ms;
+    /** 0 healthy .. 8; above 3 this node's testimony about others does not count. */
+    int32_t health_score;
+    /** Why an exclusion is held back, or "". */
+    const char *notice;
+} keel_info;
+
+/**
+ * Counters since keel_new(). Made by the library, only read by the host: later versions add
+ * fields at the end.
+ */
+typedef struct keel_metrics {
+    /** Driving calls. */
+    uint64_t steps;
+    /** Messages accepted by keel_recv(). */
+    uint64_t messages_in;
+    /** Messages given to `send`. */
+    uint64_t messages_out;
+    /** Bytes of the messages in. */
+    uint64_t bytes_in;
+    /** Bytes of the messages out. */
+    uint64_t bytes_out;
+    /** Messages that did not parse. */
+    uint64_t dropped_malformed;
+    /** Messages of another cluster or for another node. */
+    uint64_t dropped_foreign;
+    /** Parts of messages whose type this version does not know, skipped. */
+    uint64_t dropped_unknown;
+    /** Elections that this node started. */
+    uint64_t elections;
+    /** The latest that a driving call ever was, in milliseconds after it was due. */
+    uint64_t step_late_ms_max;
+    /** Pauses noticed: this node's own testimony was put aside. */
+    uint64_t pauses;
+    /** Writes to storage. */
+    uint64_t persists;
+    /** Log entries in them. */
+    uint64_t entries_persisted;
+    /** Messages dropped because the input queue was full. */
+    uint64_t dropped_full;
+} keel_metrics;
+
+/**
+ * A node as this node sees it. Made by the library, only read by the host: later versions add
+ * fields at the end.
+ */
+typedef struct keel_node {
+    /** The node. */
+    keel_id id;
+    /** Its KEEL_ROLE_* as far as known. */
+    int32_t role;
+    /** Its KEEL_NODE_*. */
+    int32_t state;
+    /** What holds its exclusion back: KEEL_GUARD_*. */
+    int32_t blocked_by;
+    /** How long it has not been heard; UINT32_MAX = never in this run. */
+    uint32_t silent_ms;
+    /** When it will be excluded unless it is heard; UINT32_MAX = not foreseen. */
+    uint32_t excludes_in_ms;
+    /** The epoch that its exclusion began, else 0. */
+    uint64_t epoch;
+    /** The log index of its exclusion, else 0. */
+    uint64_t index;
+    /** On a leader: how far its log is known to agree; elsewhere 0. */
+    uint64_t match_index;
+    /** How many of the witnesses hear it. */
+    uint32_t heard_by;
+    /** How many nodes have told lately whom they hear. */
+    uint32_t witnesses;
+    /** Never NULL. */
+    const char *address;
+    /** NULL if there is none. */
+    const void *meta;
+    /** Bytes of it. */
+    size_t meta_len;
+    /** Who took its place; 0 = nobody. */
+    keel_id replaced_by;
+} keel_node;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/** A short text for a code; never NULL, static. Any thread, any time, in any process. */
+KEEL_API const char *keel_strerror(int code);
+
+/**
+ * The version of the library in use, e.g. "0.1.0"; compare with KEEL_VERSION_* of the header.
+ * Static. Any thread, any time.
+ */
+KEEL_API const char *keel_version(void);
+
+/** The same as a number: major << 16 | minor << 8 | patch, comparable with KEEL_VERSION_NUMBER. */
+KEEL_API uint32_t keel_version_number(void);
+
+/**
+ * The detail of the last failure in the calling thread, "" if there was none; never NULL. It is
+ * valid until the next failure in this thread. Successful calls leave it alone. Inside a
+ * completion with a negative status, and inside `stopped`, it says why. Works without an engine.
+ */
+KEEL_API const char *keel_errmsg(void);
+
+/**
+ * Makes an engine, opens its directory, and stores it at `out` (NULL there on failure). Nothing
+ * is sent and no callback runs before the first driving call. `cb` is copied; `ud` is handed to
+ * every callback as it is.
+ *
+ * Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory
+ * KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT,
+ * KEEL_ERR_IO.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_new(struct keel **out,
+             const struct keel_config *cfg,
+             const struct keel_callbacks *cb,
+             void *ud);
+
+/**
+ * The first start of a cluster: every first member calls it once, with the same list in any
+ * order, itself included. A node that joins later is made with KEEL_NEW_NODE and never
+ * bootstrapped: the leader adds it (keel_node_replace()) and sends it everything.
+ *
+ * Driving function. KEEL_ERR_EXISTS once the node has any log: a restarted daemon may call it
+ * every time and take that for success. KEEL_ERR_INVALID: a bad list or bad settings in
+ * keel_config.params.
+ */
+KEEL_API KEEL_CHECK int keel_bootstrap(struct keel *k, const struct keel_peer *peers, size_t n);
+
+/**
+ * Closes an engine and frees it. Requests that still wait are completed with KEEL_ERR_CLOSED
+ * before it returns; in their completions inputs give KEEL_ERR_CLOSED and queries still work.
+ * No other thread may be in, or later begin, a call on this engine.
+ *
+ * Returns 0; KEEL_ERR_BUSY when called from a callback or while another thread drives: then
+ * nothing is freed. NULL: 0, nothing happens. In a forked child it frees the child's copy, runs
+ * no callback and leaves the parent's engine alone.
+ */
+KEEL_API int keel_free(struct keel *k);
+
+/**
+ * Driving by steps: takes everything that was queued, does what is due at `now_ms`, stores,
+ * sends, applies and tells. `*next_ms` becomes the time by which to call again even without new
+ * input (UINT64_MAX = only with input; also on failure); `next_ms` may be NULL.
+ *
+ * `now_ms` is any clock that never goes back and does not stop while the process does, such as
+ * CLOCK_BOOTTIME; an earlier value than before is taken for the same. The same configuration,
+ * seed, inputs and times give the same outputs. A call that is late is noticed, and its lateness
+ * is not held against the others.
+ *
+ * Driving function. KEEL_ERR_STATE once keel_fd() was used. KEEL_ERR_IO, KEEL_ERR_CORRUPT,
+ * KEEL_ERR_INTERNAL: the engine has stopped (see `stopped`), later calls return the same.
+ */
+KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *next_ms);
+
+/**
+ * Driving in the host's own loop: a descriptor that becomes readable when keel_dispatch() has
+ * something to do, timers included. Watch it for reading with poll(), select() or level-triggered
+ * epoll; never read, write or close it. From the first call on the library uses its own clock and
+ * keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
+ *
+ * Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_IO: no descriptor to be had, try again.
+ */
+KEEL_API KEEL_CHECK int keel_fd(struct keel *k);
+
+/**
+ * Milliseconds until keel_dispatch() is due, for loops that want to know (the descriptor of
+ * keel_fd() becomes readable by itself then): 0 = now, -1 = nothing is planned. Query function.
+ * Failures are negative too: poll() takes every one of them for "no timeout".
+ */
+KEEL_API int keel_timeout_ms(const struct keel *k);
+
+/**
+ * Does what keel_step() does, at the present time: call it when the descriptor of keel_fd() is
+ * readable; at any other time it does no harm. One call does a bounded amount of work; when
+ * something is left the descriptor stays readable.
+ *
+ * Driving function. KEEL_ERR_STATE before keel_fd(); else as keel_step().
+ */
+KEEL_API KEEL_CHECK int keel_dispatch(struct keel *k);
+
+/**
+ * A message of a peer, as its `send` gave it. `from` is who sent it if the transport knows, and
+ * then the message must say the same; 0 = believe the message.
+ *
+ * Input function. It is checked before it is queued: KEEL_ERR_MALFORMED, KEEL_ERR_FOREIGN (of
+ * another cluster, for another node, or not from `from`), KEEL_ERR_TOO_BIG, KEEL_ERR_FULL. Each
+ * of them means that the message was dropped, which is always allowed.
+ */
+KEEL_API int keel_recv(struct keel *k, keel_id from, const void *msg, size_t len);
+
+/**
+ * The host heard this node by other means, its own traffic for instance: as good a sign of life
+ * as a message. Only what really came from that node in this moment counts.
+ *
+ * Input function. KEEL_ERR_INVALID, KEEL_ERR_FULL. An unknown node is ignored.
+ */
+KEEL_API int keel_heard(struct keel *k, keel_id from);
+
+/**
+ * Appends the host's own data to the log of the cluster: once committed, every node's `apply`
+ * gets it. Data of length 0 is allowed. At the leader only, elsewhere the completion says
+ * KEEL_ERR_NOT_LEADER.
+ *
+ * Input function. KEEL_ERR_TOO_BIG (over keel_config.entry_max), KEEL_ERR_FULL, KEEL_ERR_NOMEM.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_propose(struct keel *k,
+                 const void *data,
+                 size_t len,
+                 keel_done_fn done,
+                 void *arg);
+
+/**
+ * Excludes a node by the administrator's will, as the detector would. At the leader only.
+ * Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS (it is excluded already), KEEL_ERR_CONFLICT,
+ * KEEL_ERR_STATE (the rest could not decide anything any more), KEEL_ERR_NOT_LEADER.
+ *
+ * Input function.
+ */
+KEEL_API KEEL_CHECK int keel_node_exclude(struct keel *k, keel_id id, keel_done_fn done, void *arg);
+
+/**
+ * Takes an excluded node back, with the data it has: as a learner, which votes again when it has
+ * caught up. At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it is not
+ * excluded), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+ *
+ * Input function.
+ */
+KEEL_API KEEL_CHECK int keel_node_readmit(struct keel *k, keel_id id, keel_done_fn done, void *arg);
+
+/**
+ * Puts a new node, whose id was never used before, in the place of an excluded one: as a
+ * learner, which votes when it has caught up. At the leader only. Completions:
+ * KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (the old one is not excluded), KEEL_ERR_EXISTS (the new id
+ * was used), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+ *
+ * Input function.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_node_replace(struct keel *k,
+                      keel_id old_id,
+                      const struct keel_peer *by,
+                      keel_done_fn done,
+                      void *arg);
+
+/**
+ * Changes the cluster-wide settings, all of them together: take them with keel_get_params(),
+ * change fields, set them. At the leader only. Completions: KEEL_ERR_INVALID (a value breaks a
+ * rule; keel_errmsg() inside the completion says which), KEEL_ERR_CONFLICT (`version` is neither
+ * 0 nor the current one), KEEL_ERR_NOT_LEADER.
+ *
+ * Input function.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_set_params(struct keel *k,
+                    const struct keel_params *p,
+                    keel_done_fn done,
+                    void *arg);
+
+/** This node's KEEL_ROLE_*, or a negative code. Query function. */
+KEEL_API int keel_role(const struct keel *k);
+
+/**
+ * The leader as far as this node knows, itself included; 0 = none known, or a failure. Query
+ * function.
+ */
+KEEL_API keel_id keel_leader(const struct keel *k);
+
+/**
+ * The number of the membership, one higher after every change of it; send it with the host's own
+ * traffic and check it with keel_check_epoch(). 0 = no membership known yet, or a failure. Query
+ * function.
+ */
+KEEL_API uint64_t keel_epoch(const struct keel *k);
+
+/**
+ * Whether the host's own traffic from a node may be served, by the epoch that came with it:
+ * KEEL_OK: both know the same membership; KEEL_EPOCH_AHEAD (positive): this node is behind, wait
+ * until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded or replaced, refuse;
+ * KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
+ * has caught up. Query function.
+ */
+KEEL_API int keel_check_epoch(const struct keel *k, keel_id from, uint64_t epoch);
+
+/**
+ * How many milliseconds from the last driving call on this node may go on serving without
+ * hearing from a majority: > 0; 0 = fenced, do not serve; INT_MAX = without limit (hb_deadtime_ms
+ * is 0, nobody is ever excluded). 0 for a dead engine. Negative: a failure, do not serve. Query
+ * function.
+ */
+KEEL_API int keel_lease_ms(const struct keel *k);
+
+/**
+ * The settings in force, as they were set: a 0 stays a 0. Set p->size first (KEEL_PARAMS_INIT).
+ * Query function.
+ */
+KEEL_API KEEL_CHECK int keel_get_params(const struct keel *k, struct keel_params *p);
+
+/**
+ * Takes a snapshot and stores it at `out` (NULL there on failure); free it with
+ * keel_status_free(). A dead engine still has one: fenced, with a lease of 0. Query function.
+ */
+KEEL_API KEEL_CHECK int keel_status_take(const struct keel *k, struct keel_status **out);
+
+/**
+ * Frees a snapshot and everything that came from it; NULL: nothing happens. Any thread, any
+ * process that has a copy of it.
+ */
+KEEL_API void keel_status_free(struct keel_status *s);
+
+/** The cluster, valid until the snapshot is freed; NULL for NULL. Any thread. */
+KEEL_API const struct keel_info *keel_status_info(const struct keel_status *s);
+
+/** The counters, valid until the snapshot is freed; NULL for NULL. Any thread. */
+KEEL_API const struct keel_metrics *keel_status_metrics(const struct keel_status *s);
+
+/** How many nodes there are: every one that was ever a member; 0 for NULL. Any thread. */
+KEEL_API size_t keel_status_count(const struct keel_status *s);
+
+/**
+ * A node, in the order of the ids, valid until the snapshot is freed; NULL past the end and for
+ * NULL. Any thread.
+ */
+KEEL_API const struct keel_node *keel_status_node(const struct keel_status *s, size_t i);
+
+/**
+ * The whole snapshot as one JSON object on one line, valid until the snapshot is freed; NULL
+ * only for NULL. The keys are those of keel_info, with "params", "metrics" and the list "nodes";
+ * roles and states are lower-case words; a value that is absent (no leader, never heard, no
+ * limit) is null; meta is in hexadecimal. Later versions add keys. Any thread.
+ */
+KEEL_API const char *keel_status_json(const struct keel_status *s);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+/* Initialisers: every struct that the host fills begins as its own macro, e.g.
+ *     keel_config config = KEEL_CONFIG_INIT;
+ * All fields but the sizes are 0 or NULL. */
+#define KEEL_PEER_INIT { sizeof(keel_peer), 0, NULL, NULL, 0 }
+#define KEEL_PARAMS_INIT { sizeof(keel_params), 0, 0, 0, 0, 0, 0, 0, { 0 } }
+#define KEEL_CONFIG_INIT \
+    { sizeof(keel_config), 0, 0, NULL, KEEL_PARAMS_INIT, 0, 0, 0, 0, 0, 0, 0 }
+#define KEEL_CALLBACKS_INIT \
+    { sizeof(keel_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+
+#endif  /* RAFTKEEL_H */

@@ -1,0 +1,304 @@
+//! keel_callbacks, and the way from the engine out to them.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use super::code::{Failure, KEEL_ERR_CLOSED, KEEL_OK, code_of};
+use super::config::{keel_id, keel_params, params_to};
+use super::errmsg::{self, c_text};
+use super::keel::keel;
+use super::sized::{self, HostStruct};
+use super::status::{node_state, role_code};
+use crate::cluster::Params;
+use crate::core::{Epoch, Index, Millis, NodeId, Term};
+use crate::detector::NodeState;
+use crate::engine::{Error, Guard, Host, Role, Ticket};
+
+/// What the host is told and asked. Every pointer but `send` may be NULL. They run only inside a
+/// driving function, one at a time, with no lock held and the engine's state consistent; what
+/// they receive is valid until they return. Initialise with KEEL_CALLBACKS_INIT.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct keel_callbacks {
+    /// sizeof(keel_callbacks)
+    pub size: usize,
+    /// One committed entry of the host's own: in log order, the same on every node, exactly once
+    /// per run of the engine and from the beginning in each run. 0 = done; a negative value
+    /// stops the engine.
+    pub apply: Option<
+        unsafe extern "C" fn(
+            ud: *mut c_void,
+            index: u64,
+            term: u64,
+            data: *const c_void,
+            len: usize,
+        ) -> c_int,
+    >,
+    /// Put one message on the way to a node, where keel_recv() takes it; or drop it. It may be
+    /// lost, doubled, late or out of order, but not altered. Must not block. Required.
+    pub send:
+        Option<unsafe extern "C" fn(ud: *mut c_void, to: keel_id, msg: *const c_void, len: usize)>,
+    /// This node's KEEL_ROLE_*, its term, or the leader it knows (0 = none) changed.
+    pub role:
+        Option<unsafe extern "C" fn(ud: *mut c_void, role: c_int, term: u64, leader: keel_id)>,
+    /// A node's KEEL_NODE_* as this node sees it changed; silent_ms: how long it has not been
+    /// heard (UINT32_MAX = never).
+    pub node: Option<
+        unsafe extern "C" fn(
+            ud: *mut c_void,
+            id: keel_id,
+            state: c_int,
+            old_state: c_int,
+            silent_ms: u32,
+        ),
+    >,
+    /// An exclusion was decided. Every living node is told the same epoch, ids and log index.
+    pub excluded: Option<
+        unsafe extern "C" fn(
+            ud: *mut c_void,
+            epoch: u64,
+            ids: *const keel_id,
+            n: usize,
+            index: u64,
+        ),
+    >,
+    /// The membership changed, by whatever cause: see keel_status_take().
+    pub members: Option<unsafe extern "C" fn(ud: *mut c_void, epoch: u64, index: u64)>,
+    /// The cluster-wide settings changed, or are known for the first time in this run.
+    pub params: Option<unsafe extern "C" fn(ud: *mut c_void, p: *const keel_params)>,
+    /// 1: stop serving, the others may go on without this node; 0: serve again. `why` is for a
+    /// person.
+    pub fence: Option<unsafe extern "C" fn(ud: *mut c_void, fenced: c_int, why: *const c_char)>,
+    /// Something worth a line in a monitoring system: a stable code and its facts as JSON.
+    pub event:
+        Option<unsafe extern "C" fn(ud: *mut c_void, code: *const c_char, json: *const c_char)>,
+    /// The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It
+    /// comes once. Stop serving, call keel_free(), start again from what is on the disk.
+    pub stopped: Option<unsafe extern "C" fn(ud: *mut c_void, why: c_int)>,
+    /// Leader only: may these dead nodes be excluded? 0 = yes; > 0 = ask again in so many
+    /// milliseconds; < 0 = no. The reason goes to `why` (why_cap bytes with the final NUL): it is
+    /// logged and shown in the status. Must not block.
+    pub guard: Option<
+        unsafe extern "C" fn(
+            ud: *mut c_void,
+            ids: *const keel_id,
+            n: usize,
+            why: *mut c_char,
+            why_cap: usize,
+        ) -> c_int,
+    >,
+    /// A line for the log, without newline; level as in keel_config.log_level.
+    pub log: Option<unsafe extern "C" fn(ud: *mut c_void, level: c_int, text: *const c_char)>,
+}
+
+// SAFETY: repr(C), size first, nullable function pointers only.
+unsafe impl HostStruct for keel_callbacks {
+    const NAME: &'static str = "keel_callbacks";
+    const INIT: &'static str = "KEEL_CALLBACKS_INIT";
+    const FIRST: usize = size_of::<keel_callbacks>();
+}
+
+/// The host's functions, copied.
+///
+/// # Safety
+/// As [`sized::read`], and every pointer in it is NULL or a function of its type.
+pub unsafe fn read_callbacks(host: *const keel_callbacks) -> Result<keel_callbacks, Failure> {
+    // SAFETY: passed on to the caller.
+    let callbacks = unsafe { sized::read(host) }?;
+    if callbacks.send.is_none() {
+        return Err(Failure::invalid(
+            "keel_callbacks.send is NULL: without it no message leaves this node",
+        ));
+    }
+    Ok(callbacks)
+}
+
+/// Room for a guard's reason, its final NUL included.
+const WHY_CAP: usize = 256;
+
+/// The engine's way out to the host.
+pub struct HostCalls<'a> {
+    keel: &'a keel,
+    ids: Vec<keel_id>,
+}
+
+impl<'a> HostCalls<'a> {
+    /// To the host of this engine. Only for whoever holds its driven half.
+    pub fn new(keel: &'a keel) -> HostCalls<'a> {
+        HostCalls {
+            keel,
+            ids: Vec::new(),
+        }
+    }
+
+    /// Says once why the engine is dead, then answers what waits.
+    pub fn announce_death(&mut self) {
+        let Some(death) = self.keel.death() else {
+            panic!("only a death is announced");
+        };
+        self.log(1, &format!("stopped: {}", death.text));
+        errmsg::set(&death.text);
+        if let Some(stopped) = self.keel.callbacks().stopped {
+            // SAFETY: the host gave function and argument together.
+            unsafe { stopped(self.keel.ud(), death.code) }
+        }
+        self.close_tickets();
+    }
+
+    /// Answers every waiting request with CLOSED; no more are taken.
+    pub fn close_tickets(&mut self) {
+        for done in self.keel.tickets().close() {
+            errmsg::set(&Error::Closed.to_string());
+            done.run(KEEL_ERR_CLOSED, 0);
+        }
+    }
+
+    fn raw_ids(&mut self, ids: &[NodeId]) -> &[keel_id] {
+        self.ids.clear();
+        self.ids.extend(ids.iter().map(|id| id.get()));
+        &self.ids
+    }
+}
+
+// Every call below follows the same contract: function and `ud` were given together by the host,
+// pointers are valid for the length of the call, and the driven half is held, so that calls come
+// one at a time.
+impl Host for HostCalls<'_> {
+    fn apply(&mut self, index: Index, term: Term, data: &[u8]) -> Result<(), i32> {
+        let Some(apply) = self.keel.callbacks().apply else {
+            return Ok(());
+        };
+        // SAFETY: see above.
+        match unsafe {
+            apply(
+                self.keel.ud(),
+                index,
+                term,
+                data.as_ptr().cast(),
+                data.len(),
+            )
+        } {
+            code if code < 0 => Err(code),
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&mut self, to: NodeId, bytes: &[u8]) {
+        if let Some(send) = self.keel.callbacks().send {
+            // SAFETY: see above.
+            unsafe { send(self.keel.ud(), to.get(), bytes.as_ptr().cast(), bytes.len()) }
+        }
+    }
+
+    fn done(&mut self, ticket: Ticket, result: Result<Index, Error>) {
+        // Nobody waits any more if the request was answered when the engine died.
+        let Some(done) = self.keel.tickets().take(ticket) else {
+            return;
+        };
+        match result {
+            Ok(index) => done.run(KEEL_OK, index),
+            Err(error) => {
+                errmsg::set(&error.to_string());
+                done.run(code_of(&error), 0);
+            }
+        }
+    }
+
+    fn role(&mut self, role: Role, term: Term, leader: Option<NodeId>) {
+        if let Some(call) = self.keel.callbacks().role {
+            // SAFETY: see above.
+            unsafe { call(self.keel.ud(), role_code(role), term, NodeId::raw(leader)) }
+        }
+    }
+
+    fn node(&mut self, id: NodeId, state: NodeState, old: NodeState, silent: Millis) {
+        if let Some(call) = self.keel.callbacks().node {
+            let silent = u32::try_from(silent).unwrap_or(u32::MAX);
+            // SAFETY: see above.
+            unsafe {
+                call(
+                    self.keel.ud(),
+                    id.get(),
+                    node_state(state),
+                    node_state(old),
+                    silent,
+                )
+            }
+        }
+    }
+
+    fn excluded(&mut self, epoch: Epoch, ids: &[NodeId], index: Index) {
+        if let Some(call) = self.keel.callbacks().excluded {
+            let ud = self.keel.ud();
+            let ids = self.raw_ids(ids);
+            // SAFETY: see above.
+            unsafe { call(ud, epoch, ids.as_ptr(), ids.len(), index) }
+        }
+    }
+
+    fn members(&mut self, epoch: Epoch, index: Index) {
+        if let Some(call) = self.keel.callbacks().members {
+            // SAFETY: see above.
+            unsafe { call(self.keel.ud(), epoch, index) }
+        }
+    }
+
+    fn params(&mut self, params: &Params) {
+        if let Some(call) = self.keel.callbacks().params {
+            // SAFETY: see above.
+            unsafe { call(self.keel.ud(), &params_to(params)) }
+        }
+    }
+
+    fn fence(&mut self, fenced: bool, why: &str) {
+        if let Some(call) = self.keel.callbacks().fence {
+            // SAFETY: see above.
+            unsafe { call(self.keel.ud(), c_int::from(fenced), c_text(why).as_ptr()) }
+        }
+    }
+
+    fn event(&mut self, code: &str, json: &str) {
+        if let Some(call) = self.keel.callbacks().event {
+            // SAFETY: see above.
+            unsafe { call(self.keel.ud(), c_text(code).as_ptr(), c_text(json).as_ptr()) }
+        }
+    }
+
+    fn guard(&mut self, ids: &[NodeId]) -> Guard {
+        let Some(call) = self.keel.callbacks().guard else {
+            return Guard::Allow;
+        };
+        let ud = self.keel.ud();
+        let ids = self.raw_ids(ids);
+        let mut why = [0u8; WHY_CAP];
+        // SAFETY: see above.
+        let answer = unsafe {
+            call(
+                ud,
+                ids.as_ptr(),
+                ids.len(),
+                why.as_mut_ptr().cast(),
+                why.len(),
+            )
+        };
+        // A host that fills the room to its end has no NUL in it.
+        let end = why.iter().position(|&b| b == 0).unwrap_or(why.len());
+        let why = String::from_utf8_lossy(&why[..end]).into_owned();
+        match answer {
+            0 => Guard::Allow,
+            wait if wait > 0 => Guard::Later(Millis::from(wait.unsigned_abs()), why),
+            _ => Guard::Deny(why),
+        }
+    }
+
+    fn log(&mut self, level: i32, text: &str) {
+        if let Some(call) = self.keel.callbacks().log {
+            // SAFETY: see above.
+            unsafe { call(self.keel.ud(), level, c_text(text).as_ptr()) }
+        }
+    }
+
+    /// Only noted here: the host is told at the end of the driving call, once, in one place.
+    fn stopped(&mut self, why: &Error) {
+        self.keel.die(Failure::from(why.clone()));
+    }
+}

@@ -1,0 +1,102 @@
+//! The driving functions: by steps with the host's time, or behind a file descriptor.
+
+use std::ffi::c_int;
+
+use super::code::{Failure, KEEL_OK};
+use super::guard::{self, Access};
+use super::keel::{keel, last_words};
+
+/// Driving by steps: takes everything that was queued, does what is due at `now_ms`, stores,
+/// sends, applies and tells. `*next_ms` becomes the time by which to call again even without new
+/// input (UINT64_MAX = only with input; also on failure); `next_ms` may be NULL.
+///
+/// `now_ms` is any clock that never goes back and does not stop while the process does, such as
+/// CLOCK_BOOTTIME; an earlier value than before is taken for the same. The same configuration,
+/// seed, inputs and times give the same outputs. A call that is late is noticed, and its lateness
+/// is not held against the others.
+///
+/// Driving function. KEEL_ERR_STATE once keel_fd() was used. KEEL_ERR_IO, KEEL_ERR_CORRUPT,
+/// KEEL_ERR_INTERNAL: the engine has stopped (see `stopped`), later calls return the same.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Drive, |e| {
+        let keel = e.keel;
+        let (member, mut host) = e.drive();
+        member
+            .step(now_ms, &mut host)
+            .map_err(|error| last_words(keel, error.into()))
+    });
+    let (code, next) = match result {
+        Ok(next) => (KEEL_OK, next),
+        Err(code) => (code, u64::MAX),
+    };
+    if !next_ms.is_null() {
+        // SAFETY: not NULL, and the host vouches for what it points to.
+        unsafe { next_ms.write(next) };
+    }
+    code
+}
+
+/// Driving in the host's own loop: a descriptor that becomes readable when keel_dispatch() has
+/// something to do, timers included. Watch it for reading with poll(), select() or level-triggered
+/// epoll; never read, write or close it. From the first call on the library uses its own clock and
+/// keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
+///
+/// Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_IO: no descriptor to be had, try again.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_fd(k: *mut keel) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Drive, |e| {
+        Ok(e.drive().0.fd().map_err(Failure::from)?)
+    });
+    match result {
+        Ok(fd) => fd,
+        Err(code) => code,
+    }
+}
+
+/// Milliseconds until keel_dispatch() is due, for loops that want to know (the descriptor of
+/// keel_fd() becomes readable by itself then): 0 = now, -1 = nothing is planned. Query function.
+/// Failures are negative too: poll() takes every one of them for "no timeout".
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_timeout_ms(k: *const keel) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Query, |e| {
+        // A dead engine has its death to tell, unless it was told already.
+        Ok(match e.keel.death() {
+            Some(_) => None,
+            None => e.keel.handle().timeout_ms(),
+        })
+    });
+    match result {
+        Ok(Some(ms)) => c_int::try_from(ms).unwrap_or(c_int::MAX),
+        Ok(None) => -1,
+        Err(code) => code,
+    }
+}
+
+/// Does what keel_step() does, at the present time: call it when the descriptor of keel_fd() is
+/// readable; at any other time it does no harm. One call does a bounded amount of work; when
+/// something is left the descriptor stays readable.
+///
+/// Driving function. KEEL_ERR_STATE before keel_fd(); else as keel_step().
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_dispatch(k: *mut keel) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Drive, |e| {
+        let keel = e.keel;
+        let (member, mut host) = e.drive();
+        member
+            .dispatch(&mut host)
+            .map_err(|error| last_words(keel, error.into()))
+    });
+    result.err().unwrap_or(KEEL_OK)
+}

@@ -1,0 +1,186 @@
+//! The input functions: they queue, and return at once.
+
+use std::ffi::{c_int, c_void};
+
+use super::code::{Failure, KEEL_ERR_CLOSED, KEEL_ERR_TOO_BIG, KEEL_OK};
+use super::config::{copy_bytes, keel_id, keel_params, keel_peer, node_id, params_from, read_peer};
+use super::guard::{self, Access};
+use super::keel::keel;
+use super::sized;
+use super::tickets::keel_done_fn;
+use crate::core::NodeId;
+use crate::engine::{Input, Request};
+
+/// A message of a peer, as its `send` gave it. `from` is who sent it if the transport knows, and
+/// then the message must say the same; 0 = believe the message.
+///
+/// Input function. It is checked before it is queued: KEEL_ERR_MALFORMED, KEEL_ERR_FOREIGN (of
+/// another cluster, for another node, or not from `from`), KEEL_ERR_TOO_BIG, KEEL_ERR_FULL. Each
+/// of them means that the message was dropped, which is always allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_recv(
+    k: *mut keel,
+    from: keel_id,
+    msg: *const c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Input, |e| {
+        if msg.is_null() {
+            return Err(Failure::invalid("msg is NULL"));
+        }
+        // SAFETY: not NULL, and the host vouches for `len` bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(msg.cast::<u8>(), len) };
+        Ok(e.keel.handle().receive(NodeId::new(from), bytes)?)
+    });
+    result.err().unwrap_or(KEEL_OK)
+}
+
+/// The host heard this node by other means, its own traffic for instance: as good a sign of life
+/// as a message. Only what really came from that node in this moment counts.
+///
+/// Input function. KEEL_ERR_INVALID, KEEL_ERR_FULL. An unknown node is ignored.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_heard(k: *mut keel, from: keel_id) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Input, |e| {
+        let from = node_id(from, "from")?;
+        Ok(e.keel.handle().submit(Input::Heard(from))?)
+    });
+    result.err().unwrap_or(KEEL_OK)
+}
+
+/// Queues a request; on success its completion is certain, on failure there is none.
+fn request(
+    k: Option<&keel>,
+    done: keel_done_fn,
+    arg: *mut c_void,
+    make: impl FnOnce(&keel) -> Result<Request, Failure>,
+) -> c_int {
+    let result = guard::enter(k, Access::Input, |e| {
+        let keel = e.keel;
+        let request = make(keel)?;
+        let closed = || Failure::new(KEEL_ERR_CLOSED, "the engine has stopped");
+        let ticket = keel.tickets().issue(done, arg).ok_or_else(closed)?;
+        match keel.handle().submit(Input::Request(ticket, request)) {
+            Ok(()) => Ok(()),
+            // Whoever closed the table meanwhile has run the completion: the host has its
+            // answer and must not get a second one.
+            Err(_) if keel.tickets().take(ticket).is_none() => Ok(()),
+            Err(error) => Err(Failure::from(error)),
+        }
+    });
+    result.err().unwrap_or(KEEL_OK)
+}
+
+/// Appends the host's own data to the log of the cluster: once committed, every node's `apply`
+/// gets it. Data of length 0 is allowed. At the leader only, elsewhere the completion says
+/// KEEL_ERR_NOT_LEADER.
+///
+/// Input function. KEEL_ERR_TOO_BIG (over keel_config.entry_max), KEEL_ERR_FULL, KEEL_ERR_NOMEM.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_propose(
+    k: *mut keel,
+    data: *const c_void,
+    len: usize,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |keel| {
+        if len > keel.entry_max() {
+            let text = format!("{len} bytes, over entry_max = {}", keel.entry_max());
+            return Err(Failure::new(KEEL_ERR_TOO_BIG, text));
+        }
+        // SAFETY: the host vouches for `len` bytes.
+        Ok(Request::Propose(unsafe { copy_bytes(data, len, "data") }?))
+    })
+}
+
+/// Excludes a node by the administrator's will, as the detector would. At the leader only.
+/// Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS (it is excluded already), KEEL_ERR_CONFLICT,
+/// KEEL_ERR_STATE (the rest could not decide anything any more), KEEL_ERR_NOT_LEADER.
+///
+/// Input function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_node_exclude(
+    k: *mut keel,
+    id: keel_id,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |_| Ok(Request::Exclude(node_id(id, "id")?)))
+}
+
+/// Takes an excluded node back, with the data it has: as a learner, which votes again when it has
+/// caught up. At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it is not
+/// excluded), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+///
+/// Input function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_node_readmit(
+    k: *mut keel,
+    id: keel_id,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |_| Ok(Request::Readmit(node_id(id, "id")?)))
+}
+
+/// Puts a new node, whose id was never used before, in the place of an excluded one: as a
+/// learner, which votes when it has caught up. At the leader only. Completions:
+/// KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (the old one is not excluded), KEEL_ERR_EXISTS (the new id
+/// was used), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+///
+/// Input function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_node_replace(
+    k: *mut keel,
+    old_id: keel_id,
+    by: *const keel_peer,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |_| {
+        let old = node_id(old_id, "old_id")?;
+        // SAFETY: the host vouches for the struct and what it points to.
+        let by = unsafe { read_peer(by) }?;
+        Ok(Request::Replace { old, by })
+    })
+}
+
+/// Changes the cluster-wide settings, all of them together: take them with keel_get_params(),
+/// change fields, set them. At the leader only. Completions: KEEL_ERR_INVALID (a value breaks a
+/// rule; keel_errmsg() inside the completion says which), KEEL_ERR_CONFLICT (`version` is neither
+/// 0 nor the current one), KEEL_ERR_NOT_LEADER.
+///
+/// Input function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_set_params(
+    k: *mut keel,
+    p: *const keel_params,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |_| {
+        // SAFETY: the host vouches for the struct.
+        let params = params_from(&unsafe { sized::read(p) }?)?;
+        Ok(Request::SetParams(params))
+    })
+}

@@ -1,0 +1,428 @@
+//! keel_status: one consistent instant, owned by the caller, with everything it points to inside.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::sync::OnceLock;
+
+use super::code::{Failure, KEEL_OK};
+use super::config::keel_id;
+use super::errmsg::c_text;
+use super::guard::{self, Access};
+use super::json;
+use super::keel::keel;
+use crate::core::{Millis, NodeId};
+use crate::detector::{BlockedBy, NodeState};
+use crate::engine::{Info, Metrics, NodeView, Role, View};
+
+/// Follows, or looks for a leader.
+pub const KEEL_ROLE_FOLLOWER: c_int = 1;
+/// Campaigns to become leader.
+pub const KEEL_ROLE_CANDIDATE: c_int = 2;
+/// Leads.
+pub const KEEL_ROLE_LEADER: c_int = 3;
+/// Receives the log and does not vote yet.
+pub const KEEL_ROLE_LEARNER: c_int = 4;
+/// Has been excluded, and knows it.
+pub const KEEL_ROLE_EXCLUDED: c_int = 5;
+
+/// Never heard by this node since it started.
+pub const KEEL_NODE_JOINING: c_int = 1;
+/// Heard.
+pub const KEEL_NODE_ALIVE: c_int = 2;
+/// Silent for hb_warntime_ms.
+pub const KEEL_NODE_LATE: c_int = 3;
+/// Judged dead, not excluded yet: keel_node.blocked_by says what holds it back, excludes_in_ms
+/// when it will be excluded.
+pub const KEEL_NODE_SUSPECT: c_int = 4;
+/// Excluded by a committed decision; SX prints FAULTY.
+pub const KEEL_NODE_EXCLUDED: c_int = 5;
+/// Excluded, and heard again since.
+pub const KEEL_NODE_RETURNED: c_int = 6;
+/// Another node has its place for good.
+pub const KEEL_NODE_REPLACED: c_int = 7;
+
+/// Nothing holds the exclusion back.
+pub const KEEL_GUARD_NONE: c_int = 0;
+/// hb_deadtime_ms is 0: nothing is excluded automatically.
+pub const KEEL_GUARD_DISABLED: c_int = 1;
+/// No leader, or one not yet confirmed by a majority, or too new.
+pub const KEEL_GUARD_NOT_LEADER_FRESH: c_int = 2;
+/// The leader's own listening is in doubt.
+pub const KEEL_GUARD_LISTENER_UNHEALTHY: c_int = 3;
+/// What remains would have no majority.
+pub const KEEL_GUARD_NO_QUORUM_AFTER: c_int = 4;
+/// Fewer than min_nodes voters would remain.
+pub const KEEL_GUARD_MIN_NODES: c_int = 5;
+/// The host's guard said no, or later.
+pub const KEEL_GUARD_VETO: c_int = 6;
+/// A witness that has not heard it since its own start waits for hb_initdead_ms.
+pub const KEEL_GUARD_INITDEAD: c_int = 7;
+/// Waiting for others that fell silent at about the same time.
+pub const KEEL_GUARD_SETTLING: c_int = 8;
+
+/// The cluster as this node sees it. Made by the library, only read by the host: later versions
+/// add fields at the end.
+///
+/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice]
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct keel_info {
+    /// This node.
+    pub self_id: keel_id,
+    /// Who leads; 0 = none known.
+    pub leader: keel_id,
+    /// This node's KEEL_ROLE_*.
+    pub role: i32,
+    /// 1: this node must not serve.
+    pub fenced: i32,
+    /// The cluster's number.
+    pub cluster: u64,
+    /// Raft's term.
+    pub term: u64,
+    /// Number of the membership.
+    pub epoch: u64,
+    /// The highest log index known to be committed.
+    pub commit: u64,
+    /// The highest log index applied.
+    pub applied: u64,
+    /// The highest index in this node's log.
+    pub last_index: u64,
+    /// How many nodes vote.
+    pub voters: u32,
+    /// How many of them are heard, this node included.
+    pub voters_heard: u32,
+    /// How many make a majority.
+    pub quorum: u32,
+    /// 1: a leader that a majority has confirmed is known.
+    pub has_quorum: i32,
+    /// 1: dead nodes are excluded automatically.
+    pub armed: i32,
+    /// As keel_lease_ms().
+    pub lease_ms: i32,
+    /// 0 healthy .. 8; above 3 this node's testimony about others does not count.
+    pub health_score: i32,
+    /// Why an exclusion is held back, or "".
+    pub notice: *const c_char,
+}
+
+/// A node as this node sees it. Made by the library, only read by the host: later versions add
+/// fields at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct keel_node {
+    /// The node.
+    pub id: keel_id,
+    /// Its KEEL_ROLE_* as far as known.
+    pub role: i32,
+    /// Its KEEL_NODE_*.
+    pub state: i32,
+    /// What holds its exclusion back: KEEL_GUARD_*.
+    pub blocked_by: i32,
+    /// How long it has not been heard; UINT32_MAX = never in this run.
+    pub silent_ms: u32,
+    /// When it will be excluded unless it is heard; UINT32_MAX = not foreseen.
+    pub excludes_in_ms: u32,
+    /// The epoch that its exclusion began, else 0.
+    pub epoch: u64,
+    /// The log index of its exclusion, else 0.
+    pub index: u64,
+    /// On a leader: how far its log is known to agree; elsewhere 0.
+    pub match_index: u64,
+    /// How many of the witnesses hear it.
+    pub heard_by: u32,
+    /// How many nodes have told lately whom they hear.
+    pub witnesses: u32,
+    /// Never NULL.
+    pub address: *const c_char,
+    /// NULL if there is none.
+    pub meta: *const c_void,
+    /// Bytes of it.
+    pub meta_len: usize,
+    /// Who took its place; 0 = nobody.
+    pub replaced_by: keel_id,
+}
+
+/// Counters since keel_new(). Made by the library, only read by the host: later versions add
+/// fields at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct keel_metrics {
+    /// Driving calls.
+    pub steps: u64,
+    /// Messages accepted by keel_recv().
+    pub messages_in: u64,
+    /// Messages given to `send`.
+    pub messages_out: u64,
+    /// Bytes of the messages in.
+    pub bytes_in: u64,
+    /// Bytes of the messages out.
+    pub bytes_out: u64,
+    /// Messages that did not parse.
+    pub dropped_malformed: u64,
+    /// Messages of another cluster or for another node.
+    pub dropped_foreign: u64,
+    /// Parts of messages whose type this version does not know, skipped.
+    pub dropped_unknown: u64,
+    /// Elections that this node started.
+    pub elections: u64,
+    /// The latest that a driving call ever was, in milliseconds after it was due.
+    pub step_late_ms_max: u64,
+    /// Pauses noticed: this node's own testimony was put aside.
+    pub pauses: u64,
+    /// Writes to storage.
+    pub persists: u64,
+    /// Log entries in them.
+    pub entries_persisted: u64,
+    /// Messages dropped because the input queue was full.
+    pub dropped_full: u64,
+}
+
+/// A snapshot of what an engine knows: one consistent instant. It belongs to who took it,
+/// outlives the engine, never changes, and may be read by several threads at once.
+pub struct keel_status {
+    info: keel_info,
+    metrics: keel_metrics,
+    nodes: Vec<keel_node>,
+    view: View,
+    json: OnceLock<CString>,
+    // What `info` and `nodes` point to; never touched again, only kept.
+    _texts: Vec<CString>,
+}
+
+impl keel_status {
+    fn new(mut view: View, dead: bool) -> keel_status {
+        if dead {
+            // A dead engine hears nothing any more: whatever it last knew, it must not serve.
+            view.info.fenced = true;
+            view.info.lease = Some(0);
+        }
+        let mut texts = vec![c_text(&view.info.notice)];
+        let info = info_of(&view.info, texts[0].as_ptr());
+        let nodes = view
+            .nodes
+            .iter()
+            .map(|node| {
+                let address = c_text(&node.address);
+                let c = node_of(node, address.as_ptr());
+                texts.push(address);
+                c
+            })
+            .collect();
+        keel_status {
+            info,
+            metrics: metrics_of(&view.metrics),
+            nodes,
+            view,
+            json: OnceLock::new(),
+            _texts: texts,
+        }
+    }
+}
+
+/// A role in C.
+pub fn role_code(role: Role) -> c_int {
+    match role {
+        Role::Follower => KEEL_ROLE_FOLLOWER,
+        Role::Candidate => KEEL_ROLE_CANDIDATE,
+        Role::Leader => KEEL_ROLE_LEADER,
+        Role::Learner => KEEL_ROLE_LEARNER,
+        Role::Excluded => KEEL_ROLE_EXCLUDED,
+    }
+}
+
+/// A node's state in C.
+pub fn node_state(state: NodeState) -> c_int {
+    match state {
+        NodeState::Joining => KEEL_NODE_JOINING,
+        NodeState::Alive => KEEL_NODE_ALIVE,
+        NodeState::Late => KEEL_NODE_LATE,
+        NodeState::Suspect => KEEL_NODE_SUSPECT,
+        NodeState::Excluded => KEEL_NODE_EXCLUDED,
+        NodeState::Returned => KEEL_NODE_RETURNED,
+        NodeState::Replaced => KEEL_NODE_REPLACED,
+    }
+}
+
+fn blocked_by(guard: BlockedBy) -> c_int {
+    match guard {
+        BlockedBy::None => KEEL_GUARD_NONE,
+        BlockedBy::Disabled => KEEL_GUARD_DISABLED,
+        BlockedBy::NotLeaderFresh => KEEL_GUARD_NOT_LEADER_FRESH,
+        BlockedBy::ListenerUnhealthy => KEEL_GUARD_LISTENER_UNHEALTHY,
+        BlockedBy::NoQuorumAfter => KEEL_GUARD_NO_QUORUM_AFTER,
+        BlockedBy::MinNodes => KEEL_GUARD_MIN_NODES,
+        BlockedBy::Veto => KEEL_GUARD_VETO,
+        BlockedBy::InitDead => KEEL_GUARD_INITDEAD,
+        BlockedBy::Settling => KEEL_GUARD_SETTLING,
+    }
+}
+
+/// A lease in C: INT_MAX has no limit, so one that has a limit stays below.
+pub fn lease_ms(lease: Option<Millis>) -> c_int {
+    match lease {
+        None => c_int::MAX,
+        Some(ms) => c_int::try_from(ms)
+            .unwrap_or(c_int::MAX)
+            .min(c_int::MAX - 1),
+    }
+}
+
+/// A span in C: UINT32_MAX is "none", so a real one stays below.
+fn span_ms(span: Option<Millis>) -> u32 {
+    span.map_or(u32::MAX, |ms| {
+        u32::try_from(ms).unwrap_or(u32::MAX).min(u32::MAX - 1)
+    })
+}
+
+fn info_of(info: &Info, notice: *const c_char) -> keel_info {
+    keel_info {
+        self_id: NodeId::raw(info.id),
+        leader: NodeId::raw(info.leader),
+        role: role_code(info.role),
+        fenced: i32::from(info.fenced),
+        cluster: info.cluster,
+        term: info.term,
+        epoch: info.epoch,
+        commit: info.commit,
+        applied: info.applied,
+        last_index: info.last_index,
+        voters: info.voters,
+        voters_heard: info.voters_heard,
+        quorum: info.quorum,
+        has_quorum: i32::from(info.has_quorum),
+        armed: i32::from(info.armed),
+        lease_ms: lease_ms(info.lease),
+        health_score: i32::try_from(info.health_score).unwrap_or(i32::MAX),
+        notice,
+    }
+}
+
+fn node_of(node: &NodeView, address: *const c_char) -> keel_node {
+    keel_node {
+        id: node.id.get(),
+        role: role_code(node.role),
+        state: node_state(node.state),
+        blocked_by: blocked_by(node.blocked_by),
+        silent_ms: span_ms(node.silent),
+        excludes_in_ms: span_ms(node.excludes_in),
+        epoch: node.epoch,
+        index: node.index,
+        match_index: node.match_index,
+        heard_by: node.heard_by,
+        witnesses: node.witnesses,
+        address,
+        meta: if node.meta.is_empty() {
+            std::ptr::null()
+        } else {
+            node.meta.as_ptr().cast()
+        },
+        meta_len: node.meta.len(),
+        replaced_by: NodeId::raw(node.replaced_by),
+    }
+}
+
+fn metrics_of(m: &Metrics) -> keel_metrics {
+    keel_metrics {
+        steps: m.steps,
+        messages_in: m.packets_in,
+        messages_out: m.packets_out,
+        bytes_in: m.bytes_in,
+        bytes_out: m.bytes_out,
+        dropped_malformed: m.dropped_malformed,
+        dropped_foreign: m.dropped_foreign,
+        dropped_unknown: m.unknown_parts,
+        elections: m.elections,
+        step_late_ms_max: m.step_late_ms_max,
+        pauses: m.pauses,
+        persists: m.persists,
+        entries_persisted: m.entries_persisted,
+        dropped_full: m.dropped_full,
+    }
+}
+
+/// Takes a snapshot and stores it at `out` (NULL there on failure); free it with
+/// keel_status_free(). A dead engine still has one: fenced, with a lease of 0. Query function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_status_take(k: *const keel, out: *mut *mut keel_status) -> c_int {
+    if !out.is_null() {
+        // SAFETY: not NULL, and the host vouches for what it points to.
+        unsafe { out.write(std::ptr::null_mut()) };
+    }
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let taken = guard::enter(k, Access::Query, |e| {
+        if out.is_null() {
+            return Err(Failure::invalid("out is NULL"));
+        }
+        let view = e.keel.handle().view(View::clone);
+        Ok(Box::new(keel_status::new(view, e.keel.death().is_some())))
+    });
+    match taken {
+        Ok(status) => {
+            // SAFETY: not NULL, or nothing would have been taken.
+            unsafe { out.write(Box::into_raw(status)) };
+            KEEL_OK
+        }
+        Err(code) => code,
+    }
+}
+
+/// Frees a snapshot and everything that came from it; NULL: nothing happens. Any thread, any
+/// process that has a copy of it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_status_free(s: *mut keel_status) {
+    if !s.is_null() {
+        // SAFETY: it came from Box::into_raw in keel_status_take, and the host gives it up.
+        drop(unsafe { Box::from_raw(s) });
+    }
+}
+
+/// The cluster, valid until the snapshot is freed; NULL for NULL. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_status_info(s: *const keel_status) -> *const keel_info {
+    // SAFETY: the host vouches for the snapshot.
+    unsafe { s.as_ref() }.map_or(std::ptr::null(), |status| &status.info)
+}
+
+/// The counters, valid until the snapshot is freed; NULL for NULL. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_status_metrics(s: *const keel_status) -> *const keel_metrics {
+    // SAFETY: the host vouches for the snapshot.
+    unsafe { s.as_ref() }.map_or(std::ptr::null(), |status| &status.metrics)
+}
+
+/// How many nodes there are: every one that was ever a member; 0 for NULL. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_status_count(s: *const keel_status) -> usize {
+    // SAFETY: the host vouches for the snapshot.
+    unsafe { s.as_ref() }.map_or(0, |status| status.nodes.len())
+}
+
+/// A node, in the order of the ids, valid until the snapshot is freed; NULL past the end and for
+/// NULL. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_status_node(s: *const keel_status, i: usize) -> *const keel_node {
+    // SAFETY: the host vouches for the snapshot.
+    unsafe { s.as_ref() }
+        .and_then(|status| status.nodes.get(i))
+        .map_or(std::ptr::null(), std::ptr::from_ref)
+}
+
+/// The whole snapshot as one JSON object on one line, valid until the snapshot is freed; NULL
+/// only for NULL. The keys are those of keel_info, with "params", "metrics" and the list "nodes";
+/// roles and states are lower-case words; a value that is absent (no leader, never heard, no
+/// limit) is null; meta is in hexadecimal. Later versions add keys. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_status_json(s: *const keel_status) -> *const c_char {
+    // SAFETY: the host vouches for the snapshot.
+    let Some(status) = (unsafe { s.as_ref() }) else {
+        return std::ptr::null();
+    };
+    let text = guard::catch(|| {
+        let text = status
+            .json
+            .get_or_init(|| c_text(&json::status(&status.view)));
+        text.as_ptr()
+    });
+    text.unwrap_or(c"{}".as_ptr())
+}
