@@ -56,7 +56,9 @@ impl Raft {
             hint_index,
             hint_term,
         };
-        let seq = append.seq;
+        // Numbers of another term mean nothing in this one, which its sender may lead as well.
+        let current = append.term == term;
+        let seq = if current { append.seq } else { 0 };
         let reply = Message::AppendReply(AppendReply { term, seq, outcome });
         self.after_hard(Effect::Send(to, term, reply));
     }

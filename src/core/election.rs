@@ -36,7 +36,15 @@ impl Raft {
     /// An excluded node abstains, and so does one that holds nothing: it may be a voter that
     /// has lost its state, whose vote could undo what it once acknowledged (raft.md rule 51).
     fn may_vote(&self) -> bool {
-        self.hard.excluded.is_none() && self.log.last_index() > 0
+        !self.is_excluded() && self.log.last_index() > 0
+    }
+
+    /// A later configuration that holds this node again counts from its place in the log, known
+    /// to be committed or not: others may need this vote to commit it (raft.md rule 47).
+    fn is_excluded(&self) -> bool {
+        let latest = self.configs.latest();
+        let readmits = |epoch| latest.epoch > epoch && latest.contains(self.id);
+        self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
     }
 
     /// Whether a live leader is known: then nobody is helped to depose it. The base timeout
