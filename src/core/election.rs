@@ -136,6 +136,7 @@ impl Raft {
 
     fn become_leader(&mut self) {
         let (now, last) = (self.now, self.log.last_index());
+        let heartbeat = self.options.heartbeat;
         let members = self.configs.latest().members();
         let peers: BTreeMap<NodeId, Progress> = members
             .filter(|id| *id != self.id)
@@ -146,7 +147,7 @@ impl Raft {
             peers,
             opened_at: last + 1,
             seq: 0,
-            heartbeat_at: now,
+            heartbeat_at: now + heartbeat,
             uncommitted: 0,
         });
         // It commits what earlier leaders left, and opens the way for changes (rule 4).
