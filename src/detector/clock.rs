@@ -28,12 +28,15 @@ impl Listened {
     }
 }
 
+/// Lateness that any busy machine shows; with a short hb_keepalive a tick is less than that.
+const JITTER: Millis = 50;
+
 /// How late a driving call was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lateness {
     /// Not worth mentioning.
     InTime,
-    /// More than a tick.
+    /// More than a tick, and more than jitter.
     Late,
     /// So much that this node's own testimony is put aside; milliseconds after the promise.
     Paused(Millis),
@@ -87,7 +90,7 @@ impl Clock {
         self.listened.0 = self.listened.0.saturating_add(passed.min(2 * tick));
 
         let late = passed.saturating_sub(tick);
-        if !promised || late <= tick {
+        if !promised || late <= tick.max(JITTER) {
             Lateness::InTime
         } else if late > pause_threshold(keepalive) {
             self.pause_end = Some((now, self.listened));
@@ -161,6 +164,14 @@ mod tests {
         assert_eq!(clock.advance(401, KEEPALIVE, true), Lateness::Late);
         assert_eq!(clock.advance(1001, KEEPALIVE, true), Lateness::Late);
         assert_eq!(clock.advance(1602, KEEPALIVE, true), Lateness::Paused(501));
+    }
+
+    #[test]
+    fn jitter_is_no_lateness_however_short_a_tick() {
+        let mut clock = Clock::default();
+        clock.advance(0, 100, true);
+        assert_eq!(clock.advance(60, 100, true), Lateness::InTime);
+        assert_eq!(clock.advance(121, 100, true), Lateness::Late);
     }
 
     #[test]

@@ -63,14 +63,17 @@ impl Schedule {
 
     /// hb_keepalive changed: the next push must not wait for the old one.
     pub(super) fn hasten(&mut self, now: Millis, keepalive: Millis) {
-        self.push_due = self.push_due.min(now + keepalive);
+        self.push_due = self.push_due.min(now.saturating_add(keepalive));
     }
 
     /// When the next push, probe or poll is due.
     pub(super) fn next(&self, keepalive: Millis, interest: Interest) -> Millis {
         match interest {
             Interest::Usual => self.push_due,
-            Interest::Alive | Interest::Row => self.push_due.min(self.asked_at + keepalive / 4),
+            Interest::Alive | Interest::Row => {
+                let again = self.asked_at.saturating_add(keepalive / 4);
+                self.push_due.min(again)
+            }
         }
     }
 
@@ -83,7 +86,7 @@ impl Schedule {
         dice: &mut Dice,
     ) -> Due {
         let ask = if now >= self.push_due {
-            self.push_due = now + dice.jitter(keepalive);
+            self.push_due = now.saturating_add(dice.jitter(keepalive));
             // A push carries the row and an echo, which is all that a reply could say.
             self.owed = Owed::Nothing;
             Some(KeepaliveKind::Push)
@@ -108,7 +111,7 @@ impl Schedule {
     /// Something else leaves for the peer now. A push that is due soon goes with it; a plain
     /// reply is spared, because every packet carries the echo.
     pub(super) fn ride(&mut self, now: Millis, keepalive: Millis, dice: &mut Dice) -> Due {
-        if now + keepalive / 4 >= self.push_due {
+        if now.saturating_add(keepalive / 4) >= self.push_due {
             self.push_due = now;
             return self.take(now, keepalive, Interest::Usual, dice);
         }

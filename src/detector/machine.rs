@@ -426,3 +426,6 @@ fn check_timers(t: &Timers) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,8 +121,10 @@ pub struct Sim {
     pub recording: Option<Vec<Packet>>,
     configs: Vec<(Configuration, Vec<NodeId>)>,
     wire: BTreeMap<(Millis, u64), Packet>,
-    /// When `[who][by]` was really heard last, on the simulation's clock.
+    /// When the newest packet of `[who]` that reached `[by]` was sent, on the simulation's clock.
     heard: Vec<Vec<Millis>>,
+    /// When a silence of deadtime between them ended last.
+    broken: Vec<Vec<Millis>>,
     top_term: Term,
 }
 
@@ -166,6 +168,7 @@ impl Sim {
             configs: vec![(config, Vec::new())],
             wire: BTreeMap::new(),
             heard: vec![vec![0; n]; n],
+            broken: vec![vec![0; n]; n],
             top_term: 0,
         };
         for i in 0..n {
@@ -351,7 +354,11 @@ impl Sim {
         let from = at(packet.envelope.from);
         let known = self.configs[self.nodes[i].epoch as usize - 1].1.clone();
         if packet.envelope.incarnation == self.nodes[from].incarnation {
-            self.heard[from][i] = self.now;
+            let sent = packet.envelope.stamp - self.nodes[from].offset;
+            if self.heard[from][i] + DEADTIME <= self.now {
+                self.broken[from][i] = self.now;
+            }
+            self.heard[from][i] = self.heard[from][i].max(sent);
         }
         let node = &mut self.nodes[i];
         node.detector.heard(local, &packet.envelope);
@@ -446,7 +453,12 @@ impl Sim {
                 self.now,
                 self.log
             );
-            let silent = |v: &&NodeId| self.heard[at(x)][at(**v)] + DEADTIME <= self.now;
+            // A witness may have heard it again since its last report, which is at most six
+            // keepalives old.
+            let silent = |v: &&NodeId| {
+                self.heard[at(x)][at(**v)] + DEADTIME <= self.now
+                    || self.broken[at(x)][at(**v)] + 6000 >= self.now
+            };
             let silent = config
                 .voters
                 .iter()
