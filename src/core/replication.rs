@@ -126,11 +126,9 @@ impl Raft {
         }
         progress.heard(reply.seq, now);
         match reply.outcome {
+            // More than there is was never sent: forged, or a broken peer.
+            AppendOutcome::Accepted { match_index } if match_index > last => {}
             AppendOutcome::Accepted { match_index } => {
-                assert!(
-                    match_index <= last,
-                    "{from} acknowledged what was never sent"
-                );
                 progress.accepted(match_index);
                 if learner {
                     progress.follow_round(last, now, election);
