@@ -133,7 +133,7 @@ fn is_well_formed(append: &Append) -> bool {
     let mut index = append.prev_index;
     let mut term = append.prev_term;
     let follows = append.entries.iter().all(|entry| {
-        let next = entry.index == index + 1 && entry.term >= term;
+        let next = index.checked_add(1) == Some(entry.index) && entry.term >= term;
         (index, term) = (entry.index, entry.term);
         next
     });
