@@ -13,6 +13,11 @@ impl Raft {
             self.refuse(from, &append);
             return;
         }
+        let repeated = append.term == self.hard.term && append.seq <= self.leader_seq;
+        if repeated && self.leader.is_none() {
+            // What a leader said before it fell silent does not bring it back.
+            return;
+        }
         let rival = append.term == self.hard.term
             && (self.is_leader() || self.leader.is_some_and(|known| known != from));
         if rival || !is_well_formed(&append) {
@@ -128,7 +133,7 @@ fn is_well_formed(append: &Append) -> bool {
     let mut index = append.prev_index;
     let mut term = append.prev_term;
     let follows = append.entries.iter().all(|entry| {
-        let next = entry.index == index + 1 && entry.term >= term;
+        let next = index.checked_add(1) == Some(entry.index) && entry.term >= term;
         (index, term) = (entry.index, entry.term);
         next
     });

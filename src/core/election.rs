@@ -95,7 +95,9 @@ impl Raft {
         let Role::PreCandidate { grants } = &mut self.role else {
             return;
         };
-        grants.push(from);
+        if !grants.contains(&from) {
+            grants.push(from);
+        }
         if quorum::agreed(config, |id| grants.contains(&id)) {
             self.campaign();
         }
@@ -128,7 +130,9 @@ impl Raft {
         let Role::Candidate { grants } = &mut self.role else {
             return;
         };
-        grants.push(from);
+        if !grants.contains(&from) {
+            grants.push(from);
+        }
         if quorum::agreed(config, |id| grants.contains(&id)) {
             self.become_leader();
         }

@@ -95,9 +95,10 @@ impl Raft {
             return Err(ProposeError::StaleEpoch);
         }
         let voters_change = target.voters != latest.voters;
+        let outgoing = voters_change.then_some(&latest.voters[..]);
         assert_eq!(
-            voters_change,
-            target.outgoing == latest.voters && target.is_joint(),
+            outgoing.unwrap_or_default(),
+            target.outgoing,
             "a change of voters goes through a joint configuration, no other does"
         );
         target.assert_well_formed();

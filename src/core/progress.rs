@@ -27,6 +27,11 @@ struct Round {
 #[derive(Debug)]
 pub struct Progress {
     match_index: Index,
+    /// Newest number sent to anybody when `match_index` was learnt: answers to later appends
+    /// come from a log that holds it.
+    matched_seq: u64,
+    /// The peer refused what it had acknowledged.
+    lost_entries: bool,
     next_index: Index,
     flow: Flow,
     /// Last index and bytes of every append that may still be on its way.
@@ -49,6 +54,8 @@ impl Progress {
     pub fn new(last_index: Index, now: Millis) -> Progress {
         Progress {
             match_index: 0,
+            matched_seq: 0,
+            lost_entries: false,
             next_index: last_index + 1,
             flow: Flow::Probe { waiting: false },
             inflight: VecDeque::new(),
@@ -110,9 +117,13 @@ impl Progress {
         }
     }
 
-    /// The peer's log agrees; `match_index` of it is durable there.
-    pub fn accepted(&mut self, match_index: Index) {
-        self.match_index = self.match_index.max(match_index);
+    /// The peer's log agrees; `match_index` of it is durable there. `newest_seq` is the number of
+    /// the newest append to anybody.
+    pub fn accepted(&mut self, match_index: Index, newest_seq: u64) {
+        if match_index > self.match_index {
+            self.match_index = match_index;
+            self.matched_seq = newest_seq;
+        }
         self.next_index = self.next_index.max(self.match_index + 1);
         self.flow = Flow::Replicate;
         while let Some((last, bytes)) = self.inflight.front().copied() {
@@ -128,9 +139,14 @@ impl Progress {
         );
     }
 
-    /// The peer refused an append at `prev_index`; its log may agree up to `hint`. False if this
-    /// is old news.
-    pub fn rejected(&mut self, prev_index: Index, hint: Index) -> bool {
+    /// The peer refused append `seq` at `prev_index`; its log may agree up to `hint`. False if
+    /// this is old news.
+    pub fn rejected(&mut self, seq: u64, prev_index: Index, hint: Index) -> bool {
+        if prev_index <= self.match_index && seq > self.matched_seq {
+            // Its disk has lost what it had acknowledged, and it must be filled again.
+            self.lost_entries = true;
+            self.match_index = 0;
+        }
         let stale = match self.flow {
             Flow::Probe { .. } => prev_index + 1 != self.next_index,
             Flow::Replicate => prev_index >= self.next_index,
@@ -140,6 +156,12 @@ impl Progress {
         }
         self.probe_from(hint.min(prev_index - 1) + 1);
         true
+    }
+
+    /// Whether the peer was found to have lost entries that it had acknowledged in this term: its
+    /// disk must not be trusted.
+    pub fn has_lost_entries(&self) -> bool {
+        self.lost_entries
     }
 
     /// What was on its way may be lost: find out where the peer stands.
@@ -187,13 +209,13 @@ mod tests {
     #[test]
     fn the_window_closes_and_opens_again() {
         let mut p = Progress::new(0, 0);
-        p.accepted(0);
+        p.accepted(0, 0);
         for i in 1..=WINDOW_MESSAGES as u64 {
             assert!(p.is_open());
             p.sent(i, 1);
         }
         assert!(!p.is_open());
-        p.accepted(2);
+        p.accepted(2, 0);
         assert!(p.is_open());
         assert_eq!(
             (2, WINDOW_MESSAGES as u64 + 1),
@@ -204,7 +226,7 @@ mod tests {
     #[test]
     fn bytes_close_the_window_too() {
         let mut p = Progress::new(0, 0);
-        p.accepted(0);
+        p.accepted(0, 0);
         p.sent(1, WINDOW_BYTES);
         assert!(!p.is_open());
     }
@@ -212,9 +234,9 @@ mod tests {
     #[test]
     fn a_rejection_goes_back_to_the_hint_and_clears_the_window() {
         let mut p = Progress::new(10, 0);
-        p.accepted(3);
+        p.accepted(3, 0);
         p.sent(20, 7);
-        assert!(p.rejected(15, 8));
+        assert!(p.rejected(9, 15, 8));
         assert_eq!(9, p.next_index());
         assert!(p.is_open(), "an append may leave at once");
     }
@@ -222,22 +244,31 @@ mod tests {
     #[test]
     fn old_rejections_are_ignored() {
         let mut p = Progress::new(10, 0);
-        assert!(!p.rejected(7, 2), "not what the probe asked");
-        assert!(p.rejected(10, 4));
-        assert!(!p.rejected(10, 4), "the same again");
-        p.accepted(6);
-        assert!(!p.rejected(6, 2), "below match");
+        assert!(!p.rejected(1, 7, 2), "not what the probe asked");
+        assert!(p.rejected(2, 10, 4));
+        assert!(!p.rejected(2, 10, 4), "the same again");
+        p.accepted(6, 9);
+        assert!(!p.rejected(9, 6, 2), "below match");
+    }
+
+    #[test]
+    fn a_refusal_of_what_was_acknowledged_before_is_a_loss() {
+        let mut p = Progress::new(10, 0);
+        p.accepted(10, 5);
+        assert!(!p.rejected(5, 10, 6) && !p.has_lost_entries(), "reordered");
+        assert!(p.rejected(6, 10, 6) && p.has_lost_entries());
+        assert_eq!((0, 7), (p.match_index(), p.next_index()));
     }
 
     #[test]
     fn a_learner_catches_up_in_a_round_shorter_than_an_election() {
         let mut p = Progress::new(0, 0);
         p.follow_round(100, 0, 50);
-        p.accepted(100);
+        p.accepted(100, 0);
         p.follow_round(200, 80, 50);
         assert!(!p.has_caught_up(), "the first round took 80 ms");
         p.follow_round(200, 80, 50);
-        p.accepted(200);
+        p.accepted(200, 0);
         p.follow_round(300, 100, 50);
         assert!(p.has_caught_up());
     }

@@ -97,9 +97,9 @@ pub struct Raft {
     pub(super) leader: Option<NodeId>,
     /// When the leader was last heard, by an append that is not an old copy.
     pub(super) leader_heard_at: Millis,
-    /// Highest `seq` of the present leader.
+    /// Highest `seq` heard in this term.
     pub(super) leader_seq: u64,
-    /// The log agrees with the present leader's up to here.
+    /// The log agrees with that of this term's leader up to here.
     pub(super) verified: Index,
     pub(super) election_at: Millis,
     pub(super) elections: u64,
@@ -336,16 +336,13 @@ impl Raft {
     pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.hard.term, "terms never go back");
         let was_leader = self.is_leader();
-        let same = (term, leader) == (self.hard.term, self.leader);
-        if !same || !matches!(self.role, Role::Follower) {
-            // Nothing is known yet of this leader's log.
-            self.verified = self.commit;
-            self.leader_seq = 0;
-        }
         if term > self.hard.term {
             self.hard.term = term;
             self.hard.vote = None;
             self.staged.hard = true;
+            // A term has one leader, and nothing is known yet of this one's log.
+            self.verified = self.commit;
+            self.leader_seq = 0;
         }
         self.role = Role::Follower;
         self.leader = leader;

@@ -113,6 +113,7 @@ impl Raft {
             }
             return;
         };
+        let newest_seq = leader.seq;
         // A node that has left cannot depose anybody (raft.md rule 48).
         let Some(progress) = leader.peers.get_mut(&from) else {
             return;
@@ -129,7 +130,7 @@ impl Raft {
             // More than there is was never sent: forged, or a broken peer.
             AppendOutcome::Accepted { match_index } if match_index > last => {}
             AppendOutcome::Accepted { match_index } => {
-                progress.accepted(match_index);
+                progress.accepted(match_index, newest_seq);
                 if learner {
                     progress.follow_round(last, now, election);
                 }
@@ -141,7 +142,7 @@ impl Raft {
                 hint_term,
             } => {
                 let hint = self.log.find_term_at_most(hint_index, hint_term);
-                progress.rejected(prev_index, hint);
+                progress.rejected(reply.seq, prev_index, hint);
             }
         }
     }
