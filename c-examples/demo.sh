@@ -177,6 +177,8 @@ survivor_refuses() {
     check "a write is refused" refused_by film-1 "bytes of a minority" "$survivor" "must not serve"
     tell "waiting for longer than the dead time: a minority must exclude nobody"
     check "node $lost is not excluded by a minority" stays_unexcluded "$survivor" "$lost" $((DEADTIME + 4))
+    check "a notice says what holds the exclusion back" until_ok 10 has_notice "$survivor"
+    show "$survivor"
     tell "node $lost is started again"
     start_node "$lost"
     must "the former leader rejoins, and a leader exists again" until_ok 25 same_leader $(living)

@@ -109,7 +109,7 @@ static void change_done(void *arg, int status, uint64_t index)
             die("out of memory");
         http_reply_json(c->request, 200, json);
     } else if (c->request) {
-        http_reply_error(c->request, http_status(status), "Not done: %s", keel_strerror(status));
+        http_reply_error(c->request, http_status(status), "Not done: %s: %s", keel_strerror(status), keel_errmsg());
     }
     change_free(c);
 }
@@ -234,9 +234,10 @@ void admin_change(struct sxd *sx, struct http_req *r, const char *what)
     size_t len;
     const char *body = http_body(r, &len);
 
-    if (sx->cluster->out_epoch) {
-        http_reply_error(r, 410, "This node has been excluded from the cluster at epoch %" PRIu64,
-                         sx->cluster->out_epoch);
+    if (sx->cluster->out) {
+        char why[128];
+        cluster_out(sx, why, sizeof why);
+        http_reply_error(r, 410, "%s", why);
     } else if (keel_role(sx->keel) == KEEL_ROLE_LEADER) {
         start_change(sx, r, what);
     } else if (!leader || !peer_address(sx, leader)[0]) {

@@ -131,11 +131,14 @@ static void cluster_refresh(struct sxd *sx)
     c->changed = false;
     c->epoch = keel_status_info(s)->epoch;
     c->n = 0;
+    c->out = keel_status_info(s)->role == KEEL_ROLE_EXCLUDED;
     c->out_epoch = 0;
     for (size_t i = 0; i < keel_status_count(s); i++) {
         const keel_node *n = keel_status_node(s, i);
-        if (n->id == sx->id && is_out(n))
+        if (n->id == sx->id && is_out(n)) {
+            c->out = true;
             c->out_epoch = n->epoch;
+        }
         if (n->state == KEEL_NODE_REPLACED)
             continue;
         if (n->address && n->address[0])
@@ -198,7 +201,8 @@ bool cluster_run(struct sxd *sx)
         say("the engine cannot go on: %s: %s", keel_strerror(rc), keel_errmsg());
         return false;
     }
-    if (sx->cluster->changed || keel_epoch(sx->keel) != sx->cluster->epoch)
+    bool out = keel_role(sx->keel) == KEEL_ROLE_EXCLUDED;
+    if (sx->cluster->changed || keel_epoch(sx->keel) != sx->cluster->epoch || out != sx->cluster->out)
         cluster_refresh(sx);
     return true;
 }
@@ -211,14 +215,20 @@ static bool is_member(const struct cluster *c, uint64_t id)
     return false;
 }
 
+void cluster_out(const struct sxd *sx, char *why, size_t cap)
+{
+    int n = snprintf(why, cap, "This node has been excluded from the cluster");
+    if (sx->cluster->out_epoch && n > 0 && (size_t)n < cap)
+        snprintf(why + n, cap - (size_t)n, " at epoch %" PRIu64, sx->cluster->out_epoch);
+}
+
 bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap)
 {
     struct cluster *c = sx->cluster;
 
-    if (keel_role(sx->keel) == KEEL_ROLE_EXCLUDED || c->out_epoch) {
+    if (c->out || keel_role(sx->keel) == KEEL_ROLE_EXCLUDED) {
         *status = 410;
-        snprintf(why, cap, "This node has been excluded from the cluster at epoch %" PRIu64 " and refuses to serve",
-                 c->out_epoch ? c->out_epoch : c->epoch);
+        cluster_out(sx, why, cap);
         return false;
     }
     *status = 503;
@@ -237,15 +247,16 @@ bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap)
 bool cluster_accepts(struct sxd *sx, struct http_req *r)
 {
     uint64_t from, epoch;
+    char why[128];
 
     if (!parse_u64(http_header(r, "X-Sxd-From"), 1, UINT64_MAX, &from) ||
         !parse_u64(http_header(r, "X-Sxd-Epoch"), 0, UINT64_MAX, &epoch)) {
         http_reply_error(r, 400, "X-Sxd-From or X-Sxd-Epoch is missing");
         return false;
     }
-    if (sx->cluster->out_epoch) {
-        http_reply_error(r, 410, "Node %" PRIu64 " has been excluded from the cluster at epoch %" PRIu64, sx->id,
-                         sx->cluster->out_epoch);
+    if (sx->cluster->out) {
+        cluster_out(sx, why, sizeof why);
+        http_reply_error(r, 410, "%s", why);
         return false;
     }
     int rc = keel_check_epoch(sx->keel, from, epoch);

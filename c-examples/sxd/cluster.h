@@ -11,7 +11,8 @@ struct cluster {
     uint64_t epoch;
     uint64_t members[MEMBERS_MAX]; /* that hold objects: excluded ones and learners do not */
     size_t n;
-    uint64_t out_epoch; /* the epoch that excluded this node, or 0 */
+    bool out;           /* this node has been excluded, */
+    uint64_t out_epoch; /* in this epoch; 0 = it has not been told which */
     bool fenced;
     char why[256]; /* it is fenced */
     bool changed;  /* cluster_refresh() is due */
@@ -37,6 +38,8 @@ bool cluster_run(struct sxd *sx);
 
 /* May this node serve objects now? If not, *status and WHY say what to answer. */
 bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap);
+/* "This node has been excluded from the cluster at epoch 5" */
+void cluster_out(const struct sxd *sx, char *why, size_t cap);
 /* Is the node that sent this internal request, with the epoch it acts in, to be obeyed? If not, the
  * request has been answered. */
 bool cluster_accepts(struct sxd *sx, struct http_req *r);
