@@ -618,7 +618,8 @@ KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *nex
  * epoll; never read, write or close it. From the first call on the library uses its own clock and
  * keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
  *
- * Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_IO: no descriptor to be had, try again.
+ * Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_STATE once keel_step() was used;
+ * KEEL_ERR_IO: no descriptor to be had, try again.
  */
 KEEL_API KEEL_CHECK int keel_fd(struct keel *k);
 

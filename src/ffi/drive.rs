@@ -45,7 +45,8 @@ pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64)
 /// epoll; never read, write or close it. From the first call on the library uses its own clock and
 /// keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
 ///
-/// Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_IO: no descriptor to be had, try again.
+/// Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_STATE once keel_step() was used;
+/// KEEL_ERR_IO: no descriptor to be had, try again.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_fd(k: *mut keel) -> c_int {

@@ -299,6 +299,10 @@ static void modes(void)
 
     CHECK_CODE(keel_dispatch(k), KEEL_ERR_STATE);
     CHECK_CODE(keel_step(k, 1, NULL), KEEL_OK);
+    CHECK_CODE(keel_fd(k), KEEL_ERR_STATE);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+
+    k = make(&config, &callbacks);
     fd = keel_fd(k);
     CHECK(fd >= 0 && keel_fd(k) == fd);
     CHECK_CODE(keel_step(k, 2, NULL), KEEL_ERR_STATE);
