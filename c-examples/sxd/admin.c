@@ -80,6 +80,7 @@ static unsigned http_status(int code)
         return 400;
     case KEEL_ERR_NOT_FOUND:
         return 404;
+    case KEEL_ERR_STATE:
     case KEEL_ERR_CONFLICT:
     case KEEL_ERR_EXISTS:
     case KEEL_ERR_VETOED:

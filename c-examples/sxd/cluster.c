@@ -130,7 +130,7 @@ static void cluster_refresh(struct sxd *sx)
         return;
     c->changed = false;
     c->epoch = keel_status_info(s)->epoch;
-    c->n = 0;
+    c->n = c->n_out = 0;
     c->out = keel_status_info(s)->role == KEEL_ROLE_EXCLUDED;
     c->out_epoch = 0;
     for (size_t i = 0; i < keel_status_count(s); i++) {
@@ -141,6 +141,7 @@ static void cluster_refresh(struct sxd *sx)
         }
         if (n->state == KEEL_NODE_REPLACED)
             continue;
+        c->n_out += is_out(n);
         if (n->address && n->address[0])
             peer_set_address(sx, n->id, n->address);
         if (!is_out(n) && n->role != KEEL_ROLE_LEARNER && c->n < MEMBERS_MAX)

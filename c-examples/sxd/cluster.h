@@ -11,6 +11,7 @@ struct cluster {
     uint64_t epoch;
     uint64_t members[MEMBERS_MAX]; /* that hold objects: excluded ones and learners do not */
     size_t n;
+    size_t n_out;       /* nodes that are out and not replaced: nobody asks them for objects */
     bool out;           /* this node has been excluded, */
     uint64_t out_epoch; /* in this epoch; 0 = it has not been told which */
     bool fenced;

@@ -412,6 +412,9 @@ static void op_located(struct op *o)
     } else if (!asking && failed) {
         /* "Not found" would be a guess. */
         fail_for(o, failed, "The newest version of the object cannot be known");
+    } else if (!asking && o->sx->cluster->n_out >= o->sx->replicas) {
+        /* An administrator may exclude more nodes than the guard would. */
+        fail(o, 503, "Not found, but all its replicas may be on excluded nodes");
     } else if (!asking) {
         fail(o, 404, "No such object");
     }
