@@ -377,7 +377,13 @@ typedef struct keel_callbacks {
      * person.
      */
     void (*fence)(void *ud, int fenced, const char *why);
-    /** Something worth a line in a monitoring system: a stable code and its facts as JSON. */
+    /**
+     * Something worth a line in a monitoring system: a stable code and its facts as one JSON
+     * object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
+     * (epoch, index, ids); EXCLUDED_SELF (epoch, index, told_by); READMITTED, PROMOTED,
+     * PEER_LOST_DATA (id); REPLACED (old, by); BLOCKED (why; empty when nothing is held back any
+     * more); PAUSED (late_ms). Later versions add codes and facts.
+     */
     void (*event)(void *ud, const char *code, const char *json);
     /**
      * The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It
@@ -462,6 +468,20 @@ typedef struct keel_info {
     int32_t health_score;
     /** Why an exclusion is held back, or "". */
     const char *notice;
+    /** The push interval in force; this and the following with every derived value filled in. */
+    uint32_t hb_keepalive_ms;
+    /** Silence after which a node is LATE. */
+    uint32_t hb_warntime_ms;
+    /** Silence before a verdict; 0 = never. */
+    uint32_t hb_deadtime_ms;
+    /** The same for a node not heard since the witness started. */
+    uint32_t hb_initdead_ms;
+    /** How long a cut waits for others that fell silent at about the same time. */
+    uint32_t settle_ms;
+    /** A node that no leader with a majority has answered for so long is fenced. */
+    uint32_t fencetime_ms;
+    /** Fewest voters that automatic exclusion leaves. */
+    uint32_t min_nodes;
 } keel_info;
 
 /**

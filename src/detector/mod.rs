@@ -105,7 +105,7 @@ impl BlockedBy {
 }
 
 /// The cluster's timers, every derived value filled in (detection.md 4.2). In milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timers {
     /// Push interval; at least 10.
     pub keepalive: Millis,

@@ -4,7 +4,7 @@ use crate::cluster::Params;
 use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
 
-use super::{Error, Guard, Host, Role, Ticket};
+use super::{Error, Event, Guard, Host, Role, Ticket};
 
 /// One call to the host; see [`Host`].
 #[derive(Debug)]
@@ -47,10 +47,7 @@ pub(super) enum Action {
         fenced: bool,
         why: String,
     },
-    Event {
-        code: &'static str,
-        json: String,
-    },
+    Event(Event),
     Log {
         level: i32,
         text: String,
@@ -87,7 +84,7 @@ impl Action {
             Action::Members { epoch, index } => host.members(epoch, index),
             Action::Params(params) => host.params(&params),
             Action::Fence { fenced, why } => host.fence(fenced, &why),
-            Action::Event { code, json } => host.event(code, &json),
+            Action::Event(event) => host.event(&event),
             Action::Log { level, text } => host.log(level, &text),
             Action::Guard(ids) => {
                 let answer = host.guard(&ids);

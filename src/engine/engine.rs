@@ -12,7 +12,7 @@ use crate::wire::{Header, Packet, Part, Verdict};
 use super::action::Action;
 use super::outbox::Outbox;
 use super::requests::Pending;
-use super::{Error, Guard, Input, Metrics, Role, Settings};
+use super::{Error, Event, Guard, Input, Metrics, Role, Settings};
 
 /// Bytes of entries in one append.
 const BATCH_BYTES: usize = 256 << 10;
@@ -40,6 +40,9 @@ pub(super) struct Engine {
     pub pending: BTreeMap<Index, Pending>,
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
+    told_quorum: Option<bool>,
+    told_notice: String,
+    told_unreliable: Vec<NodeId>,
     leading_since: Millis,
     /// When a packet of a leader confirmed by a majority last came.
     leader_fresh_at: Option<Millis>,
@@ -80,6 +83,9 @@ impl Engine {
             actions: Vec::new(),
             pending: BTreeMap::new(),
             told_role: (Role::Follower, 0, None),
+            told_quorum: None,
+            told_notice: String::new(),
+            told_unreliable: Vec::new(),
             leading_since: 0,
             leader_fresh_at: None,
             members_told: (0, 0),
@@ -138,6 +144,7 @@ impl Engine {
         self.promote();
         self.settle();
         self.notice_role();
+        self.notice_changes();
         self.fail_lost();
         self.keepalives();
         self.flush();
@@ -230,10 +237,10 @@ impl Engine {
                     self.actions.push(Action::Params(params));
                 }
                 Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
-                Fact::Bootstrapped
-                | Fact::Readmitted { .. }
-                | Fact::Replaced { .. }
-                | Fact::Promoted { .. } => {}
+                Fact::Readmitted { id } => self.event(Event::Readmitted { id }),
+                Fact::Replaced { old, by } => self.event(Event::Replaced { old, by }),
+                Fact::Promoted { id } => self.event(Event::Promoted { id }),
+                Fact::Bootstrapped => {}
             }
         }
         self.complete(entry, refused);
@@ -245,6 +252,11 @@ impl Engine {
         }
         let text = format!("excluded {ids:?} at epoch {epoch}, log index {index}");
         self.log(2, text);
+        self.event(Event::Excluded {
+            epoch,
+            index,
+            ids: ids.clone(),
+        });
         self.actions.push(Action::Excluded { epoch, ids, index });
     }
 
@@ -308,11 +320,12 @@ impl Engine {
         if self.raft.hard_state().excluded != before {
             let text = format!("{from} says: excluded at epoch {epoch}, log index {index}");
             self.log(1, text);
-            let json = format!("{{\"epoch\":{epoch},\"index\":{index},\"told_by\":{from}}}");
-            self.event(
-                "EXCLUDED_SELF",
-                json.replace("\"told_by\":n", "\"told_by\":"),
-            );
+            let told_by = from;
+            self.event(Event::ExcludedSelf {
+                epoch,
+                index,
+                told_by,
+            });
         }
     }
 
@@ -355,7 +368,7 @@ impl Engine {
                         2,
                         format!("this process was stopped or starved for {late} ms"),
                     );
-                    self.event("PAUSE", format!("{{\"late_ms\":{late}}}"));
+                    self.event(Event::Paused { late });
                 }
             }
         }
@@ -380,7 +393,8 @@ impl Engine {
         let heard = self
             .leader_fresh_at
             .is_some_and(|at| self.now < at + recent);
-        self.raft.is_quorum_fresh(self.now) || (heard && !self.raft.is_leader())
+        let follows = heard && !self.raft.is_leader() && self.role() != Role::Excluded;
+        self.raft.is_quorum_fresh(self.now) || follows
     }
 
     /// Tells an excluded node that it is, so that it stops serving.
@@ -471,13 +485,49 @@ impl Engine {
         if role == self.told_role {
             return;
         }
-        let led = self.told_role.0 == Role::Leader && self.told_role.1 == role.1;
-        if role.0 == Role::Leader && !led {
-            self.leading_since = self.now;
-        }
+        let led = self.told_role.0 == Role::Leader;
+        let again = led && self.told_role.1 == role.1;
         self.told_role = role;
         let (role, term, leader) = role;
+        if role == Role::Leader && !again {
+            self.leading_since = self.now;
+            self.event(Event::Leading { term });
+        } else if led && role != Role::Leader {
+            self.event(Event::NotLeading { term });
+        }
         self.actions.push(Action::Role { role, term, leader });
+    }
+
+    /// What changes without anybody's doing: quorum, what holds an exclusion back, peers.
+    fn notice_changes(&mut self) {
+        let has = self.has_quorum();
+        if self.told_quorum != Some(has) {
+            self.told_quorum = Some(has);
+            let (heard, needed) = self.voters_heard();
+            self.event(Event::Quorum { has, heard, needed });
+        }
+        if self.detector.notice() != self.told_notice {
+            self.told_notice = self.detector.notice().to_owned();
+            let why = self.told_notice.clone();
+            self.event(Event::Blocked { why });
+        }
+        let members = self.raft.configuration().members();
+        let lost = |id: &NodeId| {
+            self.raft
+                .progress(*id)
+                .is_some_and(|p| p.has_lost_entries())
+        };
+        let unreliable: Vec<NodeId> = members.filter(lost).collect();
+        for id in &unreliable {
+            if !self.told_unreliable.contains(id) {
+                self.log(
+                    1,
+                    format!("{id} lost entries that it had acknowledged: replace it"),
+                );
+                self.event(Event::PeerLostData { id: *id });
+            }
+        }
+        self.told_unreliable = unreliable;
     }
 
     pub fn log(&mut self, level: i32, text: String) {
@@ -486,8 +536,8 @@ impl Engine {
         }
     }
 
-    pub fn event(&mut self, code: &'static str, json: String) {
-        self.actions.push(Action::Event { code, json });
+    pub fn event(&mut self, event: Event) {
+        self.actions.push(Action::Event(event));
     }
 
     /// The engine is dead: it says nothing more to its peers.

@@ -5,7 +5,7 @@ use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
 use crate::wire::Packet;
 
-use super::{Error, Role};
+use super::{Error, Event, Role};
 
 /// The host's answer to "may these dead nodes be excluded?"
 pub use crate::detector::GuardAnswer as Guard;
@@ -66,7 +66,7 @@ pub trait Host {
     /// Stop serving, or serve again.
     fn fence(&mut self, fenced: bool, why: &str);
     /// Something worth a line in a monitoring system.
-    fn event(&mut self, code: &str, json: &str);
+    fn event(&mut self, event: &Event);
     /// May these dead nodes be excluded? See [`Guard`].
     fn guard(&mut self, ids: &[NodeId]) -> Guard;
     /// A line for the log; level 1 error .. 5 trace.

@@ -11,6 +11,7 @@ mod descriptor;
 #[allow(clippy::module_inception)]
 mod engine;
 mod error;
+mod event;
 mod host;
 mod member;
 mod outbox;
@@ -24,6 +25,7 @@ use crate::cluster::Params;
 use crate::detector::Timers;
 
 pub use error::Error;
+pub use event::Event;
 pub use host::{Guard, Host, Input, Request, Ticket};
 pub use member::Member;
 pub use settings::{

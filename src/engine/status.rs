@@ -37,11 +37,7 @@ impl Engine {
 
     fn update_info(&self, info: &mut Info) {
         let config = self.raft.configuration();
-        let heard = config
-            .voters
-            .iter()
-            .filter(|id| self.is_heard(**id))
-            .count();
+        let (heard, needed) = self.voters_heard();
         info.id = Some(self.settings.id);
         info.leader = self.raft.leader();
         info.role = self.role();
@@ -53,9 +49,14 @@ impl Engine {
         info.applied = self.cluster.applied();
         info.last_index = self.raft.log().last_index();
         info.voters = count(config.voters.len());
-        info.voters_heard = count(heard);
-        info.quorum = count(majority(config.voters.len()));
+        info.voters_heard = heard;
+        info.quorum = needed;
         info.has_quorum = self.has_quorum();
+        info.timers = super::timers(
+            self.cluster.params(),
+            &self.settings,
+            self.cluster.provisioned(),
+        );
         info.armed = self.cluster.params().deadtime_ms() > 0;
         info.lease = self.detector.lease_ms(self.now);
         info.health_score = u32::from(self.detector.health());
@@ -63,6 +64,13 @@ impl Engine {
         if info.notice != notice {
             info.notice = notice.to_owned();
         }
+    }
+
+    /// Voters that this node hears, itself included, and how many make a majority.
+    pub fn voters_heard(&self) -> (u32, u32) {
+        let voters = &self.raft.configuration().voters;
+        let heard = voters.iter().filter(|id| self.is_heard(**id)).count();
+        (count(heard), count(majority(voters.len())))
     }
 
     /// Whether a voter can be counted on now.
@@ -83,6 +91,12 @@ impl Engine {
             node.role = Role::Leader;
         } else if node.role == Role::Leader {
             node.role = Role::Follower;
+        }
+        let own = self.raft.hard_state().excluded;
+        if let Some(exclusion) = own.filter(|_| id == self.settings.id) {
+            // Told by a peer: this node's own log may not hold the decision.
+            node.role = Role::Excluded;
+            (node.epoch, node.index) = (exclusion.epoch, exclusion.index);
         }
         if let Some(seen) = seen.filter(|_| node.state != NodeState::Replaced) {
             node.see(seen);

@@ -2,7 +2,7 @@
 
 use crate::cluster::Params;
 use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
-use crate::detector::{BlockedBy, NodeState};
+use crate::detector::{BlockedBy, NodeState, Timers};
 
 /// A node's part in the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Info {
     pub quorum: u32,
     /// Whether a leader confirmed by a majority is known.
     pub has_quorum: bool,
+    /// The cluster's timers in force, every derived value filled in.
+    pub timers: Timers,
     /// Whether dead nodes are excluded automatically.
     pub armed: bool,
     /// How long this node may serve unheard; `None` without limit, 0 when fenced.

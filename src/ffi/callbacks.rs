@@ -5,13 +5,14 @@ use std::ffi::{c_char, c_int, c_void};
 use super::code::{Failure, KEEL_ERR_CLOSED, KEEL_OK, code_of};
 use super::config::{keel_id, keel_params, params_to};
 use super::errmsg::{self, c_text};
+use super::json;
 use super::keel::keel;
 use super::sized::{self, HostStruct};
 use super::status::{node_state, role_code};
 use crate::cluster::Params;
 use crate::core::{Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
-use crate::engine::{Error, Guard, Host, Role, Ticket};
+use crate::engine::{Error, Event, Guard, Host, Role, Ticket};
 
 /// What the host is told and asked. Every pointer but `send` may be NULL. They run only inside a
 /// driving function, one at a time, with no lock held and the engine's state consistent; what
@@ -68,7 +69,11 @@ pub struct keel_callbacks {
     /// 1: stop serving, the others may go on without this node; 0: serve again. `why` is for a
     /// person.
     pub fence: Option<unsafe extern "C" fn(ud: *mut c_void, fenced: c_int, why: *const c_char)>,
-    /// Something worth a line in a monitoring system: a stable code and its facts as JSON.
+    /// Something worth a line in a monitoring system: a stable code and its facts as one JSON
+    /// object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
+    /// (epoch, index, ids); EXCLUDED_SELF (epoch, index, told_by); READMITTED, PROMOTED,
+    /// PEER_LOST_DATA (id); REPLACED (old, by); BLOCKED (why; empty when nothing is held back any
+    /// more); PAUSED (late_ms). Later versions add codes and facts.
     pub event:
         Option<unsafe extern "C" fn(ud: *mut c_void, code: *const c_char, json: *const c_char)>,
     /// The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It
@@ -256,10 +261,11 @@ impl Host for HostCalls<'_> {
         }
     }
 
-    fn event(&mut self, code: &str, json: &str) {
+    fn event(&mut self, event: &Event) {
         if let Some(call) = self.keel.callbacks().event {
+            let (code, facts) = (c_text(event.code()), c_text(&json::event(event)));
             // SAFETY: see above.
-            unsafe { call(self.keel.ud(), c_text(code).as_ptr(), c_text(json).as_ptr()) }
+            unsafe { call(self.keel.ud(), code.as_ptr(), facts.as_ptr()) }
         }
     }
 

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write};
 
 use crate::cluster::Params;
 use crate::core::NodeId;
-use crate::detector::{BlockedBy, NodeState};
-use crate::engine::{Info, Metrics, NodeView, Role, View};
+use crate::detector::{NodeState, Timers};
+use crate::engine::{Event, Info, Metrics, NodeView, Role, View};
 
 /// Everything that a view holds, as one object on one line.
 pub fn status(view: &View) -> String {
@@ -13,6 +13,7 @@ pub fn status(view: &View) -> String {
     let mut object = Object::open(&mut out);
     info(&mut object, &view.info);
     params(&mut object.nested("params"), &view.params);
+    timers(&mut object.nested("in_force"), &view.info.timers);
     let nodes = object.value("nodes");
     nodes.push('[');
     for (i, node) in view.nodes.iter().enumerate() {
@@ -23,6 +24,45 @@ pub fn status(view: &View) -> String {
     }
     nodes.push(']');
     metrics(&mut object.nested("metrics"), &view.metrics);
+    drop(object);
+    out
+}
+
+/// An event's facts, as one object on one line.
+pub fn event(event: &Event) -> String {
+    let mut out = String::new();
+    let mut object = Object::open(&mut out);
+    match event {
+        Event::Leading { term } | Event::NotLeading { term } => object.number("term", term),
+        Event::Quorum { heard, needed, .. } => {
+            object.number("voters_heard", heard);
+            object.number("quorum", needed);
+        }
+        Event::Excluded { epoch, index, ids } => {
+            object.number("epoch", epoch);
+            object.number("index", index);
+            let ids: Vec<String> = ids.iter().map(|id| id.get().to_string()).collect();
+            put(object.value("ids"), format_args!("[{}]", ids.join(",")));
+        }
+        Event::ExcludedSelf {
+            epoch,
+            index,
+            told_by,
+        } => {
+            object.number("epoch", epoch);
+            object.number("index", index);
+            object.number("told_by", told_by.get());
+        }
+        Event::Readmitted { id } | Event::Promoted { id } | Event::PeerLostData { id } => {
+            object.number("id", id.get());
+        }
+        Event::Replaced { old, by } => {
+            object.number("old", old.get());
+            object.number("by", by.get());
+        }
+        Event::Blocked { why } => object.text("why", why),
+        Event::Paused { late } => object.number("late_ms", late),
+    }
     drop(object);
     out
 }
@@ -58,13 +98,23 @@ fn params(object: &mut Object<'_>, params: &Params) {
     object.number("min_nodes", params.min_nodes);
 }
 
+fn timers(object: &mut Object<'_>, timers: &Timers) {
+    object.number("hb_keepalive_ms", timers.keepalive);
+    object.number("hb_warntime_ms", timers.warntime);
+    object.number("hb_deadtime_ms", timers.deadtime);
+    object.number("hb_initdead_ms", timers.initdead);
+    object.number("settle_ms", timers.settle);
+    object.number("fencetime_ms", timers.fencetime);
+    object.number("min_nodes", timers.min_nodes);
+}
+
 fn node(out: &mut String, node: &NodeView) {
     let mut object = Object::open(out);
     object.number("id", node.id.get());
     object.text("address", &node.address);
     object.text("role", role(node.role));
     object.text("state", state(node.state));
-    object.text("blocked_by", blocked_by(node.blocked_by));
+    object.text("blocked_by", node.blocked_by.code());
     object.optional("silent_ms", node.silent);
     object.optional("excludes_in_ms", node.excludes_in);
     object.number("epoch", node.epoch);
@@ -116,20 +166,6 @@ fn state(state: NodeState) -> &'static str {
         NodeState::Excluded => "excluded",
         NodeState::Returned => "returned",
         NodeState::Replaced => "replaced",
-    }
-}
-
-fn blocked_by(guard: BlockedBy) -> &'static str {
-    match guard {
-        BlockedBy::None => "none",
-        BlockedBy::Disabled => "disabled",
-        BlockedBy::NotLeaderFresh => "not_leader_fresh",
-        BlockedBy::ListenerUnhealthy => "listener_unhealthy",
-        BlockedBy::NoQuorumAfter => "no_quorum_after",
-        BlockedBy::MinNodes => "min_nodes",
-        BlockedBy::Veto => "veto",
-        BlockedBy::InitDead => "initdead",
-        BlockedBy::Settling => "settling",
     }
 }
 

@@ -62,7 +62,7 @@ pub const KEEL_GUARD_SETTLING: c_int = 8;
 /// The cluster as this node sees it. Made by the library, only read by the host: later versions
 /// add fields at the end.
 ///
-/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice]
+/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice, hb_keepalive_ms, hb_warntime_ms, hb_deadtime_ms, hb_initdead_ms, settle_ms, fencetime_ms, min_nodes]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct keel_info {
@@ -102,6 +102,20 @@ pub struct keel_info {
     pub health_score: i32,
     /// Why an exclusion is held back, or "".
     pub notice: *const c_char,
+    /// The push interval in force; this and the following with every derived value filled in.
+    pub hb_keepalive_ms: u32,
+    /// Silence after which a node is LATE.
+    pub hb_warntime_ms: u32,
+    /// Silence before a verdict; 0 = never.
+    pub hb_deadtime_ms: u32,
+    /// The same for a node not heard since the witness started.
+    pub hb_initdead_ms: u32,
+    /// How long a cut waits for others that fell silent at about the same time.
+    pub settle_ms: u32,
+    /// A node that no leader with a majority has answered for so long is fenced.
+    pub fencetime_ms: u32,
+    /// Fewest voters that automatic exclusion leaves.
+    pub min_nodes: u32,
 }
 
 /// A node as this node sees it. Made by the library, only read by the host: later versions add
@@ -293,6 +307,13 @@ fn info_of(info: &Info, notice: *const c_char) -> keel_info {
         lease_ms: lease_ms(info.lease),
         health_score: i32::try_from(info.health_score).unwrap_or(i32::MAX),
         notice,
+        hb_keepalive_ms: span_ms(Some(info.timers.keepalive)),
+        hb_warntime_ms: span_ms(Some(info.timers.warntime)),
+        hb_deadtime_ms: span_ms(Some(info.timers.deadtime)),
+        hb_initdead_ms: span_ms(Some(info.timers.initdead)),
+        settle_ms: span_ms(Some(info.timers.settle)),
+        fencetime_ms: span_ms(Some(info.timers.fencetime)),
+        min_nodes: info.timers.min_nodes,
     }
 }
 

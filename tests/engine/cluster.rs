@@ -6,7 +6,7 @@ use raftkeel::cluster::{Params, Peer};
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
 use raftkeel::detector::NodeState;
 use raftkeel::engine::{
-    Error, Guard, Handle, Host, Input, Member, Place, Request, Role, Settings, Ticket,
+    Error, Event, Guard, Handle, Host, Input, Member, Place, Request, Role, Settings, Ticket,
 };
 
 /// What one host was told, and what it answers.
@@ -19,6 +19,7 @@ pub struct Told {
     pub guard: Guard,
     pub params: Option<Params>,
     pub stopped: Option<Error>,
+    pub events: Vec<Event>,
 }
 
 impl Host for Told {
@@ -44,7 +45,9 @@ impl Host for Told {
     fn fence(&mut self, fenced: bool, _why: &str) {
         self.fenced = fenced;
     }
-    fn event(&mut self, _code: &str, _json: &str) {}
+    fn event(&mut self, event: &Event) {
+        self.events.push(event.clone());
+    }
     fn guard(&mut self, _ids: &[NodeId]) -> Guard {
         self.guard.clone()
     }
@@ -111,6 +114,7 @@ fn node(raw: u64) -> Node {
             guard: Guard::Allow,
             params: None,
             stopped: None,
+            events: Vec::new(),
         },
         due: 0,
         down: false,

@@ -1,0 +1,97 @@
+//! What is worth a line in a monitoring system. The codes and their facts are a promise.
+
+use crate::core::{Epoch, Index, Millis, NodeId, Term};
+
+/// Something that happened to this member or to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// This node leads.
+    Leading {
+        /// In this term.
+        term: Term,
+    },
+    /// This node leads no more.
+    NotLeading {
+        /// The newest term it knows.
+        term: Term,
+    },
+    /// A leader confirmed by a majority is known again, or not any more.
+    Quorum {
+        /// Which of the two.
+        has: bool,
+        /// Voters that this node hears, itself included.
+        heard: u32,
+        /// How many make a majority.
+        needed: u32,
+    },
+    /// Members were excluded, by decision.
+    Excluded {
+        /// The epoch that began with it.
+        epoch: Epoch,
+        /// The log index of the decision.
+        index: Index,
+        /// Who.
+        ids: Vec<NodeId>,
+    },
+    /// A peer told this node that it has been excluded.
+    ExcludedSelf {
+        /// The epoch that began with it.
+        epoch: Epoch,
+        /// The log index of the decision.
+        index: Index,
+        /// The peer.
+        told_by: NodeId,
+    },
+    /// An excluded node was taken back.
+    Readmitted {
+        /// Which.
+        id: NodeId,
+    },
+    /// A new node has the place of an excluded one.
+    Replaced {
+        /// The excluded one.
+        old: NodeId,
+        /// The new one.
+        by: NodeId,
+    },
+    /// A learner has caught up and votes.
+    Promoted {
+        /// Which.
+        id: NodeId,
+    },
+    /// What holds an exclusion back changed; an empty text: nothing any more.
+    Blocked {
+        /// In plain words.
+        why: String,
+    },
+    /// This process was stopped or starved.
+    Paused {
+        /// How late its driving call was.
+        late: Millis,
+    },
+    /// A peer refused what it had acknowledged: its disk must not be trusted.
+    PeerLostData {
+        /// Which.
+        id: NodeId,
+    },
+}
+
+impl Event {
+    /// Its stable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Event::Leading { .. } => "LEADING",
+            Event::NotLeading { .. } => "NOT_LEADING",
+            Event::Quorum { has: true, .. } => "QUORUM",
+            Event::Quorum { has: false, .. } => "NO_QUORUM",
+            Event::Excluded { .. } => "EXCLUDED",
+            Event::ExcludedSelf { .. } => "EXCLUDED_SELF",
+            Event::Readmitted { .. } => "READMITTED",
+            Event::Replaced { .. } => "REPLACED",
+            Event::Promoted { .. } => "PROMOTED",
+            Event::Blocked { .. } => "BLOCKED",
+            Event::Paused { .. } => "PAUSED",
+            Event::PeerLostData { .. } => "PEER_LOST_DATA",
+        }
+    }
+}
