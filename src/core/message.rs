@@ -47,7 +47,8 @@ pub struct Append {
 pub struct AppendReply {
     /// The follower's term.
     pub term: Term,
-    /// The `seq` of the append it answers; 0 when a finished write is reported.
+    /// The `seq` of the append it answers; of the newest one, when it answers several; 0 when that
+    /// append was of an older term.
     pub seq: u64,
     /// How it went.
     pub outcome: AppendOutcome,

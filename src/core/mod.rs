@@ -1,10 +1,36 @@
 //! Raft, pure: events go in with their time, actions come out.
+//!
+//! [`Raft`] is driven by three inputs, [`Raft::receive`], [`Raft::tick`] and the proposals, and by
+//! [`Raft::persisted`]. After any of them, what it wants is taken: [`Raft::take_persist`],
+//! [`Raft::take_messages`], [`Raft::take_committed`]. One file per part of the protocol:
+//!
+//! - `election`: paper 5.2, 5.4.1; thesis 9.6
+//! - `replication` (leader) and `append` (follower): paper 5.3, 5.4.2
+//! - `membership`: thesis 4
+//! - `persistence`: what may leave when
+//! - `log`, `progress`, `quorum`: what these stand on
 
+mod append;
+mod election;
+mod log;
+mod membership;
 mod message;
+mod persistence;
+mod progress;
+mod quorum;
+mod raft;
+mod random;
+mod replication;
 mod types;
 
+pub use log::Log;
+pub use membership::Configurations;
 pub use message::{Append, AppendOutcome, AppendReply, Message, VoteReply, VoteRequest};
+pub use progress::{Flow, Progress};
+pub use quorum::{agreed, majority, reached};
+pub use raft::{Options, ProposeError, Raft, RoleKind};
+pub use random::Random;
 pub use types::{
-    Bytes, Configuration, Entry, Epoch, Exclusion, HardState, Index, Millis, NodeId, Payload,
-    Persist, Restored, Term, Token,
+    Bytes, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis, NodeId,
+    Payload, Persist, Restored, Term, Token,
 };

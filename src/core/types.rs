@@ -51,6 +51,9 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// Most members that a cluster may have, learners included.
+pub const MAX_MEMBERS: usize = 64;
+
 /// Who votes and who follows, as the log says it (thesis 4.3: joint consensus).
 ///
 /// Every list is sorted and free of duplicates. `outgoing` is not empty exactly while the
@@ -68,6 +71,61 @@ pub struct Configuration {
     pub learners: Vec<NodeId>,
 }
 
+impl Configuration {
+    /// Whether two majorities are needed.
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether the node's vote counts, in either half.
+    pub fn is_voter(&self, id: NodeId) -> bool {
+        self.voters.binary_search(&id).is_ok() || self.outgoing.binary_search(&id).is_ok()
+    }
+
+    /// Whether the node receives the log without voting.
+    pub fn is_learner(&self, id: NodeId) -> bool {
+        self.learners.binary_search(&id).is_ok() && !self.is_voter(id)
+    }
+
+    /// Whether the node has any part in it.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.is_voter(id) || self.is_learner(id)
+    }
+
+    /// Everybody in it, each once, in no particular order.
+    pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let outgoing = self
+            .outgoing
+            .iter()
+            .filter(|id| self.voters.binary_search(id).is_err());
+        let learners = self.learners.iter().filter(|id| !self.is_voter(**id));
+        self.voters.iter().chain(outgoing).chain(learners).copied()
+    }
+
+    /// The configuration after the joint state is left; its epoch stays (thesis 4.3).
+    pub fn left(&self) -> Configuration {
+        Configuration {
+            outgoing: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Panics unless the lists are sorted, free of duplicates and within [`MAX_MEMBERS`].
+    pub fn assert_well_formed(&self) {
+        for list in [&self.voters, &self.outgoing, &self.learners] {
+            assert!(
+                list.windows(2).all(|w| w[0] < w[1]),
+                "configuration lists must be sorted and unique: {self:?}"
+            );
+        }
+        assert!(!self.voters.is_empty(), "a configuration needs a voter");
+        assert!(
+            self.members().count() <= MAX_MEMBERS,
+            "a configuration has at most {MAX_MEMBERS} members"
+        );
+    }
+}
+
 /// What a log entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
@@ -80,6 +138,22 @@ pub enum Payload {
     /// A change of membership, in force from the moment it is appended (thesis 4.1), with the
     /// cluster command that caused it; empty when a joint configuration is being left.
     Config(Arc<Configuration>, Bytes),
+}
+
+impl Payload {
+    /// Bytes that the entry's data takes, for limits; fixed parts are not counted.
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Noop => 0,
+            Payload::Host(data) | Payload::Cluster(data) => data.len(),
+            Payload::Config(config, cause) => cause.len() + 8 * config.members().count(),
+        }
+    }
+
+    /// Whether it carries no data.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// One position of the log.
@@ -111,6 +185,9 @@ pub struct HardState {
     pub vote: Option<NodeId>,
     /// Set while this node is excluded: it neither votes nor campaigns.
     pub excluded: Option<Exclusion>,
+    /// A lower bound of what was known to be committed, so that a node that starts alone knows
+    /// its peers. Nothing waits for it, and it may lag.
+    pub commit: Index,
 }
 
 /// Names one atomic write; grows by one each.

@@ -1,11 +1,14 @@
 //! The two sides of the engine: what may be put in, and what the host is told.
 
-use crate::cluster::{Member, Params};
+use crate::cluster::{Params, Peer};
 use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
 use crate::wire::Packet;
 
 use super::{Error, Role};
+
+/// The host's answer to "may these dead nodes be excluded?"
+pub use crate::detector::GuardAnswer as Guard;
 
 /// Names a request until its one completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +28,7 @@ pub enum Request {
         /// The excluded one.
         old: NodeId,
         /// The new one; its id was never used before.
-        by: Member,
+        by: Peer,
     },
     /// Change the cluster-wide settings; `Params::version` is the one expected, 0 for any.
     SetParams(Params),
@@ -70,15 +73,4 @@ pub trait Host {
     fn log(&mut self, level: i32, text: &str);
     /// The engine is dead.
     fn stopped(&mut self, why: &Error);
-}
-
-/// The host's answer to "may these dead nodes be excluded?"
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Guard {
-    /// Yes.
-    Allow,
-    /// Ask again in so many milliseconds, because.
-    Later(Millis, String),
-    /// No, because.
-    Deny(String),
 }

@@ -1,12 +1,47 @@
 //! One cluster member: inputs are queued, one driving call takes them through core, detector and
 //! storage, and what comes out is handed to the host at its end.
+//!
+//! - [`Handle`]: inputs and questions, from any thread
+//! - [`Member`]: the driven half: plain steps, or behind a descriptor
+//! - `engine`: one round; `requests`: what the host asks for; `outbox`: packets; `status`: the view
+//! - [`Host`]: what the host is told
 
+mod action;
+mod descriptor;
+#[allow(clippy::module_inception)]
+mod engine;
 mod error;
 mod host;
-mod stub;
+mod member;
+mod outbox;
+mod requests;
+mod settings;
+mod shared;
+mod status;
 mod view;
+
+use crate::cluster::Params;
+use crate::detector::Timers;
 
 pub use error::Error;
 pub use host::{Guard, Host, Input, Request, Ticket};
-pub use stub::{Handle, Member, Place, Settings};
+pub use member::Member;
+pub use settings::{
+    ELECTION_HEARTBEATS, ENTRY_DEFAULT, HEARTBEAT_DEFAULT, Place, QUEUE_DEFAULT, Settings,
+};
+pub use shared::Handle;
 pub use view::{Info, Metrics, NodeView, Role, View};
+
+/// The detector's timers under these settings.
+fn timers(params: &Params, settings: &Settings, provisioned: usize) -> Timers {
+    Timers {
+        keepalive: params.keepalive_ms(),
+        warntime: params.warntime_ms(),
+        deadtime: params.deadtime_ms(),
+        initdead: params.initdead_ms(),
+        settle: params.settle_ms(),
+        fencetime: params.fencetime_ms(settings.election),
+        election: settings.election,
+        min_nodes: u32::try_from(params.floor(provisioned)).unwrap_or(u32::MAX),
+    }
+}

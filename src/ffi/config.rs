@@ -189,11 +189,11 @@ unsafe fn copy_text(
     ))
 }
 
-/// A peer as the engine takes it; every first member votes.
+/// A peer as the engine takes it.
 ///
 /// # Safety
 /// As [`sized::read`], and the pointers in it hold what the header says.
-pub unsafe fn read_peer(host: *const keel_peer) -> Result<cluster::Member, Failure> {
+pub unsafe fn read_peer(host: *const keel_peer) -> Result<cluster::Peer, Failure> {
     // SAFETY: passed on to the caller.
     let peer = unsafe { sized::read(host) }?;
     let id = node_id(peer.id, "keel_peer.id")?;
@@ -212,23 +212,14 @@ pub unsafe fn read_peer(host: *const keel_peer) -> Result<cluster::Member, Failu
     }
     // SAFETY: passed on to the caller.
     let meta = unsafe { copy_bytes(peer.meta, peer.meta_len, "keel_peer.meta") }?;
-    let status = cluster::Status::Voter;
-    Ok(cluster::Member {
-        id,
-        address,
-        meta,
-        status,
-    })
+    Ok(cluster::Peer { id, address, meta })
 }
 
 /// An array of peers. Its stride is the host's sizeof, which need not be ours.
 ///
 /// # Safety
 /// As [`read_peer`], `n` times, one `size` after the other.
-pub unsafe fn read_peers(
-    first: *const keel_peer,
-    n: usize,
-) -> Result<Vec<cluster::Member>, Failure> {
+pub unsafe fn read_peers(first: *const keel_peer, n: usize) -> Result<Vec<cluster::Peer>, Failure> {
     if n == 0 || n > KEEL_MEMBERS_MAX {
         return Err(Failure::invalid(format!(
             "{n} peers: not from 1 to {KEEL_MEMBERS_MAX}"

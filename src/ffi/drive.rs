@@ -30,7 +30,7 @@ pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64)
             .map_err(|error| last_words(keel, error.into()))
     });
     let (code, next) = match result {
-        Ok(next) => (KEEL_OK, next.unwrap_or(u64::MAX)),
+        Ok(next) => (KEEL_OK, next),
         Err(code) => (code, u64::MAX),
     };
     if !next_ms.is_null() {

@@ -4,6 +4,12 @@
 //! it leaves the node until [`Storage::poll`] has handed back its token with `Ok`. A failed write
 //! is never retried (fsync may lie the second time): the engine is poisoned by it.
 
+mod dir;
+mod memory;
+
+pub use dir::{Directory, Options};
+pub use memory::Memory;
+
 use std::fmt;
 use std::path::PathBuf;
 

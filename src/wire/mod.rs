@@ -1,5 +1,64 @@
 //! Messages as bytes: versioned, bounded, checked.
+//!
+//! A packet is a header, 1 to [`MAX_PARTS`] parts and a checksum; every integer is little endian:
+//!
+//! ```text
+//! offset  size
+//!      0     4  magic "KEEL"
+//!      4     1  version, 1
+//!      5    88  cluster, genesis, from, to, instance, incarnation, epoch, stamp, echo,
+//!               echo_incarnation, leader_term: 8 bytes each
+//!     93     4  features
+//!     97     .  parts: type (1), length of the body (4), body
+//!      .     4  CRC-32 of everything before it
+//! ```
+//!
+//! A part of an unknown type is skipped and counted, so that a newer peer may say more than this
+//! version understands. Nothing else that is unknown passes: a version, the kind of a log entry, a
+//! flag. An entry that was skipped would be a hole in the log.
+//!
+//! A decoder believes no length before it has compared it with the bytes that are there: what
+//! decoding allocates is at most [`MAX_AMPLIFICATION`] times the length of its input.
 
-/// One packet between two nodes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {}
+mod bytes;
+mod entry;
+mod error;
+mod keepalive;
+mod packet;
+mod raft;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use bytes::{Reader, Writer};
+pub use entry::{decode_entry, encode_entry};
+pub use error::WireError;
+pub use packet::{Header, Packet, Part, Verdict, decode, encode, peek};
+
+/// Version of the packet format that this library speaks.
+pub const VERSION: u8 = 1;
+
+/// Bytes of one encoded packet: one entry of the largest size, with a mebibyte for what rides along.
+pub const MAX_PACKET: usize = MAX_PAYLOAD + (1 << 20);
+
+/// Parts of one packet, those of unknown type included.
+pub const MAX_PARTS: usize = 16;
+
+/// Bytes of the host's data in one entry; `keel_config.entry_max` is never more.
+pub const MAX_PAYLOAD: usize = 16 << 20;
+
+/// Bytes of one encoded cluster command; the largest, a bootstrap of 64 nodes with the longest
+/// addresses and meta, needs little more than half of it.
+pub const MAX_COMMAND: usize = 64 << 10;
+
+/// Nodes in any list of a message: as many as a cluster may have.
+pub const MAX_NODES: usize = 64;
+
+/// Bytes of a notice's text; a longer one is cut at a character's boundary when it is encoded.
+pub const MAX_WHY: usize = 200;
+
+/// The highest health score (detection.md 4.4).
+pub const MAX_HEALTH: u8 = 8;
+
+/// Heap bytes that decoding may take for one byte of input; the worst case is a packet of no-ops,
+/// 9 bytes each on the wire.
+pub const MAX_AMPLIFICATION: usize = 8;

@@ -1,0 +1,143 @@
+# libraftkeel: build, check, demonstrate, install. `make help` lists the targets.
+#
+# Variables, to be set on the command line:
+#   PREFIX        where it is installed                  /usr/local
+#   LIBDIR        libraries                              $(PREFIX)/lib
+#   INCLUDEDIR    the header                             $(PREFIX)/include
+#   PKGCONFIGDIR  raftkeel.pc                            $(LIBDIR)/pkgconfig
+#   DESTDIR       staging root, put before all of them   (none)
+#   NODES         nodes of `make demo`, 3 or 5           3
+#   CARGO, CARGOFLAGS (e.g. "--locked --offline"), INSTALL
+
+PREFIX       ?= /usr/local
+LIBDIR       ?= $(PREFIX)/lib
+INCLUDEDIR   ?= $(PREFIX)/include
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+DESTDIR      ?=
+NODES        ?= 3
+CARGO        ?= cargo
+CARGOFLAGS   ?= --locked
+INSTALL      ?= install
+
+# Cargo.toml is the one place that knows the version.
+VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)".*/\1/p;q}' Cargo.toml)
+MAJOR   := $(word 1,$(subst ., ,$(VERSION)))
+MINOR   := $(word 2,$(subst ., ,$(VERSION)))
+# Before 1.0 every minor version may change the ABI, so the soname carries it.
+SOVERSION := $(if $(filter 0,$(MAJOR)),0.$(MINOR),$(MAJOR))
+
+LINKNAME := libraftkeel.so
+SONAME   := $(LINKNAME).$(SOVERSION)
+SOFILE   := $(LINKNAME).$(VERSION)
+ARCHIVE  := libraftkeel.a
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BUILD  := build
+LIB    := $(BUILD)/lib
+STAGE  := $(CURDIR)/$(BUILD)/stage
+SOURCES := Makefile Cargo.toml Cargo.lock build.rs raftkeel.pc.in $(shell find src -name '*.rs')
+
+# One crate type an invocation: with several at once cargo silently drops LTO.
+RUSTC := $(CARGO) rustc $(CARGOFLAGS) --target-dir $(TARGET) --release --lib
+
+# What a stranger has: an installed library, found through pkg-config.
+STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/lib
+
+# cargo and the C examples run in parallel by themselves; the steps of this file build on each other.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: all check check-fmt check-lint check-c check-install check-tests \
+        stage demo bench install uninstall clean help
+
+all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE)
+
+# The names are those of an installation, so that programs run against $(LIB) too.
+$(LIB)/$(SOFILE): $(SOURCES)
+	@scripts/setup.sh build
+	$(RUSTC) --crate-type cdylib --config 'profile.release.lto="fat"' \
+		-- -C link-arg=-Wl,-soname,$(SONAME)
+	@mkdir -p $(LIB)
+	cp $(TARGET)/release/$(LINKNAME) $@
+	ln -sf $(SOFILE) $(LIB)/$(SONAME)
+	ln -sf $(SONAME) $(LIB)/$(LINKNAME)
+
+# No LTO here: it would clash with any other Rust archive in the same program
+# (`multiple definition of rust_eh_personality`).
+$(LIB)/$(ARCHIVE): $(SOURCES)
+	@scripts/setup.sh build
+	$(RUSTC) --crate-type staticlib
+	@mkdir -p $(LIB)
+	cp $(TARGET)/release/$(ARCHIVE) $@
+
+# Tests come last: what they print is what a reader looks for first.
+check:
+	@scripts/setup.sh check
+	$(MAKE) check-fmt
+	$(MAKE) check-lint
+	$(MAKE) check-c
+	$(MAKE) check-install
+	$(MAKE) check-tests
+	@echo "make check: everything passed"
+
+check-fmt:
+	$(CARGO) fmt --check
+
+check-lint:
+	$(CARGO) clippy $(CARGOFLAGS) --target-dir $(TARGET) --all-targets -- -D warnings
+
+check-c: stage
+	$(MAKE) -C c-examples clean
+	$(STRANGER) $(MAKE) -C c-examples CC=clang
+	$(MAKE) -C c-examples clean
+	$(STRANGER) $(MAKE) -C c-examples CC=gcc
+
+check-install: all
+	scripts/test-install.sh
+
+check-tests:
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --no-fail-fast
+
+stage: all
+	@rm -rf $(STAGE)
+	@$(MAKE) -s --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib \
+		INCLUDEDIR=$(STAGE)/include PKGCONFIGDIR=$(STAGE)/lib/pkgconfig
+
+demo:
+	@scripts/setup.sh demo
+	@$(MAKE) --no-print-directory stage
+	@$(STRANGER) $(MAKE) --no-print-directory -C c-examples
+	@$(STRANGER) c-examples/demo.sh $(NODES)
+
+bench: stage
+	$(STRANGER) benches/run.sh
+
+# Needs no cargo once `make` has run: root often has none.
+install: all
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PKGCONFIGDIR)
+	$(INSTALL) -m 755 $(LIB)/$(SOFILE) $(DESTDIR)$(LIBDIR)/$(SOFILE)
+	ln -sf $(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LINKNAME)
+	$(INSTALL) -m 644 $(LIB)/$(ARCHIVE) $(DESTDIR)$(LIBDIR)/$(ARCHIVE)
+	$(INSTALL) -m 644 include/raftkeel.h $(DESTDIR)$(INCLUDEDIR)/raftkeel.h
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+	    -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
+	    -e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
+	    raftkeel.pc.in > $(DESTDIR)$(PKGCONFIGDIR)/raftkeel.pc
+	chmod 644 $(DESTDIR)$(PKGCONFIGDIR)/raftkeel.pc
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(SOFILE) $(SONAME) $(LINKNAME) $(ARCHIVE)) \
+	      $(DESTDIR)$(INCLUDEDIR)/raftkeel.h $(DESTDIR)$(PKGCONFIGDIR)/raftkeel.pc
+
+clean:
+	$(CARGO) clean --target-dir $(TARGET)
+	rm -rf $(BUILD)
+
+help:
+	@echo "make                         libraftkeel.so and libraftkeel.a, in $(LIB)/"
+	@echo "make check                   every test: format, lints, C examples, installation, cargo test"
+	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
+	@echo "make bench                   measurements"
+	@echo "make install [PREFIX=$(PREFIX)] [LIBDIR= INCLUDEDIR= PKGCONFIGDIR= DESTDIR=]"
+	@echo "make uninstall               with the same variables"
+	@echo "make clean                   removes $(TARGET)/ and $(BUILD)/"

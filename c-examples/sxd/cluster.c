@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "cluster.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "peer.h"
+
+static void on_send(void *ud, keel_id to, const void *msg, size_t len)
+{
+    peer_queue(ud, to, msg, len);
+}
+
+static void on_role(void *ud, int role, uint64_t term, keel_id leader)
+{
+    struct sxd *sx = ud;
+    sx->cluster->changed = true;
+    if (role == KEEL_ROLE_LEADER)
+        say("term %" PRIu64 ": this node is the leader", term);
+    else if (leader)
+        say("term %" PRIu64 ": the leader is node %" PRIu64, term, leader);
+    else
+        say("term %" PRIu64 ": no leader is known", term);
+}
+
+static void on_node(void *ud, keel_id id, int state, int old_state, uint32_t silent_ms)
+{
+    struct sxd *sx = ud;
+    static const char *const names[] = {"?", "JOINING", "ALIVE", "LATE", "SUSPECT", "EXCLUDED", "RETURNED", "REPLACED"};
+    size_t known = sizeof names / sizeof *names;
+    const char *is = state > 0 && (size_t)state < known ? names[state] : names[0];
+    const char *was = old_state > 0 && (size_t)old_state < known ? names[old_state] : names[0];
+
+    sx->cluster->changed = true;
+    if (silent_ms == UINT32_MAX)
+        say("node %" PRIu64 " is %s, was %s; never heard", id, is, was);
+    else
+        say("node %" PRIu64 " is %s, was %s; silent for %" PRIu32 " ms", id, is, was, silent_ms);
+}
+
+static void on_excluded(void *ud, uint64_t epoch, const keel_id *ids, size_t n, uint64_t index)
+{
+    struct sxd *sx = ud;
+    sx->cluster->changed = true;
+    for (size_t i = 0; i < n; i++)
+        say("node %" PRIu64 " is FAULTY: excluded at epoch %" PRIu64 ", index %" PRIu64, ids[i], epoch, index);
+}
+
+static void on_members(void *ud, uint64_t epoch, uint64_t index)
+{
+    struct sxd *sx = ud;
+    sx->cluster->changed = true;
+    say("the members changed: epoch %" PRIu64 ", index %" PRIu64, epoch, index);
+}
+
+static void on_params(void *ud, const keel_params *p)
+{
+    (void)ud;
+    say("settings: hb_keepalive %" PRIu32 " hb_warntime %" PRIu32 " hb_deadtime %" PRIu32 " hb_initdead %" PRIu32 " ms",
+        p->hb_keepalive_ms, p->hb_warntime_ms, p->hb_deadtime_ms, p->hb_initdead_ms);
+}
+
+static void on_fence(void *ud, int fenced, const char *why)
+{
+    struct sxd *sx = ud;
+    sx->cluster->fenced = fenced != 0;
+    sx->cluster->changed = true;
+    snprintf(sx->cluster->why, sizeof sx->cluster->why, "%s", fenced && why ? why : "");
+    if (fenced)
+        say("this node stops serving: %s", sx->cluster->why);
+    else
+        say("this node serves");
+}
+
+static void on_event(void *ud, const char *code, const char *json)
+{
+    (void)ud;
+    say("event %s %s", code, json);
+}
+
+static void on_stopped(void *ud, int why)
+{
+    struct sxd *sx = ud;
+    sx->cluster->stopped = why;
+    say("the engine has stopped: %s", keel_strerror(why));
+}
+
+static void on_log(void *ud, int level, const char *text)
+{
+    (void)ud;
+    say("keel %d: %s", level, text);
+}
+
+static bool is_out(const keel_node *n)
+{
+    return n->role == KEEL_ROLE_EXCLUDED || n->state == KEEL_NODE_EXCLUDED || n->state == KEEL_NODE_RETURNED;
+}
+
+/* A node that is out and not replaced counts as a lost replica, although its objects have probably
+ * been copied: only it could say that nothing was missed. So no exclusion ever takes what may be the
+ * last copy. */
+static int on_guard(void *ud, const keel_id *ids, size_t n, char *why, size_t why_cap)
+{
+    struct sxd *sx = ud;
+    keel_status *s;
+    size_t lost = n;
+    (void)ids;
+
+    if (keel_status_take(sx->keel, &s) != KEEL_OK)
+        return 1000;
+    for (size_t i = 0; i < keel_status_count(s); i++)
+        lost += is_out(keel_status_node(s, i));
+    keel_status_free(s);
+    if (lost < sx->replicas)
+        return 0;
+    snprintf(why, why_cap,
+             "Unable to automatically disable dead node(s) because minimum replica requirements are not met");
+    return -1;
+}
+
+/* Takes over members and addresses from the engine. */
+static void cluster_refresh(struct sxd *sx)
+{
+    struct cluster *c = sx->cluster;
+    keel_status *s;
+
+    if (keel_status_take(sx->keel, &s) != KEEL_OK)
+        return;
+    c->changed = false;
+    c->epoch = keel_status_info(s)->epoch;
+    c->n = 0;
+    c->out = keel_status_info(s)->role == KEEL_ROLE_EXCLUDED;
+    c->out_epoch = 0;
+    for (size_t i = 0; i < keel_status_count(s); i++) {
+        const keel_node *n = keel_status_node(s, i);
+        if (n->id == sx->id && is_out(n)) {
+            c->out = true;
+            c->out_epoch = n->epoch;
+        }
+        if (n->state == KEEL_NODE_REPLACED)
+            continue;
+        if (n->address && n->address[0])
+            peer_set_address(sx, n->id, n->address);
+        if (!is_out(n) && n->role != KEEL_ROLE_LEARNER && c->n < MEMBERS_MAX)
+            c->members[c->n++] = n->id;
+    }
+    keel_status_free(s);
+}
+
+bool cluster_open(struct sxd *sx, const struct cluster_options *o)
+{
+    char dir[4096];
+    keel_config config = KEEL_CONFIG_INIT;
+    keel_callbacks cb = KEEL_CALLBACKS_INIT;
+
+    sx->cluster = xcalloc(1, sizeof *sx->cluster);
+    snprintf(dir, sizeof dir, "%s/keel", o->dir);
+    config.id = sx->id;
+    config.cluster = o->cluster;
+    config.dir = dir;
+    config.params.hb_keepalive_ms = o->keepalive_ms;
+    config.flags = o->new_node ? KEEL_NEW_NODE : 0;
+    cb.send = on_send;
+    cb.role = on_role;
+    cb.node = on_node;
+    cb.excluded = on_excluded;
+    cb.members = on_members;
+    cb.params = on_params;
+    cb.fence = on_fence;
+    cb.event = on_event;
+    cb.stopped = on_stopped;
+    cb.guard = on_guard;
+    cb.log = on_log;
+    int rc = keel_new(&sx->keel, &config, &cb, sx);
+    if (rc == KEEL_OK && o->bootstrap)
+        rc = keel_bootstrap(sx->keel, o->peers, o->n_peers);
+    if (rc != KEEL_OK) {
+        say("the engine does not start: %s: %s", keel_strerror(rc), keel_errmsg());
+        return false;
+    }
+    for (size_t i = 0; i < o->n_peers; i++)
+        peer_set_address(sx, o->peers[i].id, o->peers[i].address);
+    cluster_refresh(sx);
+    return true;
+}
+
+void cluster_close(struct sxd *sx)
+{
+    keel_free(sx->keel);
+    sx->keel = NULL;
+    free(sx->cluster);
+    sx->cluster = NULL;
+}
+
+bool cluster_run(struct sxd *sx)
+{
+    int rc = keel_dispatch(sx->keel);
+    if (rc < 0 || sx->cluster->stopped) {
+        say("the engine cannot go on: %s: %s", keel_strerror(rc), keel_errmsg());
+        return false;
+    }
+    bool out = keel_role(sx->keel) == KEEL_ROLE_EXCLUDED;
+    if (sx->cluster->changed || keel_epoch(sx->keel) != sx->cluster->epoch || out != sx->cluster->out)
+        cluster_refresh(sx);
+    return true;
+}
+
+static bool is_member(const struct cluster *c, uint64_t id)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (c->members[i] == id)
+            return true;
+    return false;
+}
+
+void cluster_out(const struct sxd *sx, char *why, size_t cap)
+{
+    int n = snprintf(why, cap, "This node has been excluded from the cluster");
+    if (sx->cluster->out_epoch && n > 0 && (size_t)n < cap)
+        snprintf(why + n, cap - (size_t)n, " at epoch %" PRIu64, sx->cluster->out_epoch);
+}
+
+bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap)
+{
+    struct cluster *c = sx->cluster;
+
+    if (c->out || keel_role(sx->keel) == KEEL_ROLE_EXCLUDED) {
+        *status = 410;
+        cluster_out(sx, why, cap);
+        return false;
+    }
+    *status = 503;
+    if (c->fenced || keel_lease_ms(sx->keel) == 0) {
+        snprintf(why, cap, "This node must not serve: %s",
+                 c->why[0] ? c->why : "it has not heard from a leader with a majority");
+        return false;
+    }
+    if (!is_member(c, sx->id)) {
+        snprintf(why, cap, "This node is not a full member of the cluster yet");
+        return false;
+    }
+    return true;
+}
+
+bool cluster_accepts(struct sxd *sx, struct http_req *r)
+{
+    uint64_t from, epoch;
+    char why[128];
+
+    if (!parse_u64(http_header(r, "X-Sxd-From"), 1, UINT64_MAX, &from) ||
+        !parse_u64(http_header(r, "X-Sxd-Epoch"), 0, UINT64_MAX, &epoch)) {
+        http_reply_error(r, 400, "X-Sxd-From or X-Sxd-Epoch is missing");
+        return false;
+    }
+    if (sx->cluster->out) {
+        cluster_out(sx, why, sizeof why);
+        http_reply_error(r, 410, "%s", why);
+        return false;
+    }
+    int rc = keel_check_epoch(sx->keel, from, epoch);
+    /* Ahead: this node learns of the change in a moment. The sender's choice of nodes is the newer. */
+    if (rc >= 0)
+        return true;
+    if (rc == KEEL_ERR_STALE)
+        http_reply_error(r, 409, "Epoch %" PRIu64 " is over, node %" PRIu64 " is at %" PRIu64, epoch, sx->id,
+                         keel_epoch(sx->keel));
+    else
+        http_reply_error(r, 403, "Node %" PRIu64 " is not a member: %s", from, keel_strerror(rc));
+    return false;
+}
+
+size_t cluster_replicas(const struct sxd *sx)
+{
+    return sx->replicas < sx->cluster->n ? sx->replicas : sx->cluster->n;
+}
+
+void cluster_describe(struct sxd *sx, uint64_t id, char *out, size_t cap)
+{
+    keel_status *s;
+    uint32_t silent = UINT32_MAX;
+
+    if (keel_status_take(sx->keel, &s) == KEEL_OK) {
+        for (size_t i = 0; i < keel_status_count(s); i++)
+            if (keel_status_node(s, i)->id == id)
+                silent = keel_status_node(s, i)->silent_ms;
+        keel_status_free(s);
+    }
+    if (silent == UINT32_MAX)
+        snprintf(out, cap, "node %" PRIu64 " (%s), never heard", id, peer_address(sx, id));
+    else
+        snprintf(out, cap, "node %" PRIu64 " (%s), last contact %" PRIu32 " seconds ago", id, peer_address(sx, id),
+                 silent / 1000);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* raftkeel in sxd: the engine, its callbacks, and what they mean for requests. */
+#ifndef SXD_CLUSTER_H
+#define SXD_CLUSTER_H
+
+#include "place.h"
+#include "sxd.h"
+
+/* The members as of one epoch; changes as a whole, at the end of a keel_dispatch(). */
+struct cluster {
+    uint64_t epoch;
+    uint64_t members[MEMBERS_MAX]; /* that hold objects: excluded ones and learners do not */
+    size_t n;
+    bool out;           /* this node has been excluded, */
+    uint64_t out_epoch; /* in this epoch; 0 = it has not been told which */
+    bool fenced;
+    char why[256]; /* it is fenced */
+    bool changed;  /* cluster_refresh() is due */
+    int stopped;   /* the engine's last word, or 0 */
+};
+
+struct cluster_options {
+    uint64_t cluster;
+    const char *dir;
+    bool new_node; /* --init or --join */
+    bool bootstrap;
+    uint32_t keepalive_ms;
+    const keel_peer *peers; /* the first members, or hints where nodes are */
+    size_t n_peers;
+};
+
+/* False, with a line in the log, if the engine does not start. */
+bool cluster_open(struct sxd *sx, const struct cluster_options *o);
+void cluster_close(struct sxd *sx);
+
+/* Drives the engine and takes over what has changed. False: the engine has stopped for good. */
+bool cluster_run(struct sxd *sx);
+
+/* May this node serve objects now? If not, *status and WHY say what to answer. */
+bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap);
+/* "This node has been excluded from the cluster at epoch 5" */
+void cluster_out(const struct sxd *sx, char *why, size_t cap);
+/* Is the node that sent this internal request, with the epoch it acts in, to be obeyed? If not, the
+ * request has been answered. */
+bool cluster_accepts(struct sxd *sx, struct http_req *r);
+
+/* The R in "every object has R replicas", as far as there are members. */
+size_t cluster_replicas(const struct sxd *sx);
+/* "node 3 (127.0.0.1:7003), last contact 4 seconds ago" */
+void cluster_describe(struct sxd *sx, uint64_t id, char *out, size_t cap);
+
+#endif

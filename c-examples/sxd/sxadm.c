@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* sxadm: the administrator's command for sxd, and a client for its objects.
+ *
+ * Everything is asked of the one node that the administrator names: its view has all nodes in it, so
+ * a node that hangs delays nothing. */
+#include <cjson/cJSON.h>
+#include <curl/curl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util.h"
+
+enum { OK = 0, WARN = 1, NO_QUORUM = 2, NOT_DONE = 3, CANNOT_ASK = 4, USAGE = 64 };
+
+#define VIEW_MS 2500L
+/* Longer than sxd takes at most to answer a change or a write. */
+#define CHANGE_MS 15000L
+#define ANSWER_MAX ((size_t)64 << 20)
+
+static int usage(void)
+{
+    fputs("usage: sxadm cluster -I URL                          show the cluster as the node at URL sees it\n"
+          "       sxadm cluster --json URL                      the same, as JSON\n"
+          "       sxadm cluster --get-param URL                 show the settings\n"
+          "       sxadm cluster --set-param KEY=SECONDS ... URL change settings on all nodes\n"
+          "       sxadm cluster --set-faulty ID URL             exclude a node\n"
+          "       sxadm cluster --replace-faulty OLD=NEW/HOST:PORT URL\n"
+          "       sxadm put NAME FILE URL                       store an object; - is standard input\n"
+          "       sxadm get NAME FILE URL                       read an object; - is standard output\n"
+          "URL is http://HOST:PORT of any node. Exit status: 0 all is well, or done; 1 a node is not\n"
+          "well; 2 no quorum; 3 refused or not confirmed; 4 the node at URL could not be asked.\n",
+          stderr);
+    return USAGE;
+}
+
+static size_t on_data(char *data, size_t size, size_t n, void *arg)
+{
+    return buf_add(arg, data, size * n, ANSWER_MAX) ? size * n : 0;
+}
+
+/* HTTP's status, or 0 with a line on standard error if there was no answer. */
+static long request(const char *method, const char *base, const char *path, const struct buf *body, long deadline_ms,
+                    struct buf *answer)
+{
+    char url[1024];
+    long status = 0;
+    CURL *c = curl_easy_init();
+    if (!c)
+        die("libcurl does not start");
+    size_t n = strlen(base);
+    while (n && base[n - 1] == '/')
+        n--;
+    snprintf(url, sizeof url, "%.*s%s", (int)n, base, path);
+    curl_easy_setopt(c, CURLOPT_URL, url);
+    curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, method);
+    if (body) {
+        curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body->len);
+        curl_easy_setopt(c, CURLOPT_POSTFIELDS, body->data ? body->data : "");
+    }
+    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_data);
+    curl_easy_setopt(c, CURLOPT_WRITEDATA, answer);
+    curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, deadline_ms);
+    curl_easy_setopt(c, CURLOPT_PROXY, "");
+    CURLcode rc = curl_easy_perform(c);
+    if (rc == CURLE_OK)
+        curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
+    else
+        fprintf(stderr, "sxadm: cannot ask %s: %s\n", base, curl_easy_strerror(rc));
+    curl_easy_cleanup(c);
+    return status;
+}
+
+/* Says why a request was refused. */
+static int refused(long status, const struct buf *answer)
+{
+    cJSON *json = cJSON_ParseWithLength(answer->data ? answer->data : "", answer->len);
+    const cJSON *message = cJSON_GetObjectItemCaseSensitive(json, "ErrorMessage");
+    fprintf(stderr, "ERROR: %s (%ld)\n", cJSON_IsString(message) ? message->valuestring : "Refused", status);
+    cJSON_Delete(json);
+    return NOT_DONE;
+}
+
+static const char *text(const cJSON *o, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(o, key);
+    return cJSON_IsString(item) ? item->valuestring : "";
+}
+
+static bool truth(const cJSON *o, const char *key)
+{
+    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(o, key));
+}
+
+/* -1 if there is none. */
+static double number(const cJSON *o, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(o, key);
+    return cJSON_IsNumber(item) ? item->valuedouble : -1;
+}
+
+static void print_settings(const cJSON *settings, const char *equals, const char *between)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, settings)
+        printf("%s%s%.0f%s", item->string, equals, item->valuedouble, item->next ? between : "");
+}
+
+static void print_head(const cJSON *v)
+{
+    const cJSON *q = cJSON_GetObjectItemCaseSensitive(v, "quorum");
+
+    printf("Cluster: %s, epoch: %.0f, term: %.0f, log index: %.0f, as seen by node %.0f (%s)\n", text(v, "cluster"),
+           number(v, "epoch"), number(v, "term"), number(v, "applied"), number(v, "node"), text(v, "role"));
+    if (number(v, "leader") > 0)
+        printf("Leader: node %.0f", number(v, "leader"));
+    else
+        printf("Leader: <nobody>");
+    printf(", quorum: %s (%.0f of %.0f voters heard, %.0f needed)\n", truth(q, "has") ? "yes" : "** NO **",
+           number(q, "heard"), number(q, "voters"), number(q, "needed"));
+    printf("Automatic exclusion: %s (", truth(v, "armed") ? "armed" : "off");
+    print_settings(cJSON_GetObjectItemCaseSensitive(v, "settings"), " ", ", ");
+    printf(")\n");
+    if (!truth(v, "serves"))
+        printf("Refuses to serve: %s\n", text(v, "refusal"));
+}
+
+/* True if all is well with the node. */
+static bool print_node(const cJSON *v, const cJSON *n)
+{
+    const char *status = text(n, "status");
+    bool faulty = strcmp(status, "faulty") == 0, leads = strcmp(status, "leader") == 0;
+
+    printf("  * node %.0f: addr: %s, status: %s, online: %s", number(n, "id"), text(n, "address"),
+           faulty ? "** FAULTY **" : status, truth(n, "online") ? "yes" : "** NO **");
+    if (!truth(n, "online") && number(n, "lastContact") >= 0)
+        printf(" (last contact: %.0f seconds ago)", number(n, "lastContact"));
+    else if (!truth(n, "online"))
+        printf(" (never heard)");
+    if (faulty && number(n, "epoch") > 0)
+        printf(", excluded at epoch %.0f, index %.0f", number(n, "epoch"), number(n, "index"));
+    if (!faulty && number(n, "excludesIn") >= 0)
+        printf(", excluded in: %.0f seconds", number(n, "excludesIn"));
+    if (!faulty && text(n, "blockedBy")[0])
+        printf(", held back by: %s", text(n, "blockedBy"));
+    if (leads && text(v, "notice")[0])
+        printf(", notice: %s", text(v, "notice"));
+    printf("\n");
+    return !faulty && truth(n, "online") && strcmp(status, "joining") != 0;
+}
+
+static int print_view(const cJSON *v)
+{
+    const cJSON *n;
+    bool well = true, led = number(v, "leader") > 0;
+
+    print_head(v);
+    cJSON_ArrayForEach(n, cJSON_GetObjectItemCaseSensitive(v, "nodes"))
+    {
+        /* Gone for good; SX does not list them either. */
+        if (strcmp(text(n, "status"), "replaced") != 0)
+            well &= print_node(v, n);
+    }
+    if (!led && text(v, "notice")[0])
+        printf("Notice: %s\n", text(v, "notice"));
+    if (!truth(cJSON_GetObjectItemCaseSensitive(v, "quorum"), "has"))
+        return NO_QUORUM;
+    return well && led && !text(v, "notice")[0] ? OK : WARN;
+}
+
+/* WHAT: -I, --json or --get-param. */
+static int view(const char *what, const char *url)
+{
+    struct buf answer = {0};
+    int rc = OK;
+    long status = request("GET", url, "/.cluster", NULL, VIEW_MS, &answer);
+    cJSON *json = status == 200 ? cJSON_ParseWithLength(answer.data ? answer.data : "", answer.len) : NULL;
+
+    if (status && !json)
+        fprintf(stderr, "sxadm: %s is no sxd\n", url);
+    if (!json)
+        rc = CANNOT_ASK;
+    else if (!strcmp(what, "-I"))
+        rc = print_view(json);
+    else if (!strcmp(what, "--json"))
+        puts(answer.data);
+    else {
+        print_settings(cJSON_GetObjectItemCaseSensitive(json, "settings"), "=", "\n");
+        puts("");
+    }
+    cJSON_Delete(json);
+    buf_free(&answer);
+    return rc;
+}
+
+/* Sends JSON, which it takes, and waits until the change is committed or refused. */
+static int change(const char *url, const char *path, cJSON *json)
+{
+    struct buf body = {0}, answer = {0};
+    char *printed = cJSON_PrintUnformatted(json);
+    int rc = OK;
+
+    if (!printed)
+        die("out of memory");
+    buf_add(&body, printed, strlen(printed), SIZE_MAX);
+    cJSON_free(printed);
+    cJSON_Delete(json);
+    long status = request("PUT", url, path, &body, CHANGE_MS, &answer);
+    cJSON *done = cJSON_ParseWithLength(answer.data ? answer.data : "", answer.len);
+    if (status == 200)
+        printf("Done: log index %.0f, epoch %.0f\n", number(done, "index"), number(done, "epoch"));
+    else
+        rc = status ? refused(status, &answer) : CANNOT_ASK;
+    cJSON_Delete(done);
+    buf_free(&body);
+    buf_free(&answer);
+    return rc;
+}
+
+/* "--set-param K=V --set-param K=V URL" or "--set-param K=V K=V URL" */
+static int set_param(int n, char **args)
+{
+    cJSON *json = cJSON_CreateObject();
+
+    for (int i = 0; i < n - 1; i++) {
+        char *eq = strchr(args[i], '=');
+        uint64_t value;
+        if (!strcmp(args[i], "--set-param"))
+            continue;
+        if (!eq || !parse_u64(eq + 1, 0, UINT32_MAX, &value)) {
+            fprintf(stderr, "sxadm: %s is not KEY=SECONDS\n", args[i]);
+            cJSON_Delete(json);
+            return USAGE;
+        }
+        *eq = '\0';
+        cJSON_AddNumberToObject(json, args[i], (double)value);
+    }
+    return change(args[n - 1], "/.clusterSettings", json);
+}
+
+static int set_faulty(const char *id, const char *url)
+{
+    uint64_t node;
+    if (!parse_u64(id, 1, UINT64_MAX, &node))
+        return usage();
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "node", (double)node);
+    return change(url, "/.setfaulty", json);
+}
+
+static int replace_faulty(char *what, const char *url)
+{
+    uint64_t old, new;
+    char *eq = strchr(what, '='), *slash = eq ? strchr(eq, '/') : NULL;
+
+    if (!eq || !slash)
+        return usage();
+    *eq = *slash = '\0';
+    if (!parse_u64(what, 1, UINT64_MAX, &old) || !parse_u64(eq + 1, 1, UINT64_MAX, &new))
+        return usage();
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "old", (double)old);
+    cJSON_AddNumberToObject(json, "new", (double)new);
+    cJSON_AddStringToObject(json, "address", slash + 1);
+    return change(url, "/.replace", json);
+}
+
+static int cluster(int n, char **args)
+{
+    const char *what = args[0];
+    bool is_view = !strcmp(what, "-I") || !strcmp(what, "--json") || !strcmp(what, "--get-param");
+
+    if (is_view && n == 2)
+        return view(what, args[1]);
+    if (!strcmp(what, "--set-param") && n >= 3)
+        return set_param(n - 1, args + 1);
+    if (!strcmp(what, "--set-faulty") && n == 3)
+        return set_faulty(args[1], args[2]);
+    if (!strcmp(what, "--replace-faulty") && n == 3)
+        return replace_faulty(args[1], args[2]);
+    return usage();
+}
+
+/* "/objects/NAME", percent-encoded. */
+static bool object_path(const char *name, char *out, size_t cap)
+{
+    char *pct = curl_easy_escape(NULL, name, 0);
+    int n = pct ? snprintf(out, cap, "/objects/%s", pct) : -1;
+    curl_free(pct);
+    return n > 0 && (size_t)n < cap;
+}
+
+static int put(const char *name, const char *file, const char *url)
+{
+    char path[512], chunk[65536];
+    struct buf body = {0}, answer = {0};
+    FILE *f = strcmp(file, "-") ? fopen(file, "rb") : stdin;
+
+    if (!f || !object_path(name, path, sizeof path)) {
+        fprintf(stderr, "sxadm: cannot send %s as %s\n", file, name);
+        return USAGE;
+    }
+    for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
+        if (!buf_add(&body, chunk, n, ANSWER_MAX))
+            die("sxadm: %s is too large", file);
+    if (ferror(f))
+        die("sxadm: cannot read %s", file);
+    long status = request("PUT", url, path, &body, CHANGE_MS, &answer);
+    int rc = status == 200 ? OK : status ? refused(status, &answer) : CANNOT_ASK;
+    if (rc == OK) {
+        cJSON *json = cJSON_ParseWithLength(answer.data, answer.len);
+        printf("Stored on node(s) %s\n", text(json, "nodes"));
+        cJSON_Delete(json);
+    }
+    buf_free(&body);
+    buf_free(&answer);
+    return rc;
+}
+
+static int get(const char *name, const char *file, const char *url)
+{
+    char path[512];
+    struct buf answer = {0};
+
+    if (!object_path(name, path, sizeof path))
+        return usage();
+    long status = request("GET", url, path, NULL, CHANGE_MS, &answer);
+    int rc = status == 200 ? OK : status ? refused(status, &answer) : CANNOT_ASK;
+    if (rc == OK) {
+        FILE *f = strcmp(file, "-") ? fopen(file, "wb") : stdout;
+        if (!f || fwrite(answer.data ? answer.data : "", 1, answer.len, f) != answer.len || fflush(f))
+            die("sxadm: cannot write %s", file);
+    }
+    buf_free(&answer);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return CANNOT_ASK;
+    if (argc >= 3 && !strcmp(argv[1], "cluster"))
+        return cluster(argc - 2, argv + 2);
+    if (argc == 5 && !strcmp(argv[1], "put"))
+        return put(argv[2], argv[3], argv[4]);
+    if (argc == 5 && !strcmp(argv[1], "get"))
+        return get(argv[2], argv[3], argv[4]);
+    return usage();
+}

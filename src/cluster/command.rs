@@ -1,0 +1,218 @@
+//! What can be asked of the cluster state, as it stands in the log.
+
+use crate::core::{Epoch, NodeId};
+use crate::wire::{MAX_COMMAND, Reader, WireError, Writer};
+
+use super::{MAX_MEMBERS, Params, Peer};
+
+/// Who wants an exclusion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The failure detector.
+    Detector,
+    /// The administrator.
+    Admin,
+}
+
+/// One command. `expect` is the epoch that it was decided on; it holds for that one only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The first entry of every log.
+    Bootstrap {
+        /// The first voters, sorted by id.
+        members: Vec<Peer>,
+        /// The first settings.
+        params: Params,
+    },
+    /// Members are out.
+    Exclude {
+        /// The epoch decided on.
+        expect: Epoch,
+        /// Which members.
+        ids: Vec<NodeId>,
+        /// For each of them how many milliseconds it was silent, as evidence.
+        silent: Vec<u32>,
+        /// Who wants it.
+        by: Cause,
+    },
+    /// An excluded member comes back, as a learner.
+    Readmit {
+        /// The epoch decided on.
+        expect: Epoch,
+        /// Which member.
+        id: NodeId,
+    },
+    /// A new node takes the place of an excluded one, as a learner.
+    Replace {
+        /// The epoch decided on.
+        expect: Epoch,
+        /// The excluded one.
+        old: NodeId,
+        /// The new one.
+        by: Peer,
+    },
+    /// A learner becomes a voter.
+    Promote {
+        /// The epoch decided on.
+        expect: Epoch,
+        /// Which learner.
+        id: NodeId,
+    },
+    /// New settings.
+    SetParams {
+        /// Their present version, 0 for any.
+        expect_version: u64,
+        /// The settings; their own `version` is not looked at.
+        params: Params,
+    },
+}
+
+// The tag names the command and the layout of its fields. A changed layout gets a new tag; a tag
+// that was ever written is never given another meaning.
+const BOOTSTRAP: u8 = 1;
+const EXCLUDE: u8 = 2;
+const READMIT: u8 = 3;
+const REPLACE: u8 = 4;
+const PROMOTE: u8 = 5;
+const SET_PARAMS: u8 = 6;
+
+const BY_DETECTOR: u8 = 1;
+const BY_ADMIN: u8 = 2;
+
+impl Command {
+    /// The bytes that go into the log; equal commands have equal bytes.
+    ///
+    /// # Panics
+    /// If a list, an address or meta is longer than its limit, or `silent` and `ids` differ in
+    /// length. What `State::check` has accepted never panics.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut out = Writer::new(&mut bytes);
+        match self {
+            Command::Bootstrap { members, params } => {
+                out.u8(BOOTSTRAP);
+                out.count("members", MAX_MEMBERS, members.len());
+                members.iter().for_each(|m| m.encode(&mut out));
+                params.encode(&mut out);
+            }
+            Command::Exclude {
+                expect,
+                ids,
+                silent,
+                by,
+            } => encode_exclude(&mut out, *expect, ids, silent, *by),
+            Command::Readmit { expect, id } => {
+                out.u8(READMIT);
+                out.u64(*expect);
+                out.node(*id);
+            }
+            Command::Replace { expect, old, by } => {
+                out.u8(REPLACE);
+                out.u64(*expect);
+                out.node(*old);
+                by.encode(&mut out);
+            }
+            Command::Promote { expect, id } => {
+                out.u8(PROMOTE);
+                out.u64(*expect);
+                out.node(*id);
+            }
+            Command::SetParams {
+                expect_version,
+                params,
+            } => {
+                out.u8(SET_PARAMS);
+                out.u64(*expect_version);
+                params.encode(&mut out);
+            }
+        }
+        assert!(bytes.len() <= MAX_COMMAND, "a command outgrew its limit");
+        bytes
+    }
+
+    /// Reads one command, which must fill `bytes`. An unknown one is `UnknownKind`: it must stop the
+    /// node, for going on without it would make its state differ from the others'.
+    pub fn decode(bytes: &[u8]) -> Result<Command, WireError> {
+        let mut input = Reader::new(bytes);
+        let command = match input.u8()? {
+            BOOTSTRAP => decode_bootstrap(&mut input)?,
+            EXCLUDE => decode_exclude(&mut input)?,
+            READMIT => Command::Readmit {
+                expect: input.u64()?,
+                id: input.node("readmitted id")?,
+            },
+            REPLACE => Command::Replace {
+                expect: input.u64()?,
+                old: input.node("replaced id")?,
+                by: Peer::decode(&mut input)?,
+            },
+            PROMOTE => Command::Promote {
+                expect: input.u64()?,
+                id: input.node("promoted id")?,
+            },
+            SET_PARAMS => Command::SetParams {
+                expect_version: input.u64()?,
+                params: Params::decode(&mut input)?,
+            },
+            kind => {
+                return Err(WireError::UnknownKind {
+                    what: "cluster command",
+                    kind,
+                });
+            }
+        };
+        input.finish()?;
+        Ok(command)
+    }
+}
+
+fn encode_exclude(out: &mut Writer<'_>, expect: Epoch, ids: &[NodeId], silent: &[u32], by: Cause) {
+    assert_eq!(ids.len(), silent.len(), "one silence for each excluded id");
+    out.u8(EXCLUDE);
+    out.u64(expect);
+    out.u8(match by {
+        Cause::Detector => BY_DETECTOR,
+        Cause::Admin => BY_ADMIN,
+    });
+    out.count("excluded ids", MAX_MEMBERS, ids.len());
+    for (id, silent) in ids.iter().zip(silent) {
+        out.node(*id);
+        out.u32(*silent);
+    }
+}
+
+fn decode_bootstrap(input: &mut Reader<'_>) -> Result<Command, WireError> {
+    let count = input.count("members", MAX_MEMBERS, Peer::MIN_LEN)?;
+    let members = (0..count)
+        .map(|_| Peer::decode(input))
+        .collect::<Result<_, _>>()?;
+    Ok(Command::Bootstrap {
+        members,
+        params: Params::decode(input)?,
+    })
+}
+
+fn decode_exclude(input: &mut Reader<'_>) -> Result<Command, WireError> {
+    let expect = input.u64()?;
+    let by = match input.u8()? {
+        BY_DETECTOR => Cause::Detector,
+        BY_ADMIN => Cause::Admin,
+        _ => {
+            return Err(WireError::BadValue {
+                what: "exclusion cause",
+            });
+        }
+    };
+    let count = input.count("excluded ids", MAX_MEMBERS, 12)?;
+    let (mut ids, mut silent) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for _ in 0..count {
+        ids.push(input.node("excluded id")?);
+        silent.push(input.u32()?);
+    }
+    Ok(Command::Exclude {
+        expect,
+        ids,
+        silent,
+        by,
+    })
+}

@@ -1,0 +1,87 @@
+//! Nodes as the cluster knows them.
+
+use crate::core::{Bytes, Epoch, Index, NodeId};
+use crate::wire::{Reader, WireError, Writer};
+
+/// Nodes of one cluster, the excluded ones that nobody has replaced included.
+pub const MAX_MEMBERS: usize = 64;
+/// Nodes that a cluster may have had in its life. A replaced one is remembered for ever, so that its
+/// id is never given to another; this bounds the memory for it.
+pub const MAX_IDS: usize = 4096;
+/// Bytes of a node's address.
+pub const MAX_ADDRESS: usize = 255;
+/// Bytes that the host may keep about a node.
+pub const MAX_META: usize = 256;
+
+/// Where a member stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Votes.
+    Voter,
+    /// Receives the log, is promoted when it has caught up.
+    Learner,
+    /// Out, by decision.
+    Excluded {
+        /// The epoch that began with it.
+        epoch: Epoch,
+        /// The log index of the decision.
+        index: Index,
+    },
+    /// Out for good: another node has its place.
+    Replaced {
+        /// That node.
+        by: NodeId,
+    },
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Opaque in host-fed mode, at most 255 bytes.
+    pub address: String,
+    /// The host's own, at most 256 bytes.
+    pub meta: Bytes,
+    /// Where it stands.
+    pub status: Status,
+}
+
+/// A node that is to become a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id, never used before.
+    pub id: NodeId,
+    /// Opaque in host-fed mode, at most [`MAX_ADDRESS`] bytes.
+    pub address: String,
+    /// The host's own, at most [`MAX_META`] bytes.
+    pub meta: Bytes,
+}
+
+impl Peer {
+    /// Bytes of the shortest encoding.
+    pub(super) const MIN_LEN: usize = 16;
+
+    pub(super) fn into_member(self, status: Status) -> Member {
+        Member {
+            id: self.id,
+            address: self.address,
+            meta: self.meta,
+            status,
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Writer<'_>) {
+        out.node(self.id);
+        out.text("address", MAX_ADDRESS, &self.address);
+        out.bytes("meta", MAX_META, &self.meta);
+    }
+
+    pub(super) fn decode(input: &mut Reader<'_>) -> Result<Peer, WireError> {
+        Ok(Peer {
+            id: input.node("member id")?,
+            address: input.text("address", MAX_ADDRESS)?.to_owned(),
+            meta: input.bytes("meta", MAX_META)?.into(),
+        })
+    }
+}

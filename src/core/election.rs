@@ -1,0 +1,246 @@
+//! Elections: pre-vote, votes, stickiness, check-quorum (paper 5.2, 5.4.1; thesis 9.6; raft.md
+//! rules 1 to 13). All of them are always on, for each makes up for another's weakness.
+
+use std::collections::BTreeMap;
+
+use super::message::{Message, VoteReply, VoteRequest};
+use super::persistence::Effect;
+use super::progress::Progress;
+use super::quorum;
+use super::raft::{Leader, Raft, Role};
+use super::types::{Millis, NodeId, Payload, Term};
+
+impl Raft {
+    /// Draws a new timeout from [E, 2E).
+    pub(super) fn draw_election_timeout(&mut self) {
+        let base = self.options.election;
+        self.election_at = self.now + self.random.between(base, 2 * base);
+    }
+
+    /// The first timeout of a run: a server alone has nobody to wait for.
+    pub(super) fn draw_first_timeout(&mut self) {
+        self.draw_election_timeout();
+        let config = self.configs.latest();
+        if self.may_campaign() && config.voters == [self.id] && !config.is_joint() {
+            self.election_at = self.now;
+        }
+    }
+
+    /// A voter of the configuration in force, or still of the committed one (raft.md rule 47).
+    pub(super) fn may_campaign(&self) -> bool {
+        let committed = self.configs.committed(self.commit);
+        let voter = self.configs.latest().is_voter(self.id) || committed.is_voter(self.id);
+        voter && self.may_vote()
+    }
+
+    /// An excluded node abstains, and so does one that holds nothing: it may be a voter that
+    /// has lost its state, whose vote could undo what it once acknowledged (raft.md rule 51).
+    fn may_vote(&self) -> bool {
+        !self.is_excluded() && self.log.last_index() > 0
+    }
+
+    /// A later configuration that holds this node again counts from its place in the log, known
+    /// to be committed or not: others may need this vote to commit it (raft.md rule 47).
+    fn is_excluded(&self) -> bool {
+        let latest = self.configs.latest();
+        let readmits = |epoch| latest.epoch > epoch && latest.contains(self.id);
+        self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
+    }
+
+    /// Whether a live leader is known: then nobody is helped to depose it. The base timeout
+    /// counts, not the drawn one (raft.md rule 8).
+    fn is_sticky(&self) -> bool {
+        let heard = self.now < self.leader_heard_at + self.options.election;
+        self.is_leader() || (self.leader.is_some() && heard)
+    }
+
+    pub(super) fn election_timed_out(&mut self) {
+        // The leader is forgotten also by those who cannot campaign, for the status's sake, and
+        // because a pre-candidate is never sticky (raft.md rule 7).
+        self.become_follower(self.hard.term, None);
+        self.draw_election_timeout();
+        if self.may_campaign() {
+            self.pre_campaign();
+        }
+    }
+
+    fn pre_campaign(&mut self) {
+        self.role = Role::PreCandidate { grants: Vec::new() };
+        let request = self.vote_request(self.hard.term + 1);
+        for peer in self.voting_peers() {
+            // The term itself may still be on its way to the disk.
+            let message = Message::PreVote(request.clone());
+            self.after_hard(Effect::Send(peer, self.hard.term, message));
+        }
+        self.count_pre_vote(self.id);
+    }
+
+    fn vote_request(&self, term: Term) -> VoteRequest {
+        VoteRequest {
+            term,
+            last_index: self.log.last_index(),
+            last_term: self.log.last_term(),
+            transfer: false,
+        }
+    }
+
+    fn voting_peers(&self) -> Vec<NodeId> {
+        let config = self.configs.latest();
+        let peers = config.members().filter(|id| config.is_voter(*id));
+        peers.filter(|id| *id != self.id).collect()
+    }
+
+    fn count_pre_vote(&mut self, from: NodeId) {
+        let config = self.configs.latest();
+        let Role::PreCandidate { grants } = &mut self.role else {
+            return;
+        };
+        if !grants.contains(&from) {
+            grants.push(from);
+        }
+        if quorum::agreed(config, |id| grants.contains(&id)) {
+            self.campaign();
+        }
+    }
+
+    /// Enters a new term; the vote for oneself counts, and the requests leave, once term and
+    /// vote are durable (raft.md rule 3).
+    fn campaign(&mut self) {
+        self.become_follower(self.hard.term + 1, None);
+        self.draw_election_timeout();
+        self.elections += 1;
+        self.role = Role::Candidate { grants: Vec::new() };
+        self.hard.vote = Some(self.id);
+        self.after_hard(Effect::Campaign(self.hard.term));
+    }
+
+    pub(super) fn campaign_durable(&mut self) {
+        if !matches!(self.role, Role::Candidate { .. }) {
+            return;
+        }
+        let request = self.vote_request(self.hard.term);
+        for peer in self.voting_peers() {
+            self.send(peer, Message::Vote(request.clone()));
+        }
+        self.count_vote(self.id);
+    }
+
+    fn count_vote(&mut self, from: NodeId) {
+        let config = self.configs.latest();
+        let Role::Candidate { grants } = &mut self.role else {
+            return;
+        };
+        if !grants.contains(&from) {
+            grants.push(from);
+        }
+        if quorum::agreed(config, |id| grants.contains(&id)) {
+            self.become_leader();
+        }
+    }
+
+    fn become_leader(&mut self) {
+        let (now, last) = (self.now, self.log.last_index());
+        let heartbeat = self.options.heartbeat;
+        let members = self.configs.latest().members();
+        let peers: BTreeMap<NodeId, Progress> = members
+            .filter(|id| *id != self.id)
+            .map(|id| (id, Progress::new(last, now)))
+            .collect();
+        self.leader = None;
+        self.role = Role::Leader(Leader {
+            peers,
+            opened_at: last + 1,
+            seq: 0,
+            heartbeat_at: now + heartbeat,
+            uncommitted: 0,
+        });
+        // It commits what earlier leaders left, and opens the way for changes (rule 4).
+        self.append_own(Payload::Noop);
+    }
+
+    /// When the newest contact with a quorum is an election timeout old (check-quorum). Any
+    /// answer counts, refusals too; learners do not (raft.md rule 9).
+    pub(super) fn quorum_lost_at(&self) -> Millis {
+        let Role::Leader(leader) = &self.role else {
+            return Millis::MAX;
+        };
+        let heard = |id: NodeId| {
+            if id == self.id {
+                return self.now;
+            }
+            leader.peers.get(&id).map_or(0, Progress::heard_at)
+        };
+        quorum::reached(self.configs.latest(), heard) + self.options.election
+    }
+
+    // ---- requests --------------------------------------------------------
+
+    pub(super) fn on_pre_vote(&mut self, from: NodeId, request: &VoteRequest) {
+        let granted = request.term > self.hard.term
+            && self.may_vote()
+            && !self.is_sticky()
+            && self
+                .log
+                .is_up_to_date(request.last_term, request.last_index);
+        // A granted pre-vote promises nothing and changes nothing here; a refusal teaches the
+        // term, so that one who lags behind catches up with it (raft.md rule 6).
+        let term = if granted {
+            request.term
+        } else {
+            self.hard.term
+        };
+        let reply = Message::PreVoteReply(VoteReply { term, granted });
+        self.after_hard(Effect::Send(from, self.hard.term, reply));
+    }
+
+    pub(super) fn on_pre_vote_reply(&mut self, from: NodeId, reply: &VoteReply) {
+        if !reply.granted {
+            if reply.term > self.hard.term {
+                self.become_follower(reply.term, None);
+            }
+            return;
+        }
+        let mine = reply.term == self.hard.term + 1;
+        if mine && self.configs.latest().is_voter(from) {
+            self.count_pre_vote(from);
+        }
+    }
+
+    pub(super) fn on_vote(&mut self, from: NodeId, request: &VoteRequest) {
+        if !request.transfer && self.is_sticky() {
+            return;
+        }
+        if request.term > self.hard.term {
+            self.become_follower(request.term, None);
+        }
+        let free = self.hard.vote.is_none() || self.hard.vote == Some(from);
+        let granted = request.term == self.hard.term
+            && free
+            && self.may_vote()
+            && self
+                .log
+                .is_up_to_date(request.last_term, request.last_index);
+        if granted && self.hard.vote.is_none() {
+            self.hard.vote = Some(from);
+            self.staged.hard = true;
+        }
+        if granted {
+            // Only a granted vote holds a voter's own campaign back (raft.md rule 10).
+            self.draw_election_timeout();
+        }
+        let term = self.hard.term;
+        let reply = Message::VoteReply(VoteReply { term, granted });
+        self.after_hard(Effect::Send(from, term, reply));
+    }
+
+    pub(super) fn on_vote_reply(&mut self, from: NodeId, reply: &VoteReply) {
+        if reply.term > self.hard.term {
+            self.become_follower(reply.term, None);
+            return;
+        }
+        let mine = reply.granted && reply.term == self.hard.term;
+        if mine && self.configs.latest().is_voter(from) {
+            self.count_vote(from);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Changing the members: joint consensus, in force on append, rolled back with the log
+//! (thesis 4.1, 4.3; raft.md rules 42 to 46).
+
+use std::sync::Arc;
+
+use super::raft::{ProposeError, Raft};
+use super::types::{Bytes, Configuration, Index, Millis, Payload, Restored, Term};
+
+/// The newest committed configuration and those after it in the log.
+#[derive(Debug)]
+pub struct Configurations {
+    /// Ascending by index; the newest is in force. Empty on a node that has none yet.
+    stack: Vec<(Index, Arc<Configuration>)>,
+    none: Configuration,
+}
+
+impl Configurations {
+    /// All configurations of a restored log.
+    pub fn restore(restored: &Restored) -> Configurations {
+        let stack = restored
+            .entries
+            .iter()
+            .filter_map(|e| match &e.payload {
+                Payload::Config(config, _) => Some((e.index, config.clone())),
+                _ => None,
+            })
+            .collect();
+        Configurations {
+            stack,
+            none: Configuration::default(),
+        }
+    }
+
+    /// The configuration in force: the newest in the log, committed or not.
+    pub fn latest(&self) -> &Configuration {
+        self.stack.last().map_or(&self.none, |(_, c)| c)
+    }
+
+    /// Where it stands in the log; 0 if there is none.
+    pub fn latest_index(&self) -> Index {
+        self.stack.last().map_or(0, |(index, _)| *index)
+    }
+
+    /// The newest one that is committed.
+    pub fn committed(&self, commit: Index) -> &Configuration {
+        self.stack
+            .iter()
+            .rev()
+            .find(|(index, _)| *index <= commit)
+            .map_or(&self.none, |(_, c)| c)
+    }
+
+    pub(super) fn push(&mut self, index: Index, config: Arc<Configuration>) {
+        assert!(
+            index > self.latest_index(),
+            "configurations stand in log order"
+        );
+        config.assert_well_formed();
+        self.stack.push((index, config));
+    }
+
+    pub(super) fn truncate(&mut self, first: Index) {
+        self.stack.retain(|(index, _)| *index < first);
+    }
+
+    /// Forgets what no truncation can bring back.
+    pub(super) fn prune(&mut self, commit: Index) {
+        let committed = self.stack.partition_point(|(index, _)| *index <= commit);
+        self.stack.drain(..committed.saturating_sub(1));
+    }
+}
+
+impl Raft {
+    /// Appends a change of membership: `target` is in force at once, and when it is joint the
+    /// leader leaves the joint state by itself as soon as it is committed.
+    ///
+    /// `target.epoch` must be the present epoch plus one: the compare-and-set of every change.
+    /// Refused while another change is under way (thesis 4.1) and before an entry of the
+    /// leader's own term has committed (raft.md rule 43).
+    pub fn propose_config(
+        &mut self,
+        now: Millis,
+        target: Configuration,
+        cause: Bytes,
+    ) -> Result<(Term, Index), ProposeError> {
+        self.observe(now);
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader);
+        }
+        if self.change_in_flight() {
+            return Err(ProposeError::ChangeInFlight);
+        }
+        let latest = self.configs.latest();
+        if target.epoch != latest.epoch + 1 {
+            return Err(ProposeError::StaleEpoch);
+        }
+        let voters_change = target.voters != latest.voters;
+        let outgoing = voters_change.then_some(&latest.voters[..]);
+        assert_eq!(
+            outgoing.unwrap_or_default(),
+            target.outgoing,
+            "a change of voters goes through a joint configuration, no other does"
+        );
+        target.assert_well_formed();
+        Ok(self.append_own(Payload::Config(Arc::new(target), cause)))
+    }
+
+    /// Whether a change of membership must wait: one is uncommitted or joint, or this leader has
+    /// not committed in its term yet.
+    pub fn change_in_flight(&self) -> bool {
+        let uncommitted = self.configs.latest_index() > self.commit;
+        uncommitted || self.configs.latest().is_joint() || !self.has_committed_in_term()
+    }
+
+    /// Leaves the joint state once it is committed, also when a predecessor entered it
+    /// (raft.md rule 45).
+    pub(super) fn leave_joint(&mut self) {
+        let latest = self.configs.latest();
+        if !self.is_leader() || !latest.is_joint() || self.configs.latest_index() > self.commit {
+            return;
+        }
+        let left = Arc::new(latest.left());
+        let cause: Bytes = Arc::from([]);
+        self.append_own(Payload::Config(left, cause));
+    }
+
+    /// What the commit of a configuration brings about on this node.
+    pub(super) fn configuration_committed(&mut self) {
+        let committed = self.configs.committed(self.commit);
+        let member = committed.contains(self.id);
+        let readmitted = self
+            .hard
+            .excluded
+            .is_some_and(|x| member && committed.epoch > x.epoch);
+        if readmitted {
+            self.hard.excluded = None;
+        }
+        // A node that starts alone must know its peers: keep a durable lower bound.
+        self.hard.commit = self.commit.min(self.log.durable());
+        self.staged.hard = true;
+        let removed = !committed.is_joint() && !committed.is_voter(self.id);
+        let settled = self.configs.latest_index() <= self.commit;
+        self.configs.prune(self.commit);
+        if removed && settled && self.is_leader() {
+            // It has led the change that removed it to its end (thesis 4.2.2), and its last word
+            // spares the others an election over an entry that is committed already.
+            self.announce_commit();
+            self.become_follower(self.hard.term, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::NodeId;
+
+    fn config(epoch: u64, voters: &[u64]) -> Arc<Configuration> {
+        Arc::new(Configuration {
+            epoch,
+            voters: voters.iter().filter_map(|v| NodeId::new(*v)).collect(),
+            ..Configuration::default()
+        })
+    }
+
+    #[test]
+    fn truncation_brings_the_configuration_before_back() {
+        let mut c = Configurations::restore(&Restored::default());
+        c.push(1, config(1, &[1, 2, 3]));
+        c.push(5, config(2, &[1, 2]));
+        assert_eq!(2, c.latest().epoch);
+        c.truncate(5);
+        assert_eq!((1, 1), (c.latest().epoch, c.latest_index()));
+    }
+
+    #[test]
+    fn pruning_keeps_the_newest_committed() {
+        let mut c = Configurations::restore(&Restored::default());
+        for epoch in 1..=3 {
+            c.push(epoch * 10, config(epoch, &[1]));
+        }
+        c.prune(25);
+        assert_eq!(2, c.committed(25).epoch);
+        assert_eq!(0, c.committed(15).epoch, "older ones are gone");
+        assert_eq!(3, c.latest().epoch);
+    }
+}

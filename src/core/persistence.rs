@@ -1,0 +1,161 @@
+//! Nothing leaves before what it depends on is durable (raft.md rules 2, 3, 27 to 30).
+//!
+//! What an input changes is staged; [`Raft::take_persist`] hands all of it out as one write, and
+//! what must wait for it is kept with its token. Completions come in the order of the writes.
+
+use super::message::{AppendOutcome, AppendReply, Message};
+use super::raft::{Raft, Role};
+use super::types::{Entry, Index, NodeId, Payload, Persist, Term, Token};
+
+/// Something that may happen only after a write.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Say this, unless the term has changed since.
+    Send(NodeId, Term, Message),
+    /// Tell the leader of this term how much is durable.
+    Acknowledge { to: NodeId, term: Term, seq: u64 },
+    /// Count the vote for oneself and ask for the others'.
+    Campaign(Term),
+}
+
+/// What has changed and was not handed out yet.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub hard: bool,
+    /// First index of the entries to write.
+    pub first: Option<Index>,
+    effects: Vec<Effect>,
+}
+
+impl Staged {
+    /// Waits for what is staged. One acknowledgement answers all appends of a batch.
+    pub fn effect(&mut self, effect: Effect) {
+        if let Effect::Acknowledge { to, term, seq } = effect {
+            for earlier in &mut self.effects {
+                if let Effect::Acknowledge {
+                    to: t,
+                    term: m,
+                    seq: s,
+                } = earlier
+                    && (*t, *m) == (to, term)
+                {
+                    *s = seq.max(*s);
+                    return;
+                }
+            }
+        }
+        self.effects.push(effect);
+    }
+}
+
+/// A write that has been handed out.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub token: Token,
+    pub hard: bool,
+    /// What of the present log is durable once it completes; a later truncation lowers it.
+    pub last: Index,
+    pub effects: Vec<Effect>,
+}
+
+impl Raft {
+    /// Everything that must be written now, as one atomic write.
+    pub fn take_persist(&mut self) -> Option<Persist> {
+        if self.poisoned || !(self.staged.hard || self.staged.first.is_some()) {
+            return None;
+        }
+        let staged = std::mem::take(&mut self.staged);
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let entries = staged.first.map_or(&[][..], |first| self.log.from(first));
+        let entries: Vec<Entry> = entries.to_vec();
+        self.pending.push_back(Pending {
+            token,
+            hard: staged.hard,
+            last: self.log.last_index(),
+            effects: staged.effects,
+        });
+        Some(Persist {
+            token,
+            hard: staged.hard.then_some(self.hard),
+            entries,
+        })
+    }
+
+    /// A write has completed; they complete in order. A failed one poisons the server: it says
+    /// nothing more, for what is on the disk is unknown (raft.md rule 29).
+    pub fn persisted(&mut self, token: Token, ok: bool) {
+        if self.poisoned {
+            return;
+        }
+        let pending = self.pending.pop_front();
+        let Some(pending) = pending.filter(|p| p.token == token) else {
+            panic!("write {token:?} completed out of order");
+        };
+        if !ok {
+            self.poison();
+            return;
+        }
+        self.log.completed(pending.last);
+        for effect in pending.effects {
+            self.release(effect);
+        }
+        if self.is_leader() {
+            self.advance_commit();
+        }
+    }
+
+    /// Says nothing and does nothing from now on.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+        self.role = Role::Follower;
+        self.leader = None;
+        self.messages.clear();
+        self.pending.clear();
+    }
+
+    pub(super) fn release(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(to, term, message) if term == self.hard.term => self.send(to, message),
+            Effect::Acknowledge { to, term, seq } if term == self.hard.term => {
+                let match_index = self.verified.min(self.log.durable());
+                let reply = AppendReply {
+                    term,
+                    seq,
+                    outcome: AppendOutcome::Accepted { match_index },
+                };
+                self.send(to, Message::AppendReply(reply));
+            }
+            Effect::Campaign(term) if term == self.hard.term => self.campaign_durable(),
+            _ => {}
+        }
+    }
+
+    /// Appends an entry and stages it.
+    pub(super) fn append(&mut self, entry: Entry) {
+        let index = entry.index;
+        if let Payload::Config(config, _) = &entry.payload {
+            self.configs.push(index, config.clone());
+        }
+        self.log.push(entry);
+        self.staged.first = Some(self.staged.first.map_or(index, |first| first.min(index)));
+    }
+
+    /// Drops a conflicting tail. Writes on their way no longer prove anything about it
+    /// (raft.md rule 28).
+    pub(super) fn truncate(&mut self, first: Index) {
+        assert!(
+            first > self.commit,
+            "a committed entry conflicts with the leader's log at index {first}"
+        );
+        self.log.truncate(first);
+        self.configs.truncate(first);
+        self.verified = self.verified.min(first - 1);
+        for pending in &mut self.pending {
+            pending.last = pending.last.min(first - 1);
+        }
+        if self.staged.first.is_some_and(|staged| staged >= first) {
+            self.staged.first = None;
+        }
+    }
+}

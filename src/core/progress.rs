@@ -1,0 +1,275 @@
+//! What a leader knows of one peer's log, and how much it may send it (raft.md rules 19 to 21).
+
+use std::collections::VecDeque;
+
+use super::types::{Index, Millis};
+
+/// Whether the leader knows where the peer's log agrees with its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Not known: one append at a time.
+    Probe {
+        /// An append is on its way; the next one leaves with its answer or a heartbeat.
+        waiting: bool,
+    },
+    /// Known: appends leave before earlier ones are acknowledged, within the window.
+    Replicate,
+}
+
+/// One round of catching up (thesis 4.2.1).
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    target: Index,
+    started: Millis,
+}
+
+/// One peer.
+#[derive(Debug)]
+pub struct Progress {
+    match_index: Index,
+    /// Newest number sent to anybody when `match_index` was learnt: answers to later appends
+    /// come from a log that holds it.
+    matched_seq: u64,
+    /// The peer refused what it had acknowledged.
+    lost_entries: bool,
+    next_index: Index,
+    flow: Flow,
+    /// Last index and bytes of every append that may still be on its way.
+    inflight: VecDeque<(Index, usize)>,
+    inflight_bytes: usize,
+    heard_at: Millis,
+    heard_seq: u64,
+    round: Option<Round>,
+    caught_up: bool,
+}
+
+/// Most appends with entries on their way to one peer.
+pub const WINDOW_MESSAGES: usize = 64;
+/// Most bytes of entries on their way to one peer; one append may exceed it.
+pub const WINDOW_BYTES: usize = 4 << 20;
+
+impl Progress {
+    /// A peer at the start of a term. It counts as just heard, so that a leader does not step
+    /// down before anybody could answer.
+    pub fn new(last_index: Index, now: Millis) -> Progress {
+        Progress {
+            match_index: 0,
+            matched_seq: 0,
+            lost_entries: false,
+            next_index: last_index + 1,
+            flow: Flow::Probe { waiting: false },
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            heard_at: now,
+            heard_seq: 0,
+            round: None,
+            caught_up: false,
+        }
+    }
+
+    /// The peer's durable log agrees with the leader's up to here.
+    pub fn match_index(&self) -> Index {
+        self.match_index
+    }
+
+    /// The next entry to send.
+    pub fn next_index(&self) -> Index {
+        self.next_index
+    }
+
+    /// When anything of this term came from the peer.
+    pub fn heard_at(&self) -> Millis {
+        self.heard_at
+    }
+
+    /// The peer has answered the append numbered `seq`. An old copy of an answer does not prove
+    /// that the peer is in contact.
+    pub fn heard(&mut self, seq: u64, now: Millis) {
+        if seq > self.heard_seq {
+            self.heard_seq = seq;
+            self.heard_at = now;
+        }
+    }
+
+    /// Whether entries may be sent now.
+    pub fn is_open(&self) -> bool {
+        match self.flow {
+            Flow::Probe { waiting } => !waiting,
+            Flow::Replicate => {
+                self.inflight.len() < WINDOW_MESSAGES && self.inflight_bytes < WINDOW_BYTES
+            }
+        }
+    }
+
+    /// Entries up to `last` have been sent.
+    pub fn sent(&mut self, last: Index, bytes: usize) {
+        match &mut self.flow {
+            Flow::Probe { waiting } => *waiting = true,
+            Flow::Replicate => {
+                assert!(
+                    last >= self.next_index,
+                    "sent entries must follow the sent ones"
+                );
+                self.next_index = last + 1;
+                self.inflight.push_back((last, bytes));
+                self.inflight_bytes += bytes;
+            }
+        }
+    }
+
+    /// The peer's log agrees; `match_index` of it is durable there. `newest_seq` is the number of
+    /// the newest append to anybody.
+    pub fn accepted(&mut self, match_index: Index, newest_seq: u64) {
+        if match_index > self.match_index {
+            self.match_index = match_index;
+            self.matched_seq = newest_seq;
+        }
+        self.next_index = self.next_index.max(self.match_index + 1);
+        self.flow = Flow::Replicate;
+        while let Some((last, bytes)) = self.inflight.front().copied() {
+            if last > self.match_index {
+                break;
+            }
+            self.inflight.pop_front();
+            self.inflight_bytes -= bytes;
+        }
+        assert!(
+            self.next_index > self.match_index,
+            "next must stay above match"
+        );
+    }
+
+    /// The peer refused append `seq` at `prev_index`; its log may agree up to `hint`. False if
+    /// this is old news.
+    pub fn rejected(&mut self, seq: u64, prev_index: Index, hint: Index) -> bool {
+        if prev_index <= self.match_index && seq > self.matched_seq {
+            // Its disk has lost what it had acknowledged, and it must be filled again.
+            self.lost_entries = true;
+            self.match_index = 0;
+        }
+        let stale = match self.flow {
+            Flow::Probe { .. } => prev_index + 1 != self.next_index,
+            Flow::Replicate => prev_index >= self.next_index,
+        };
+        if stale || prev_index <= self.match_index {
+            return false;
+        }
+        self.probe_from(hint.min(prev_index - 1) + 1);
+        true
+    }
+
+    /// Whether the peer was found to have lost entries that it had acknowledged in this term: its
+    /// disk must not be trusted.
+    pub fn has_lost_entries(&self) -> bool {
+        self.lost_entries
+    }
+
+    /// What was on its way may be lost: find out where the peer stands.
+    fn probe_from(&mut self, next_index: Index) {
+        self.next_index = next_index.max(self.match_index + 1);
+        self.flow = Flow::Probe { waiting: false };
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+
+    /// Follows a learner's rounds of catching up: it has caught up once a round takes less than
+    /// an election timeout (thesis 4.2.1).
+    pub fn follow_round(&mut self, last_index: Index, now: Millis, election: Millis) {
+        match self.round {
+            Some(round) if self.match_index < round.target => {}
+            Some(round) if now - round.started < election => self.caught_up = true,
+            _ => {
+                self.round = Some(Round {
+                    target: last_index,
+                    started: now,
+                });
+            }
+        }
+    }
+
+    /// Whether the learner's log is close enough to the leader's for it to vote.
+    pub fn has_caught_up(&self) -> bool {
+        self.caught_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_sends_one_append_at_a_time() {
+        let mut p = Progress::new(5, 0);
+        assert!(p.is_open());
+        p.sent(9, 100);
+        assert!(!p.is_open());
+        assert_eq!(6, p.next_index(), "a probe does not run ahead");
+    }
+
+    #[test]
+    fn the_window_closes_and_opens_again() {
+        let mut p = Progress::new(0, 0);
+        p.accepted(0, 0);
+        for i in 1..=WINDOW_MESSAGES as u64 {
+            assert!(p.is_open());
+            p.sent(i, 1);
+        }
+        assert!(!p.is_open());
+        p.accepted(2, 0);
+        assert!(p.is_open());
+        assert_eq!(
+            (2, WINDOW_MESSAGES as u64 + 1),
+            (p.match_index(), p.next_index())
+        );
+    }
+
+    #[test]
+    fn bytes_close_the_window_too() {
+        let mut p = Progress::new(0, 0);
+        p.accepted(0, 0);
+        p.sent(1, WINDOW_BYTES);
+        assert!(!p.is_open());
+    }
+
+    #[test]
+    fn a_rejection_goes_back_to_the_hint_and_clears_the_window() {
+        let mut p = Progress::new(10, 0);
+        p.accepted(3, 0);
+        p.sent(20, 7);
+        assert!(p.rejected(9, 15, 8));
+        assert_eq!(9, p.next_index());
+        assert!(p.is_open(), "an append may leave at once");
+    }
+
+    #[test]
+    fn old_rejections_are_ignored() {
+        let mut p = Progress::new(10, 0);
+        assert!(!p.rejected(1, 7, 2), "not what the probe asked");
+        assert!(p.rejected(2, 10, 4));
+        assert!(!p.rejected(2, 10, 4), "the same again");
+        p.accepted(6, 9);
+        assert!(!p.rejected(9, 6, 2), "below match");
+    }
+
+    #[test]
+    fn a_refusal_of_what_was_acknowledged_before_is_a_loss() {
+        let mut p = Progress::new(10, 0);
+        p.accepted(10, 5);
+        assert!(!p.rejected(5, 10, 6) && !p.has_lost_entries(), "reordered");
+        assert!(p.rejected(6, 10, 6) && p.has_lost_entries());
+        assert_eq!((0, 7), (p.match_index(), p.next_index()));
+    }
+
+    #[test]
+    fn a_learner_catches_up_in_a_round_shorter_than_an_election() {
+        let mut p = Progress::new(0, 0);
+        p.follow_round(100, 0, 50);
+        p.accepted(100, 0);
+        p.follow_round(200, 80, 50);
+        assert!(!p.has_caught_up(), "the first round took 80 ms");
+        p.follow_round(200, 80, 50);
+        p.accepted(200, 0);
+        p.follow_round(300, 100, 50);
+        assert!(p.has_caught_up());
+    }
+}

@@ -1,0 +1,458 @@
+//! One Raft server: its state, its inputs, its outputs. The parts of the protocol are in the
+//! files beside this one, named as the papers name them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::log::Log;
+use super::membership::Configurations;
+use super::message::Message;
+use super::persistence::{Effect, Pending, Staged};
+use super::progress::Progress;
+use super::random::Random;
+use super::types::{
+    Bytes, Configuration, Entry, HardState, Index, Millis, NodeId, Payload, Restored, Term,
+};
+
+/// Limits and timers of one server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This server.
+    pub id: NodeId,
+    /// Interval of a leader's heartbeats, in milliseconds, at least 1.
+    pub heartbeat: Millis,
+    /// E: base of the election timeout, which is drawn from [E, 2E); above `heartbeat`.
+    pub election: Millis,
+    /// Bytes of entries in one append; a larger entry travels alone.
+    pub batch_bytes: usize,
+    /// Bytes of proposals that may wait for their commit; one proposal is always admitted.
+    pub uncommitted_bytes: usize,
+    /// Largest proposal in bytes.
+    pub entry_max: usize,
+    /// Of the election jitter; differs from node to node.
+    pub seed: u64,
+}
+
+/// Why a proposal was refused; it is surely not in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposeError {
+    /// Another server leads, or none.
+    NotLeader,
+    /// Too much waits for its commit.
+    Full,
+    /// Larger than `entry_max`.
+    TooBig,
+    /// Another change of membership is under way, or this leader is too new for one.
+    ChangeInFlight,
+    /// The membership changed since the proposal was made.
+    StaleEpoch,
+}
+
+/// What a server is doing, with what it needs only then.
+#[derive(Debug)]
+pub(super) enum Role {
+    Follower,
+    PreCandidate { grants: Vec<NodeId> },
+    Candidate { grants: Vec<NodeId> },
+    Leader(Leader),
+}
+
+/// A leader's knowledge.
+#[derive(Debug)]
+pub(super) struct Leader {
+    pub peers: BTreeMap<NodeId, Progress>,
+    /// Index of the no-op that opened the term.
+    pub opened_at: Index,
+    pub seq: u64,
+    pub heartbeat_at: Millis,
+    /// Bytes of own entries above the commit index.
+    pub uncommitted: usize,
+}
+
+/// A server's role, for those who ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleKind {
+    /// Follows, or waits.
+    Follower,
+    /// Asks whether an election could be won.
+    PreCandidate,
+    /// Campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// One Raft server. Every input carries its time, which never goes back.
+#[derive(Debug)]
+pub struct Raft {
+    pub(super) options: Options,
+    pub(super) id: NodeId,
+    pub(super) now: Millis,
+    pub(super) hard: HardState,
+    pub(super) log: Log,
+    pub(super) configs: Configurations,
+    pub(super) commit: Index,
+    /// Highest index handed out to be applied.
+    pub(super) handed: Index,
+    pub(super) role: Role,
+    pub(super) leader: Option<NodeId>,
+    /// When the leader was last heard, by an append that is not an old copy.
+    pub(super) leader_heard_at: Millis,
+    /// Highest `seq` heard in this term.
+    pub(super) leader_seq: u64,
+    /// The log agrees with that of this term's leader up to here.
+    pub(super) verified: Index,
+    pub(super) election_at: Millis,
+    pub(super) elections: u64,
+    pub(super) staged: Staged,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) next_token: u64,
+    pub(super) messages: Vec<(NodeId, Message)>,
+    pub(super) random: Random,
+    pub(super) poisoned: bool,
+}
+
+impl Raft {
+    /// A server as storage restored it; always a follower at first (raft.md rule 33).
+    pub fn new(options: Options, restored: Restored, now: Millis) -> Raft {
+        assert!(
+            options.heartbeat >= 1,
+            "a heartbeat interval is at least 1 ms"
+        );
+        assert!(
+            options.election > options.heartbeat,
+            "the election timeout must be above the heartbeat interval"
+        );
+        let hard = restored.hard;
+        let configs = Configurations::restore(&restored);
+        let log = Log::restore(restored);
+        assert!(
+            log.last_term() <= hard.term,
+            "the log is newer than the hard state"
+        );
+        assert!(
+            hard.commit <= log.last_index(),
+            "a committed entry is missing from the log"
+        );
+        let mut raft = Raft {
+            id: options.id,
+            random: Random::new(options.seed),
+            options,
+            now,
+            commit: hard.commit,
+            handed: 0,
+            verified: hard.commit,
+            hard,
+            log,
+            configs,
+            role: Role::Follower,
+            leader: None,
+            leader_heard_at: 0,
+            leader_seq: 0,
+            election_at: 0,
+            elections: 0,
+            staged: Staged::default(),
+            pending: VecDeque::new(),
+            next_token: 1,
+            messages: Vec::new(),
+            poisoned: false,
+        };
+        // The first entry is made by bootstrap, and committed by that.
+        raft.commit = raft.commit.max(raft.log.last_index().min(1));
+        raft.verified = raft.commit;
+        raft.draw_first_timeout();
+        raft
+    }
+
+    /// Gives a server that holds nothing its first entry, which is committed by being there: every
+    /// first member is given the same one. False if the server holds anything.
+    pub fn bootstrap(&mut self, entry: Entry) -> bool {
+        // A crash may have left the term of an earlier attempt without its entry.
+        if self.log.last_index() > 0 || self.hard.term > 1 || self.hard.vote.is_some() {
+            return false;
+        }
+        assert_eq!(
+            (1, 1),
+            (entry.index, entry.term),
+            "bootstrap makes the first entry"
+        );
+        assert!(
+            matches!(entry.payload, Payload::Config(..)),
+            "the first entry is a configuration"
+        );
+        self.hard.term = 1;
+        self.staged.hard = true;
+        self.append(entry);
+        self.commit = 1;
+        self.draw_first_timeout();
+        true
+    }
+
+    /// The first driving call: the clock may stand anywhere, and timeouts run from here.
+    pub fn start(&mut self, now: Millis) {
+        self.observe(now);
+        self.draw_first_timeout();
+    }
+
+    /// Takes in the time; it never goes back.
+    pub(super) fn observe(&mut self, now: Millis) {
+        assert!(now >= self.now, "time went back from {} to {now}", self.now);
+        self.now = now;
+    }
+
+    /// A message of a peer.
+    pub fn receive(&mut self, now: Millis, from: NodeId, message: Message) {
+        self.observe(now);
+        assert!(
+            from != self.id,
+            "a message to oneself is dropped before it gets here"
+        );
+        if self.poisoned {
+            return;
+        }
+        match message {
+            Message::PreVote(request) => self.on_pre_vote(from, &request),
+            Message::PreVoteReply(reply) => self.on_pre_vote_reply(from, &reply),
+            Message::Vote(request) => self.on_vote(from, &request),
+            Message::VoteReply(reply) => self.on_vote_reply(from, &reply),
+            Message::Append(append) => self.on_append(from, append),
+            Message::AppendReply(reply) => self.on_append_reply(from, &reply),
+        }
+    }
+
+    /// Does whatever is due.
+    pub fn tick(&mut self, now: Millis) {
+        self.observe(now);
+        if self.poisoned {
+            return;
+        }
+        if self.is_leader() {
+            self.tick_leader();
+        } else if self.now >= self.election_at {
+            self.election_timed_out();
+        }
+    }
+
+    /// When [`Raft::tick`] must be called again at the latest.
+    pub fn next_deadline(&self) -> Millis {
+        match &self.role {
+            _ if self.poisoned => Millis::MAX,
+            Role::Leader(leader) => leader.heartbeat_at.min(self.quorum_lost_at()),
+            _ => self.election_at,
+        }
+    }
+
+    /// Appends the host's data or a cluster command; the entry's place is returned, which says
+    /// nothing yet about its fate.
+    pub fn propose(
+        &mut self,
+        now: Millis,
+        payload: Payload,
+    ) -> Result<(Term, Index), ProposeError> {
+        self.observe(now);
+        assert!(
+            matches!(payload, Payload::Host(_) | Payload::Cluster(_)),
+            "no-ops and configurations are not proposed this way"
+        );
+        let size = payload.len();
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(ProposeError::NotLeader);
+        };
+        if size > self.options.entry_max {
+            return Err(ProposeError::TooBig);
+        }
+        // The first one is always admitted, or a large one could never be (raft.md rule 23).
+        let full = leader.uncommitted + size > self.options.uncommitted_bytes;
+        if full && leader.uncommitted > 0 {
+            return Err(ProposeError::Full);
+        }
+        Ok(self.append_own(payload))
+    }
+
+    /// Gives up leadership or a campaign, e.g. after a pause of this process.
+    pub fn step_down(&mut self, now: Millis) {
+        self.observe(now);
+        self.become_follower(self.hard.term, None);
+    }
+
+    /// This node has been excluded: it neither votes nor campaigns until a committed
+    /// configuration of a later epoch holds it again.
+    pub fn note_exclusion(&mut self, exclusion: super::Exclusion) {
+        let known = self
+            .hard
+            .excluded
+            .is_some_and(|x| x.epoch >= exclusion.epoch);
+        let committed = self.configs.committed(self.commit);
+        let readmitted = committed.epoch > exclusion.epoch && committed.contains(self.id);
+        if known || readmitted || self.poisoned {
+            return;
+        }
+        self.hard.excluded = Some(exclusion);
+        self.staged.hard = true;
+        self.become_follower(self.hard.term, None);
+    }
+
+    /// What is to be sent now.
+    pub fn take_messages(&mut self) -> Vec<(NodeId, Message)> {
+        if self.is_leader() && !self.poisoned {
+            self.replicate();
+        }
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Whether [`Raft::take_committed`] has anything.
+    pub fn has_committed(&self) -> bool {
+        !self.poisoned && self.commit.min(self.log.durable()) > self.handed
+    }
+
+    /// Committed entries not handed out before, durable on this node as well (raft.md rule 25).
+    pub fn take_committed(&mut self, most: usize) -> Vec<Entry> {
+        if !self.has_committed() {
+            return Vec::new();
+        }
+        let ready = self.commit.min(self.log.durable());
+        let count = ((ready - self.handed) as usize).min(most);
+        let entries = self.log.from(self.handed + 1)[..count].to_vec();
+        self.handed += count as Index;
+        entries
+    }
+
+    /// Sends once what depends on nothing that is unwritten.
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        self.messages.push((to, message));
+    }
+
+    pub(super) fn after_hard(&mut self, effect: Effect) {
+        let waiting = self.pending.iter_mut().rev().find(|p| p.hard);
+        if self.staged.hard {
+            self.staged.effect(effect);
+        } else if let Some(pending) = waiting {
+            pending.effects.push(effect);
+        } else {
+            self.release(effect);
+        }
+    }
+
+    /// Adopts a term, following `leader` if the message was a leader's.
+    pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        assert!(term >= self.hard.term, "terms never go back");
+        let was_leader = self.is_leader();
+        if term > self.hard.term {
+            self.hard.term = term;
+            self.hard.vote = None;
+            self.staged.hard = true;
+            // A term has one leader, and nothing is known yet of this one's log.
+            self.verified = self.commit;
+            self.leader_seq = 0;
+        }
+        self.role = Role::Follower;
+        self.leader = leader;
+        if was_leader {
+            // A leader had no election timer: start one.
+            self.draw_election_timeout();
+        }
+    }
+
+    // ---- questions -------------------------------------------------------
+
+    /// What it is doing.
+    pub fn role(&self) -> RoleKind {
+        match self.role {
+            Role::Follower => RoleKind::Follower,
+            Role::PreCandidate { .. } => RoleKind::PreCandidate,
+            Role::Candidate { .. } => RoleKind::Candidate,
+            Role::Leader(_) => RoleKind::Leader,
+        }
+    }
+
+    /// Whether it leads.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// Who leads, as far as known.
+    pub fn leader(&self) -> Option<NodeId> {
+        if self.is_leader() {
+            Some(self.id)
+        } else {
+            self.leader
+        }
+    }
+
+    /// The newest term it has seen.
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// Hard state as it will be once everything staged is written.
+    pub fn hard_state(&self) -> HardState {
+        self.hard
+    }
+
+    /// Highest index known to be committed.
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The configuration in force.
+    pub fn configuration(&self) -> &Configuration {
+        self.configs.latest()
+    }
+
+    /// Where it stands in the log.
+    pub fn configuration_index(&self) -> Index {
+        self.configs.latest_index()
+    }
+
+    /// Elections started, pre-votes not counted.
+    pub fn elections(&self) -> u64 {
+        self.elections
+    }
+
+    /// Leader only: what it knows of a peer.
+    pub fn progress(&self, id: NodeId) -> Option<&Progress> {
+        match &self.role {
+            Role::Leader(leader) => leader.peers.get(&id),
+            _ => None,
+        }
+    }
+
+    /// Whether it leads and has committed an entry of its own term.
+    pub fn has_committed_in_term(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => self.commit >= leader.opened_at,
+            _ => false,
+        }
+    }
+
+    /// Whether it leads, has committed in its term, and a quorum answered within the election
+    /// timeout.
+    pub fn is_quorum_fresh(&self, now: Millis) -> bool {
+        self.has_committed_in_term() && now < self.quorum_lost_at()
+    }
+
+    /// Leader only: a learner that has caught up and is in contact, ready to vote.
+    pub fn ready_learner(&self) -> Option<NodeId> {
+        let Role::Leader(leader) = &self.role else {
+            return None;
+        };
+        let ready = |id: &NodeId| {
+            leader.peers.get(id).is_some_and(|p| {
+                let near = p.match_index() >= self.commit;
+                let recent = self.now - p.heard_at() < self.options.election;
+                p.has_caught_up() && near && recent
+            })
+        };
+        let learners = &self.configs.latest().learners;
+        learners.iter().copied().find(ready)
+    }
+
+    /// An empty byte string for entries without a cause.
+    pub fn no_bytes() -> Bytes {
+        Bytes::from([])
+    }
+}

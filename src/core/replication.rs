@@ -1,0 +1,213 @@
+//! A leader's side of replication: sending, acknowledgements, commitment (paper 5.3, 5.4.2;
+//! raft.md rules 5, 14 to 25).
+
+use super::message::{Append, AppendOutcome, AppendReply, Message};
+use super::progress::Progress;
+use super::quorum;
+use super::raft::{Raft, Role};
+use super::types::{Entry, Index, NodeId, Payload, Term};
+
+/// Most entries in one append.
+pub const BATCH_ENTRIES: usize = 1024;
+
+impl Raft {
+    /// Appends an entry of this leader's own. It may be sent before it is durable here, and
+    /// counts here only afterwards (thesis 10.2.1).
+    pub(super) fn append_own(&mut self, payload: Payload) -> (Term, Index) {
+        let (term, index) = (self.hard.term, self.log.last_index() + 1);
+        let size = payload.len();
+        self.append(Entry {
+            index,
+            term,
+            payload,
+        });
+        let (now, id) = (self.now, self.id);
+        let members: Vec<NodeId> = self.configs.latest().members().collect();
+        let Role::Leader(leader) = &mut self.role else {
+            panic!("only a leader appends entries of its own");
+        };
+        leader.uncommitted += size;
+        leader.peers.retain(|peer, _| members.contains(peer));
+        for peer in members.into_iter().filter(|peer| *peer != id) {
+            let start = || Progress::new(index, now);
+            leader.peers.entry(peer).or_insert_with(start);
+        }
+        (term, index)
+    }
+
+    pub(super) fn tick_leader(&mut self) {
+        if self.now >= self.quorum_lost_at() {
+            self.become_follower(self.hard.term, None);
+            return;
+        }
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if self.now >= leader.heartbeat_at {
+            leader.heartbeat_at = self.now + self.options.heartbeat;
+            let peers: Vec<NodeId> = leader.peers.keys().copied().collect();
+            for peer in peers {
+                self.send_append(peer, false);
+            }
+        }
+    }
+
+    /// Sends every peer what its window has room for.
+    pub(super) fn replicate(&mut self) {
+        let last = self.log.last_index();
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let behind = |p: &Progress| p.is_open() && p.next_index() <= last;
+        let peers = leader.peers.iter().filter(|(_, p)| behind(p));
+        let peers: Vec<NodeId> = peers.map(|(id, _)| *id).collect();
+        for peer in peers {
+            while self.progress(peer).is_some_and(behind) {
+                self.send_append(peer, true);
+            }
+        }
+    }
+
+    /// One append: with entries, or empty as a heartbeat. Both carry the place before the next
+    /// entry, so that a heartbeat finds out whether anything got lost (raft.md rules 20, 21).
+    fn send_append(&mut self, to: NodeId, with_entries: bool) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Some(progress) = leader.peers.get_mut(&to) else {
+            return;
+        };
+        let prev_index = progress.next_index() - 1;
+        let Some(prev_term) = self.log.term(prev_index) else {
+            panic!("the entry before the next one to send is missing");
+        };
+        let mut entries = Vec::new();
+        if with_entries {
+            let bytes = self.options.batch_bytes;
+            entries = self
+                .log
+                .batch(prev_index + 1, bytes, BATCH_ENTRIES)
+                .to_vec();
+            let size = entries.iter().map(|e| e.payload.len()).sum();
+            progress.sent(prev_index + entries.len() as Index, size);
+        }
+        leader.seq += 1;
+        let append = Append {
+            term: self.hard.term,
+            seq: leader.seq,
+            prev_index,
+            prev_term,
+            commit: self.commit,
+            entries,
+        };
+        self.send(to, Message::Append(append));
+    }
+
+    pub(super) fn on_append_reply(&mut self, from: NodeId, reply: &AppendReply) {
+        let last = self.log.last_index();
+        let (now, election) = (self.now, self.options.election);
+        let learner = self.configs.latest().is_learner(from);
+        let Role::Leader(leader) = &mut self.role else {
+            if reply.term > self.hard.term {
+                self.become_follower(reply.term, None);
+            }
+            return;
+        };
+        let newest_seq = leader.seq;
+        // A node that has left cannot depose anybody (raft.md rule 48).
+        let Some(progress) = leader.peers.get_mut(&from) else {
+            return;
+        };
+        if reply.term > self.hard.term {
+            self.become_follower(reply.term, None);
+            return;
+        }
+        if reply.term < self.hard.term {
+            return;
+        }
+        progress.heard(reply.seq, now);
+        match reply.outcome {
+            // More than there is was never sent: forged, or a broken peer.
+            AppendOutcome::Accepted { match_index } if match_index > last => {}
+            AppendOutcome::Accepted { match_index } => {
+                progress.accepted(match_index, newest_seq);
+                if learner {
+                    progress.follow_round(last, now, election);
+                }
+                self.advance_commit();
+            }
+            AppendOutcome::Rejected {
+                prev_index,
+                hint_index,
+                hint_term,
+            } => {
+                let hint = self.log.find_term_at_most(hint_index, hint_term);
+                progress.rejected(reply.seq, prev_index, hint);
+            }
+        }
+    }
+
+    /// Commits what a quorum holds durably, counting only entries of this term (paper 5.4.2);
+    /// a leader counts itself only as a voter, and only what it has on disk.
+    pub(super) fn advance_commit(&mut self) {
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let held = |id: NodeId| {
+            if id == self.id {
+                return self.log.durable();
+            }
+            leader.peers.get(&id).map_or(0, Progress::match_index)
+        };
+        let reached = quorum::reached(self.configs.latest(), held);
+        if reached <= self.commit || self.log.term(reached) != Some(self.hard.term) {
+            return;
+        }
+        self.commit_to(reached);
+        self.announce_commit();
+        self.leave_joint();
+    }
+
+    /// Tells those who would otherwise hear of it only with the next heartbeat.
+    pub(super) fn announce_commit(&mut self) {
+        let last = self.log.last_index();
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let waiting = leader.peers.iter().filter(|(_, p)| p.next_index() > last);
+        let waiting: Vec<NodeId> = waiting.map(|(id, _)| *id).collect();
+        for peer in waiting {
+            self.send_append(peer, false);
+        }
+    }
+
+    /// Moves the commit index, on leader and follower alike.
+    pub(super) fn commit_to(&mut self, index: Index) {
+        assert!(
+            index <= self.log.last_index(),
+            "committed beyond the end of the log"
+        );
+        let first = self.commit + 1;
+        if index < first {
+            return;
+        }
+        self.commit = index;
+        let count = (index - first + 1) as usize;
+        let committed = &self.log.from(first)[..count];
+        let changed = committed
+            .iter()
+            .any(|e| matches!(e.payload, Payload::Config(..)));
+        if let Role::Leader(leader) = &mut self.role {
+            let own = committed.iter().filter(|e| e.index >= leader.opened_at);
+            let bytes: usize = own.map(|e| e.payload.len()).sum();
+            assert!(
+                bytes <= leader.uncommitted,
+                "committed more than was appended"
+            );
+            leader.uncommitted -= bytes;
+        }
+        if changed {
+            self.configuration_committed();
+        }
+    }
+}

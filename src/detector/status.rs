@@ -1,0 +1,86 @@
+//! What a detector shows.
+
+use crate::core::{Index, Millis, NodeId};
+
+use super::machine::Detector;
+use super::{BlockedBy, NodeState};
+
+/// One node as this node sees it, as of the last evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assessment {
+    /// What it is taken for.
+    pub state: NodeState,
+    /// What holds its exclusion back: the leader's word if it is fresh.
+    pub blocked_by: BlockedBy,
+    /// Milliseconds listened since it was heard; `None` never in this run.
+    pub silent: Option<Millis>,
+    /// Milliseconds until it is excluded unless heard; `None` not foreseen.
+    pub excludes_in: Option<Millis>,
+    /// Of the witnesses, how many hear it: within warntime.
+    pub heard_by: u32,
+    /// Other voters, this node included, with fresh and healthy testimony about it.
+    pub witnesses: u32,
+    /// How far it had applied the log when it last said so.
+    pub applied: Index,
+    /// Its run as heard; 0 never.
+    pub incarnation: u64,
+}
+
+impl Detector {
+    /// How this node takes a member or an excluded node; itself too. `None` for strangers.
+    pub fn node(&self, id: NodeId) -> Option<Assessment> {
+        let tally = self.tally(id);
+        if id == self.me {
+            let state = if self.excluded {
+                NodeState::Excluded
+            } else {
+                NodeState::Alive
+            };
+            return Some(Assessment {
+                state,
+                blocked_by: BlockedBy::None,
+                silent: Some(0),
+                excludes_in: None,
+                heard_by: tally.heard_by,
+                witnesses: tally.witnesses,
+                applied: self.applied,
+                incarnation: self.incarnation,
+            });
+        }
+        let peer = &self.peers[self.position(id)?];
+        Some(Assessment {
+            state: peer.state,
+            blocked_by: peer.blocked_by,
+            silent: peer.evidence.age(self.clock.listened()),
+            excludes_in: peer.excludes_in,
+            heard_by: tally.heard_by,
+            witnesses: tally.witnesses,
+            applied: peer.applied,
+            incarnation: peer.evidence.newest().1,
+        })
+    }
+
+    /// Why an exclusion is held back, as the leader or, without a fresh word of one, this node
+    /// sees it; empty when nothing is. At most 200 bytes.
+    pub fn notice(&self) -> &str {
+        match self.fresh_leader_notice() {
+            Some(notice) => &notice.why,
+            None => &self.why,
+        }
+    }
+
+    /// This node's health score, 0 healthy .. 8; above 3 its testimony does not count.
+    pub fn health(&self) -> u8 {
+        self.health.score()
+    }
+
+    /// How long this node may still serve unheard: `None` without limit, 0 when fenced.
+    pub fn lease_ms(&self, now: Millis) -> Option<Millis> {
+        self.lease.remaining(now, &self.timers)
+    }
+
+    /// Whether this node must not serve, as last output.
+    pub fn fenced(&self) -> bool {
+        self.lease.is_fenced()
+    }
+}

@@ -1,0 +1,100 @@
+//! What a round wants the host to be told, in order.
+
+use crate::cluster::Params;
+use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
+use crate::detector::NodeState;
+
+use super::{Error, Guard, Host, Role, Ticket};
+
+/// One call to the host; see [`Host`].
+#[derive(Debug)]
+pub(super) enum Action {
+    Apply {
+        index: Index,
+        term: Term,
+        data: Bytes,
+    },
+    Send {
+        to: NodeId,
+        bytes: Vec<u8>,
+    },
+    Done {
+        ticket: Ticket,
+        result: Result<Index, Error>,
+    },
+    Role {
+        role: Role,
+        term: Term,
+        leader: Option<NodeId>,
+    },
+    Node {
+        id: NodeId,
+        state: NodeState,
+        old: NodeState,
+        silent: Millis,
+    },
+    Excluded {
+        epoch: Epoch,
+        ids: Vec<NodeId>,
+        index: Index,
+    },
+    Members {
+        epoch: Epoch,
+        index: Index,
+    },
+    Params(Params),
+    Fence {
+        fenced: bool,
+        why: String,
+    },
+    Event {
+        code: &'static str,
+        json: String,
+    },
+    Log {
+        level: i32,
+        text: String,
+    },
+    Guard(Vec<NodeId>),
+    Stopped(Error),
+}
+
+/// What a call to the host has to tell the engine.
+pub(super) enum Answer {
+    Nothing,
+    Guard(Vec<NodeId>, Guard),
+    ApplyFailed { index: Index, code: i32 },
+}
+
+impl Action {
+    pub fn perform(self, host: &mut dyn Host) -> Answer {
+        match self {
+            Action::Apply { index, term, data } => {
+                if let Err(code) = host.apply(index, term, &data) {
+                    return Answer::ApplyFailed { index, code };
+                }
+            }
+            Action::Send { to, bytes } => host.send(to, &bytes),
+            Action::Done { ticket, result } => host.done(ticket, result),
+            Action::Role { role, term, leader } => host.role(role, term, leader),
+            Action::Node {
+                id,
+                state,
+                old,
+                silent,
+            } => host.node(id, state, old, silent),
+            Action::Excluded { epoch, ids, index } => host.excluded(epoch, &ids, index),
+            Action::Members { epoch, index } => host.members(epoch, index),
+            Action::Params(params) => host.params(&params),
+            Action::Fence { fenced, why } => host.fence(fenced, &why),
+            Action::Event { code, json } => host.event(code, &json),
+            Action::Log { level, text } => host.log(level, &text),
+            Action::Guard(ids) => {
+                let answer = host.guard(&ids);
+                return Answer::Guard(ids, answer);
+            }
+            Action::Stopped(why) => host.stopped(&why),
+        }
+        Answer::Nothing
+    }
+}

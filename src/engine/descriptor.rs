@@ -1,0 +1,94 @@
+//! One pollable descriptor with a timer and wake-ups from other threads behind it.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
+
+use crate::core::Millis;
+
+use super::Error;
+use super::shared::Shared;
+
+const WAKE: Token = Token(0);
+const TIMER: Token = Token(1);
+
+/// An epoll descriptor over a timerfd and an eventfd. Dropping it only closes: in a forked child
+/// that leaves the parent's untouched.
+pub(super) struct Descriptor {
+    poll: Poll,
+    events: Events,
+    timer: OwnedFd,
+}
+
+impl Descriptor {
+    /// Readable at once, so that the first dispatch happens.
+    pub fn new(shared: &Shared) -> Result<Descriptor, Error> {
+        let poll = Poll::new().map_err(|e| failed("epoll_create", &e))?;
+        let waker = Waker::new(poll.registry(), WAKE).map_err(|e| failed("eventfd", &e))?;
+        // The clock that counts suspended time: a lease must not outlive a suspend.
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Boottime, flags)
+            .map_err(|e| failed("timerfd_create", &e.into()))?;
+        poll.registry()
+            .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)
+            .map_err(|e| failed("epoll_ctl", &e))?;
+        waker.wake().map_err(|e| failed("eventfd", &e))?;
+        let only = shared.waker.set(waker).is_ok();
+        assert!(only, "a member has one descriptor");
+        Ok(Descriptor {
+            poll,
+            events: Events::with_capacity(4),
+            timer,
+        })
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+
+    /// Milliseconds since boot, suspended time included.
+    pub fn now() -> Millis {
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+        seconds * 1000 + nanos / 1_000_000
+    }
+
+    /// Takes the readiness away; what comes later makes it readable again.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+            other => other.map_err(|e| failed("epoll_wait", &e)),
+        }
+    }
+
+    /// Makes it readable at `due`.
+    pub fn arm(&mut self, due: Millis) -> Result<(), Error> {
+        // Zero would disarm it, and a far future must not overflow.
+        let due = due.clamp(1, i64::MAX as u64 / 2);
+        let value = Timespec {
+            tv_sec: (due / 1000) as i64,
+            tv_nsec: (due % 1000 * 1_000_000) as _,
+        };
+        let once = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: value,
+        };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)
+            .map(drop)
+            .map_err(|e| failed("timerfd_settime", &e.into()))
+    }
+}
+
+fn failed(call: &str, error: &std::io::Error) -> Error {
+    Error::Io(format!("{call}: {error}"))
+}

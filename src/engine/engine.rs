@@ -1,0 +1,528 @@
+//! One round: inputs go through core and detector, what must be durable is written, and what is
+//! to be said and told is gathered. No call to the host is made here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::cluster::{Fact, State};
+use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term};
+use crate::detector::{Detector, Envelope, LeaderView, Output};
+use crate::storage::{Opened, Storage, StorageError};
+use crate::wire::{Header, Packet, Part, Verdict};
+
+use super::action::Action;
+use super::outbox::Outbox;
+use super::requests::Pending;
+use super::{Error, Guard, Input, Metrics, Role, Settings};
+
+/// Bytes of entries in one append.
+const BATCH_BYTES: usize = 256 << 10;
+/// Bytes of proposals that may wait for their commit.
+const UNCOMMITTED_BYTES: usize = 64 << 20;
+/// Entries applied in one round, so that a long catch-up does not hold everything else up.
+const APPLY_BATCH: usize = 1024;
+
+/// The driven half of a member, without its driver.
+pub(super) struct Engine {
+    pub settings: Settings,
+    pub raft: Raft,
+    pub detector: Detector,
+    pub cluster: State,
+    storage: Box<dyn Storage>,
+    instance: u64,
+    incarnation: u64,
+    pub now: Millis,
+    started: bool,
+    /// When the last driving call promised to be called again.
+    promised: Option<Millis>,
+    outbox: Outbox,
+    pub actions: Vec<Action>,
+    /// Accepted requests by the index of their entry.
+    pub pending: BTreeMap<Index, Pending>,
+    /// What the host was last told: role, term, leader.
+    told_role: (Role, Term, Option<NodeId>),
+    leading_since: Millis,
+    /// When a packet of a leader confirmed by a majority last came.
+    leader_fresh_at: Option<Millis>,
+    /// What the detector was last told: configuration index, applied epoch.
+    members_told: (Index, u64),
+    pub stopped: Option<Error>,
+    pub metrics: Metrics,
+}
+
+impl Engine {
+    pub fn new(settings: Settings, opened: Opened, storage: Box<dyn Storage>) -> Engine {
+        let mut random = Random::new(settings.seed);
+        let incarnation = u64::from(opened.incarnation) << 32 | random.next_u64() >> 32;
+        let options = Options {
+            id: settings.id,
+            heartbeat: settings.heartbeat,
+            election: settings.election,
+            batch_bytes: BATCH_BYTES,
+            uncommitted_bytes: UNCOMMITTED_BYTES,
+            entry_max: settings.entry_max,
+            seed: random.next_u64(),
+        };
+        let raft = Raft::new(options, opened.restored, 0);
+        let cluster = State::default();
+        let timers = super::timers(cluster.params(), &settings, 0);
+        let detector = Detector::new(settings.id, incarnation, random.next_u64(), timers);
+        Engine {
+            raft,
+            detector,
+            cluster,
+            storage,
+            instance: opened.instance,
+            incarnation,
+            now: 0,
+            started: false,
+            promised: None,
+            outbox: Outbox::default(),
+            actions: Vec::new(),
+            pending: BTreeMap::new(),
+            told_role: (Role::Follower, 0, None),
+            leading_since: 0,
+            leader_fresh_at: None,
+            members_told: (0, 0),
+            stopped: None,
+            metrics: Metrics::default(),
+            settings,
+        }
+    }
+
+    /// The node's first entry; durable when this returns `Ok`.
+    pub fn bootstrap(&mut self, entry: Entry) -> Result<(), Error> {
+        if !self.raft.bootstrap(entry) {
+            let text = "this node holds a log already: a cluster is bootstrapped once";
+            return Err(Error::Exists(text.to_owned()));
+        }
+        self.write();
+        self.stopped.clone().map_or(Ok(()), Err)
+    }
+
+    /// Takes in the time of a driving call. A leader that was away for an election timeout gives
+    /// up before it does anything else: others may lead by now (detection.md 4.3).
+    pub fn begin(&mut self, now: Millis) {
+        assert!(now >= self.now, "time went back");
+        self.now = now;
+        if !self.started {
+            self.started = true;
+            self.raft.start(now);
+            self.leading_since = now;
+        }
+        let late = self.promised.map_or(0, |due| now.saturating_sub(due));
+        self.metrics.steps += 1;
+        self.metrics.step_late_ms_max = self.metrics.step_late_ms_max.max(late);
+        if late >= self.settings.election && self.raft.is_leader() {
+            self.raft.step_down(now);
+            self.log(
+                2,
+                format!("stepped down: this process was away for {late} ms"),
+            );
+        }
+        self.detector.advance(now);
+    }
+
+    /// One round: everything that the inputs and the time bring about.
+    pub fn round(&mut self, inputs: VecDeque<Input>) {
+        self.follow_membership();
+        for input in inputs {
+            match input {
+                Input::Packet(packet) => self.packet(packet),
+                Input::Request(ticket, request) => self.request(ticket, request),
+                Input::Heard(node) => self.detector.note_heard(node),
+            }
+        }
+        self.raft.tick(self.now);
+        self.settle();
+        self.detect();
+        self.promote();
+        self.settle();
+        self.notice_role();
+        self.fail_lost();
+        self.keepalives();
+        self.flush();
+    }
+
+    /// When the next driving call is due.
+    pub fn next_deadline(&mut self) -> Millis {
+        let due = self.raft.next_deadline().min(self.detector.next_deadline());
+        let due = due.max(self.now);
+        self.promised = Some(due);
+        due
+    }
+
+    /// Writes, applies and sends what the inputs so far have brought about.
+    fn settle(&mut self) {
+        self.write();
+        self.collect_messages();
+        if self.apply() {
+            // What was applied may change who counts, and may concern this node itself.
+            self.follow_membership();
+            self.write();
+            self.collect_messages();
+        }
+    }
+
+    /// Whether committed entries were left for the next round.
+    pub fn has_more(&self) -> bool {
+        self.stopped.is_none() && self.raft.has_committed()
+    }
+
+    /// Everything that depends on a write waits in the core for its token.
+    fn write(&mut self) {
+        while self.stopped.is_none() {
+            if let Some(persist) = self.raft.take_persist() {
+                self.metrics.persists += 1;
+                self.metrics.entries_persisted += persist.entries.len() as u64;
+                self.storage.submit(persist);
+            }
+            let Some(completion) = self.storage.poll() else {
+                return;
+            };
+            self.raft
+                .persisted(completion.token, completion.result.is_ok());
+            if let Err(error) = completion.result {
+                self.stop(error.into());
+            }
+        }
+    }
+
+    fn collect_messages(&mut self) {
+        for (to, message) in self.raft.take_messages() {
+            self.outbox.push(to, Part::Raft(message));
+        }
+    }
+
+    /// Applies what is committed; true if there was anything.
+    fn apply(&mut self) -> bool {
+        let entries = self.raft.take_committed(APPLY_BATCH);
+        let any = !entries.is_empty();
+        for entry in entries {
+            match self.cluster.apply(&entry) {
+                Ok(facts) => self.applied(&entry, facts),
+                Err(error) => {
+                    self.stop(Error::Corrupt(format!(
+                        "log entry {}: {error}",
+                        entry.index
+                    )));
+                    return false;
+                }
+            }
+        }
+        any
+    }
+
+    fn applied(&mut self, entry: &Entry, facts: Vec<Fact>) {
+        let index = entry.index;
+        if let Payload::Host(data) = &entry.payload {
+            let (term, data) = (entry.term, data.clone());
+            self.actions.push(Action::Apply { index, term, data });
+        }
+        let mut refused = None;
+        for fact in facts {
+            match fact {
+                Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index),
+                Fact::Members { epoch, index } => {
+                    self.actions.push(Action::Members { epoch, index });
+                }
+                Fact::Params => {
+                    let params = self.cluster.params().clone();
+                    self.actions.push(Action::Params(params));
+                }
+                Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
+                Fact::Bootstrapped
+                | Fact::Readmitted { .. }
+                | Fact::Replaced { .. }
+                | Fact::Promoted { .. } => {}
+            }
+        }
+        self.complete(entry, refused);
+    }
+
+    fn excluded(&mut self, epoch: u64, ids: Vec<NodeId>, index: Index) {
+        if ids.contains(&self.settings.id) {
+            self.raft.note_exclusion(Exclusion { epoch, index });
+        }
+        let text = format!("excluded {ids:?} at epoch {epoch}, log index {index}");
+        self.log(2, text);
+        self.actions.push(Action::Excluded { epoch, ids, index });
+    }
+
+    /// Tells the detector who counts, and under which settings.
+    fn follow_membership(&mut self) {
+        let told = (self.raft.configuration_index(), self.cluster.applied());
+        self.detector
+            .set_excluded(self.raft.hard_state().excluded.is_some());
+        if told == self.members_told {
+            return;
+        }
+        self.members_told = told;
+        let excluded: Vec<NodeId> = self.cluster.excluded().map(|m| m.id).collect();
+        let provisioned = self.cluster.provisioned();
+        let timers = super::timers(self.cluster.params(), &self.settings, provisioned);
+        let count = u32::try_from(provisioned).unwrap_or(u32::MAX);
+        self.detector
+            .set_members(self.raft.configuration(), &excluded, count);
+        self.detector.set_timers(timers);
+    }
+
+    // ---- packets ---------------------------------------------------------
+
+    fn packet(&mut self, packet: Packet) {
+        let header = packet.header;
+        let from = header.from;
+        let envelope = envelope(&header);
+        self.detector.heard(self.now, &envelope);
+        if header.leader_term >= self.raft.term() && header.leader_term > 0 {
+            self.leader_fresh_at = Some(self.now);
+        }
+        let barred = self.is_barred(from, header.epoch);
+        if barred && self.detector.node(from).is_none() {
+            // A replaced node: the detector does not follow it, but it must learn its fate.
+            self.tell(from);
+        }
+        for part in packet.parts {
+            match part {
+                Part::Raft(_) if barred => {}
+                Part::Raft(message) => self.raft.receive(self.now, from, message),
+                Part::Keepalive(keepalive) => {
+                    self.detector.keepalive(self.now, &envelope, keepalive);
+                }
+                Part::Verdict(verdict) => self.verdict(from, verdict),
+            }
+        }
+    }
+
+    /// Whether a node is out and does not speak from a later epoch, in which it may be back
+    /// while this node lags behind.
+    fn is_barred(&self, from: NodeId, epoch: u64) -> bool {
+        let out = self.cluster.is_excluded(from);
+        out.is_some_and(|exclusion| epoch <= exclusion.epoch)
+    }
+
+    /// A peer says that this node has been excluded.
+    fn verdict(&mut self, from: NodeId, verdict: Verdict) {
+        let before = self.raft.hard_state().excluded;
+        let (epoch, index) = (verdict.epoch, verdict.index);
+        self.raft.note_exclusion(Exclusion { epoch, index });
+        if self.raft.hard_state().excluded != before {
+            let text = format!("{from} says: excluded at epoch {epoch}, log index {index}");
+            self.log(1, text);
+            let json = format!("{{\"epoch\":{epoch},\"index\":{index},\"told_by\":{from}}}");
+            self.event(
+                "EXCLUDED_SELF",
+                json.replace("\"told_by\":n", "\"told_by\":"),
+            );
+        }
+    }
+
+    // ---- detection -------------------------------------------------------
+
+    pub fn leader_view(&self) -> LeaderView {
+        LeaderView {
+            leading: self.raft.is_leader(),
+            fresh: self.raft.is_quorum_fresh(self.now),
+            since: self.leading_since,
+            change_in_flight: self.raft.change_in_flight(),
+        }
+    }
+
+    fn detect(&mut self) {
+        let leader = self.leader_view();
+        self.detector.evaluate(self.now, leader);
+        for output in self.detector.take_outputs() {
+            match output {
+                Output::AskGuard { cut } => self.actions.push(Action::Guard(cut)),
+                Output::Exclude { ids, silent } => self.exclude_dead(ids, silent),
+                Output::Fence { fenced, why } => self.fence(fenced, why),
+                Output::NodeChange {
+                    id,
+                    state,
+                    old,
+                    silent,
+                } => {
+                    self.actions.push(Action::Node {
+                        id,
+                        state,
+                        old,
+                        silent,
+                    });
+                }
+                Output::Tell(id) => self.tell(id),
+                Output::Paused(late) => {
+                    self.metrics.pauses += 1;
+                    self.log(
+                        2,
+                        format!("this process was stopped or starved for {late} ms"),
+                    );
+                    self.event("PAUSE", format!("{{\"late_ms\":{late}}}"));
+                }
+            }
+        }
+    }
+
+    fn fence(&mut self, fenced: bool, why: &str) {
+        let word = if fenced { "stop serving" } else { "may serve" };
+        self.log(2, format!("{word}: {why}"));
+        let why = why.to_owned();
+        self.actions.push(Action::Fence { fenced, why });
+    }
+
+    /// The host's word on an exclusion.
+    pub fn guard_answered(&mut self, cut: &[NodeId], answer: Guard) {
+        self.detector.guard_answer(cut, answer);
+    }
+
+    /// Whether a leader that a majority has confirmed is known: this node, or one heard lately.
+    pub fn has_quorum(&self) -> bool {
+        let keepalive = self.cluster.params().keepalive_ms();
+        let recent = self.settings.election + keepalive;
+        let heard = self
+            .leader_fresh_at
+            .is_some_and(|at| self.now < at + recent);
+        self.raft.is_quorum_fresh(self.now) || (heard && !self.raft.is_leader())
+    }
+
+    /// Tells an excluded node that it is, so that it stops serving.
+    fn tell(&mut self, id: NodeId) {
+        let Some(exclusion) = self.cluster.is_excluded(id) else {
+            return;
+        };
+        let verdict = Verdict {
+            epoch: exclusion.epoch,
+            index: exclusion.index,
+            leader: self.raft.leader(),
+        };
+        self.outbox.push(id, Part::Verdict(verdict));
+    }
+
+    // ---- outgoing --------------------------------------------------------
+
+    /// Keepalives that are due, and those that may ride on what leaves anyway.
+    fn keepalives(&mut self) {
+        self.detector.set_applied(self.cluster.applied());
+        let mut due = Vec::new();
+        self.detector.take_due(self.now, &mut due);
+        for (to, keepalive) in due {
+            self.outbox.push(to, Part::Keepalive(keepalive));
+        }
+        for to in self.outbox.addressees() {
+            if let Some(keepalive) = self.detector.ride_along(to, self.now) {
+                self.outbox.push(to, Part::Keepalive(keepalive));
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.stopped.is_some() {
+            self.outbox = Outbox::default();
+            return;
+        }
+        let fresh = self.raft.is_quorum_fresh(self.now);
+        let base = Header {
+            cluster: self.settings.cluster,
+            genesis: self.cluster.genesis(),
+            from: self.settings.id,
+            to: self.settings.id,
+            instance: self.instance,
+            incarnation: self.incarnation,
+            epoch: self.raft.configuration().epoch,
+            stamp: self.now,
+            echo: 0,
+            echo_incarnation: 0,
+            leader_term: if fresh { self.raft.term() } else { 0 },
+            features: 0,
+        };
+        let detector = &self.detector;
+        let packets = self.outbox.drain(|to| {
+            let (echo, echo_incarnation) = detector.echo_for(to);
+            Header {
+                to,
+                echo,
+                echo_incarnation,
+                ..base.clone()
+            }
+        });
+        for (to, bytes) in packets {
+            self.metrics.packets_out += 1;
+            self.metrics.bytes_out += bytes.len() as u64;
+            self.actions.push(Action::Send { to, bytes });
+        }
+    }
+
+    // ---- telling the host ------------------------------------------------
+
+    pub fn role(&self) -> Role {
+        use crate::core::RoleKind;
+        let id = self.settings.id;
+        if self.raft.hard_state().excluded.is_some() {
+            return Role::Excluded;
+        }
+        match self.raft.role() {
+            RoleKind::Leader => Role::Leader,
+            RoleKind::PreCandidate | RoleKind::Candidate => Role::Candidate,
+            RoleKind::Follower if self.raft.configuration().is_learner(id) => Role::Learner,
+            RoleKind::Follower => Role::Follower,
+        }
+    }
+
+    fn notice_role(&mut self) {
+        let role = (self.role(), self.raft.term(), self.raft.leader());
+        if role == self.told_role {
+            return;
+        }
+        let led = self.told_role.0 == Role::Leader && self.told_role.1 == role.1;
+        if role.0 == Role::Leader && !led {
+            self.leading_since = self.now;
+        }
+        self.told_role = role;
+        let (role, term, leader) = role;
+        self.actions.push(Action::Role { role, term, leader });
+    }
+
+    pub fn log(&mut self, level: i32, text: String) {
+        if level <= self.settings.log_level {
+            self.actions.push(Action::Log { level, text });
+        }
+    }
+
+    pub fn event(&mut self, code: &'static str, json: String) {
+        self.actions.push(Action::Event { code, json });
+    }
+
+    /// The engine is dead: it says nothing more to its peers.
+    pub fn stop(&mut self, why: Error) {
+        if self.stopped.is_none() {
+            self.raft.poison();
+            self.stopped = Some(why.clone());
+            self.log(1, format!("stopped: {why}"));
+            self.actions.push(Action::Stopped(why));
+        }
+    }
+}
+
+fn envelope(header: &Header) -> Envelope {
+    Envelope {
+        from: header.from,
+        incarnation: header.incarnation,
+        stamp: header.stamp,
+        echo: header.echo,
+        echo_incarnation: header.echo_incarnation,
+        leader_term: header.leader_term,
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Error {
+        let text = error.to_string();
+        match error {
+            StorageError::Io { .. } => Error::Io(text),
+            StorageError::Corrupt { .. } => Error::Corrupt(text),
+            StorageError::Missing { .. } => Error::NotFound(text),
+            StorageError::Exists { .. } => Error::Exists(text),
+            StorageError::Locked { .. } => Error::Locked(text),
+            StorageError::Foreign { .. } => Error::Foreign(text),
+            StorageError::Version { .. } => Error::Unsupported(text),
+        }
+    }
+}

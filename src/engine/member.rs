@@ -1,0 +1,204 @@
+//! Driving a member: plain steps with the host's time, or behind one descriptor.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use crate::cluster::{Peer, bootstrap_entry};
+use crate::core::{Millis, Random};
+use crate::storage::{Directory, Identity, Memory, Opened, Storage};
+
+use super::action::Answer;
+use super::descriptor::Descriptor;
+use super::engine::Engine;
+use super::shared::{Handle, Shared};
+use super::{Error, Host, Place, Settings};
+
+/// Rounds of one driving call: a host that makes a request from every completion is served
+/// again by the next call, which is then due at once.
+const ROUNDS: usize = 16;
+
+/// The driven half of a member: one thread at a time.
+pub struct Member {
+    engine: Engine,
+    shared: Arc<Shared>,
+    descriptor: Option<Descriptor>,
+    /// Whether the host's own steps have driven it.
+    stepped: bool,
+}
+
+impl Member {
+    /// Opens the node's storage, or makes it.
+    pub fn new(settings: Settings, place: Place) -> Result<(Member, Handle), Error> {
+        settings.validate()?;
+        let (opened, storage) = open(&settings, place)?;
+        let shared = Shared::new(settings.id, settings.cluster, settings.queue_max);
+        let shared = Arc::new(shared);
+        let handle = Handle {
+            shared: shared.clone(),
+        };
+        let mut member = Member {
+            engine: Engine::new(settings, opened, storage),
+            shared,
+            descriptor: None,
+            stepped: false,
+        };
+        member.publish();
+        Ok((member, handle))
+    }
+
+    /// The first start of a cluster: every first member is given the same list. Durable when it
+    /// returns `Ok`. `Exists` if this node holds a log already; `Invalid` changes nothing.
+    pub fn bootstrap(&mut self, peers: &[Peer]) -> Result<(), Error> {
+        self.check_alive()?;
+        let settings = &self.engine.settings;
+        if !peers.iter().any(|m| m.id == settings.id) {
+            let text = format!(
+                "{} is not among the members of its own cluster",
+                settings.id
+            );
+            return Err(Error::Invalid(text));
+        }
+        let entry = bootstrap_entry(peers, &settings.params)?;
+        self.engine.bootstrap(entry)?;
+        self.shared.wake();
+        Ok(())
+    }
+
+    /// Drives the member: takes the inputs queued so far, does what is due at `now`, and tells
+    /// the host. `now` never goes back. Returns when to call again at the latest.
+    pub fn step(&mut self, now: Millis, host: &mut dyn Host) -> Result<Millis, Error> {
+        if self.descriptor.is_some() {
+            let text = "this engine is driven through its descriptor: use keel_dispatch()";
+            return Err(Error::State(text.to_owned()));
+        }
+        self.stepped = true;
+        self.drive(now, host)
+    }
+
+    /// A descriptor that is readable whenever [`Member::dispatch`] should be called: inputs and
+    /// timers are behind it. It belongs to the member.
+    pub fn fd(&mut self) -> Result<RawFd, Error> {
+        if self.stepped {
+            let text = "this engine is driven by keel_step(): it has no descriptor";
+            return Err(Error::State(text.to_owned()));
+        }
+        if self.descriptor.is_none() {
+            self.descriptor = Some(Descriptor::new(&self.shared)?);
+        }
+        Ok(self.descriptor.as_ref().map_or(-1, Descriptor::fd))
+    }
+
+    /// Drives the member with the system's time; never blocks on a peer.
+    pub fn dispatch(&mut self, host: &mut dyn Host) -> Result<(), Error> {
+        let Some(descriptor) = &mut self.descriptor else {
+            let text = "ask for the descriptor first: keel_fd()";
+            return Err(Error::State(text.to_owned()));
+        };
+        descriptor.clear()?;
+        let due = self.drive(Descriptor::now(), host)?;
+        if let Some(descriptor) = &mut self.descriptor {
+            descriptor.arm(due)?;
+        }
+        if self.shared.has_inputs() {
+            self.shared.wake();
+        }
+        Ok(())
+    }
+
+    /// Why the engine is dead, if it is.
+    pub fn stopped(&self) -> Option<&Error> {
+        self.engine.stopped.as_ref()
+    }
+
+    fn check_alive(&self) -> Result<(), Error> {
+        self.engine.stopped.clone().map_or(Ok(()), Err)
+    }
+
+    fn drive(&mut self, now: Millis, host: &mut dyn Host) -> Result<Millis, Error> {
+        self.check_alive()?;
+        if now < self.engine.now {
+            let then = self.engine.now;
+            return Err(Error::Invalid(format!(
+                "time went back from {then} to {now} ms"
+            )));
+        }
+        self.engine.begin(now);
+        for _ in 0..ROUNDS {
+            let inputs = self.shared.take_inputs();
+            self.engine.round(inputs);
+            self.publish();
+            let answered = self.perform(host);
+            let quiet = !answered && !self.shared.has_inputs() && !self.engine.has_more();
+            if quiet || self.engine.stopped.is_some() {
+                break;
+            }
+        }
+        let more = self.shared.has_inputs() || self.engine.has_more();
+        let due = if more {
+            now
+        } else {
+            self.engine.next_deadline()
+        };
+        self.shared.set_due_at(Some(due));
+        self.check_alive()
+            .inspect_err(|_| drop(self.shared.close()))?;
+        Ok(due)
+    }
+
+    /// Tells the host what the round brought. True if the host's answers need another round.
+    fn perform(&mut self, host: &mut dyn Host) -> bool {
+        let mut answered = false;
+        let mut actions = std::mem::take(&mut self.engine.actions).into_iter();
+        while let Some(action) = actions.next() {
+            match action.perform(host) {
+                Answer::Nothing => {}
+                Answer::Guard(ids, answer) => {
+                    self.engine.guard_answered(&ids, answer);
+                    answered = true;
+                }
+                Answer::ApplyFailed { index, code } => {
+                    let text = format!("apply of log entry {index} returned {code}");
+                    self.engine.stop(Error::State(text));
+                    // What comes after it in the log must not be applied, nor be said.
+                    actions = std::mem::take(&mut self.engine.actions).into_iter();
+                    self.publish();
+                }
+            }
+        }
+        answered
+    }
+
+    fn publish(&mut self) {
+        let refused = self.shared.refused();
+        self.shared.set_genesis(self.engine.cluster.genesis());
+        self.shared
+            .publish(|view| self.engine.publish(view, refused));
+    }
+}
+
+fn open(settings: &Settings, place: Place) -> Result<(Opened, Box<dyn Storage>), Error> {
+    let instance = Random::new(settings.seed ^ settings.id.get()).next_u64();
+    let identity = Identity {
+        cluster: settings.cluster,
+        node: settings.id,
+    };
+    match place {
+        Place::Directory { path, create } => {
+            if create {
+                Directory::create(&path, &identity, instance)?;
+            }
+            let (directory, opened) = Directory::open(&path, &identity)?;
+            Ok((opened, Box::new(directory)))
+        }
+        Place::Volatile => {
+            let opened = Opened {
+                restored: Default::default(),
+                incarnation: 1,
+                instance,
+                torn_bytes: 0,
+                meta_repaired: false,
+            };
+            Ok((opened, Box::new(Memory::new())))
+        }
+    }
+}

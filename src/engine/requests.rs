@@ -1,0 +1,196 @@
+//! Requests of the host and of the detector: checked, proposed, and completed exactly once.
+
+use crate::cluster::{Cause, Change, Command, Params, Refusal};
+use crate::core::{Bytes, Entry, Index, NodeId, Payload, ProposeError, Term, agreed};
+
+use super::action::Action;
+use super::engine::Engine;
+use super::{Error, Request, Ticket};
+
+/// An accepted request, waiting for the entry at its index.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    ticket: Ticket,
+    term: Term,
+}
+
+impl Engine {
+    pub fn request(&mut self, ticket: Ticket, request: Request) {
+        match self.propose(request) {
+            Ok((term, index)) => {
+                let earlier = self.pending.insert(index, Pending { ticket, term });
+                assert!(earlier.is_none(), "two requests wait for index {index}");
+            }
+            Err(error) => {
+                let result = Err(error);
+                self.actions.push(Action::Done { ticket, result });
+            }
+        }
+    }
+
+    fn propose(&mut self, request: Request) -> Result<(Term, Index), Error> {
+        if self.raft.hard_state().excluded.is_some() {
+            return Err(Error::Excluded);
+        }
+        if !self.raft.is_leader() {
+            return Err(Error::NotLeader);
+        }
+        let expect = self.cluster.epoch();
+        let command = match request {
+            Request::Propose(data) => {
+                let proposed = self.raft.propose(self.now, Payload::Host(data));
+                return proposed.map_err(|e| self.refused(e));
+            }
+            Request::Exclude(id) => {
+                self.require_quorum_without(id)?;
+                self.exclusion(vec![id], Cause::Admin)
+            }
+            Request::Readmit(id) => Command::Readmit { expect, id },
+            Request::Replace { old, by } => Command::Replace { expect, old, by },
+            Request::SetParams(params) => set_params(params)?,
+        };
+        self.propose_command(&command)
+    }
+
+    fn propose_command(&mut self, command: &Command) -> Result<(Term, Index), Error> {
+        let change = self.cluster.check(self.raft.configuration(), command)?;
+        let bytes: Bytes = command.encode().into();
+        let proposed = match change {
+            Change::Config(target) => self.raft.propose_config(self.now, target, bytes),
+            Change::Plain => self.raft.propose(self.now, Payload::Cluster(bytes)),
+        };
+        proposed.map_err(|e| self.refused(e))
+    }
+
+    fn refused(&self, error: ProposeError) -> Error {
+        match error {
+            ProposeError::NotLeader => Error::NotLeader,
+            ProposeError::Full => Error::Full,
+            ProposeError::TooBig => Error::TooBig(format!(
+                "a proposal has at most {} bytes",
+                self.settings.entry_max
+            )),
+            ProposeError::ChangeInFlight => Error::Conflict(
+                "another change of membership is under way, or this leader is too new for one"
+                    .to_owned(),
+            ),
+            ProposeError::StaleEpoch => {
+                Error::Conflict("the membership has changed meanwhile".to_owned())
+            }
+        }
+    }
+
+    fn exclusion(&self, ids: Vec<NodeId>, by: Cause) -> Command {
+        let silence = |id: &NodeId| {
+            let silent = self.detector.node(*id).and_then(|seen| seen.silent);
+            silent.map_or(u32::MAX, |ms| u32::try_from(ms).unwrap_or(u32::MAX))
+        };
+        let silent = ids.iter().map(silence).collect();
+        let expect = self.cluster.epoch();
+        Command::Exclude {
+            expect,
+            ids,
+            silent,
+            by,
+        }
+    }
+
+    /// The administrator decides who is out, but never against the quorum: a majority of the
+    /// present voters must be alive besides.
+    fn require_quorum_without(&self, id: NodeId) -> Result<(), Error> {
+        let alive = |voter: NodeId| voter != id && self.is_heard(voter);
+        if agreed(self.raft.configuration(), alive) {
+            return Ok(());
+        }
+        Err(Error::NoQuorum(format!(
+            "without {id} no majority of the present voters is alive"
+        )))
+    }
+
+    /// The detector's verdict on dead nodes.
+    pub fn exclude_dead(&mut self, ids: Vec<NodeId>, silent: Vec<u32>) {
+        let text = format!("excluding {ids:?}, silent for {silent:?} ms");
+        let expect = self.cluster.epoch();
+        let by = Cause::Detector;
+        let command = Command::Exclude {
+            expect,
+            ids,
+            silent,
+            by,
+        };
+        match self.propose_command(&command) {
+            Ok(_) => self.log(2, text),
+            Err(error) => {
+                self.log(2, format!("{text}: {error}"));
+                self.detector.proposal_failed();
+            }
+        }
+    }
+
+    /// Makes a learner that has caught up a voter.
+    pub fn promote(&mut self) {
+        if self.raft.change_in_flight() {
+            return;
+        }
+        let Some(id) = self.raft.ready_learner() else {
+            return;
+        };
+        let expect = self.cluster.epoch();
+        match self.propose_command(&Command::Promote { expect, id }) {
+            Ok(_) => self.log(3, format!("{id} has caught up and becomes a voter")),
+            Err(error) => self.log(3, format!("{id} cannot become a voter yet: {error}")),
+        }
+    }
+
+    /// An entry was applied: the request that waited for its index is finished. If another
+    /// leader's entry stands there, the request surely has not happened.
+    pub fn complete(&mut self, entry: &Entry, refused: Option<Error>) {
+        let Some(pending) = self.pending.remove(&entry.index) else {
+            return;
+        };
+        let result = match refused {
+            _ if pending.term != entry.term => Err(Error::NotLeader),
+            Some(error) => Err(error),
+            None => Ok(entry.index),
+        };
+        let ticket = pending.ticket;
+        self.actions.push(Action::Done { ticket, result });
+    }
+
+    /// Requests whose leader is no more: nobody knows what becomes of them, but for those that
+    /// are committed and only wait to be applied.
+    pub fn fail_lost(&mut self) {
+        let term = self.raft.is_leader().then(|| self.raft.term());
+        let commit = self.raft.commit();
+        let lost = |index: &Index, p: &mut Pending| *index > commit && Some(p.term) != term;
+        let lost: Vec<Pending> = self.pending.extract_if(.., lost).map(|(_, p)| p).collect();
+        for pending in lost {
+            let (ticket, result) = (pending.ticket, Err(Error::Lost));
+            self.actions.push(Action::Done { ticket, result });
+        }
+    }
+}
+
+fn set_params(params: Params) -> Result<Command, Error> {
+    params
+        .validate()
+        .map_err(|e| Error::Invalid(e.to_string()))?;
+    let expect_version = params.version;
+    Ok(Command::SetParams {
+        expect_version,
+        params,
+    })
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::NotFound(text) => Error::NotFound(text),
+            Refusal::Exists(text) => Error::Exists(text),
+            Refusal::Conflict(text) => Error::Conflict(text),
+            Refusal::Invalid(text) => Error::Invalid(text),
+            Refusal::State(text) => Error::State(text),
+            Refusal::TooBig(text) => Error::TooBig(text),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What a member is made with.
+
+use std::path::PathBuf;
+
+use crate::cluster::Params;
+use crate::core::{Millis, NodeId};
+use crate::wire;
+
+use super::Error;
+
+/// Heartbeat interval when none is set, in milliseconds.
+pub const HEARTBEAT_DEFAULT: Millis = 100;
+/// Election timeout when none is set, in heartbeats: at 30 % loss each way a shorter one fires
+/// without reason (detection.md 5b).
+pub const ELECTION_HEARTBEATS: Millis = 20;
+/// Inputs that may wait for the next driving call when no number is set.
+pub const QUEUE_DEFAULT: usize = 4096;
+/// Bytes of one proposal when no limit is set.
+pub const ENTRY_DEFAULT: usize = 1 << 20;
+
+/// Upper bound of both Raft timers: ten minutes.
+const TIMER_MAX: Millis = 600_000;
+const QUEUE_MAX: usize = 1 << 20;
+
+/// One member's own settings; the cluster's are [`Params`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node.
+    pub id: NodeId,
+    /// The cluster's number; messages of others are refused.
+    pub cluster: u64,
+    /// The cluster-wide settings that bootstrap starts with.
+    pub params: Params,
+    /// Milliseconds between a leader's heartbeats.
+    pub heartbeat: Millis,
+    /// Base of the election timeout in milliseconds, randomised in [E, 2E).
+    pub election: Millis,
+    /// Inputs that may wait for the next driving call.
+    pub queue_max: usize,
+    /// Bytes of one proposal.
+    pub entry_max: usize,
+    /// Of all jitter; never the same on two nodes.
+    pub seed: u64,
+    /// 1 error .. 5 trace.
+    pub log_level: i32,
+}
+
+impl Settings {
+    /// Whether the values make sense together; the text names the one that does not.
+    pub fn validate(&self) -> Result<(), Error> {
+        let rule = |holds: bool, text: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(Error::Invalid(text.to_owned()))
+            }
+        };
+        let timer = |ms: Millis| (1..=TIMER_MAX).contains(&ms);
+        rule(timer(self.heartbeat), "heartbeat_ms must be 1 to 600000")?;
+        rule(timer(self.election), "election_ms must be 1 to 600000")?;
+        rule(
+            self.election >= 2 * self.heartbeat,
+            "election_ms must be at least twice heartbeat_ms",
+        )?;
+        rule(
+            (1..=QUEUE_MAX).contains(&self.queue_max),
+            "queue_max must be 1 to 1048576",
+        )?;
+        rule(
+            (1..=wire::MAX_PAYLOAD).contains(&self.entry_max),
+            "entry_max must be 1 byte to 16 MiB",
+        )?;
+        rule(
+            (1..=5).contains(&self.log_level),
+            "log_level must be 1 (error) to 5 (trace)",
+        )?;
+        self.params
+            .validate()
+            .map_err(|e| Error::Invalid(e.to_string()))
+    }
+}
+
+/// Where a member keeps its hard state and log.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The built-in directory.
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Make it, for a node that never existed; otherwise it must be there.
+        create: bool,
+    },
+    /// Memory: lost with the member. For tests and simulations.
+    Volatile,
+}

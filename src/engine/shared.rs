@@ -1,0 +1,211 @@
+//! The half of a member that any thread may use: the input queue and the published view.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::core::{Millis, NodeId};
+use crate::wire;
+
+use super::descriptor::Descriptor;
+use super::{Error, Input, View};
+
+/// What both halves hold.
+pub(super) struct Shared {
+    pub id: NodeId,
+    pub cluster: u64,
+    queue_max: usize,
+    queue: Mutex<Queue>,
+    view: Mutex<View>,
+    /// Makes the descriptor readable; set when the member is driven through one.
+    pub waker: OnceLock<mio::Waker>,
+}
+
+#[derive(Default)]
+struct Queue {
+    inputs: VecDeque<Input>,
+    closed: bool,
+    /// Packets and bytes refused or taken, counted where it happens.
+    refused: Refused,
+    genesis: u64,
+    due_at: Option<Millis>,
+}
+
+/// Counters of the receiving side.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Refused {
+    pub malformed: u64,
+    pub foreign: u64,
+    pub full: u64,
+    pub skipped: u64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// A panic elsewhere cannot leave these half changed: every section is a few plain assignments.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(id: NodeId, cluster: u64, queue_max: usize) -> Shared {
+        Shared {
+            id,
+            cluster,
+            queue_max,
+            queue: Mutex::default(),
+            view: Mutex::default(),
+            waker: OnceLock::new(),
+        }
+    }
+
+    fn submit(&self, input: Input) -> Result<(), Error> {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return Err(Error::Closed);
+        }
+        if queue.inputs.len() >= self.queue_max {
+            queue.refused.full += u64::from(matches!(input, Input::Packet(_)));
+            return Err(Error::Full);
+        }
+        let first = queue.inputs.is_empty();
+        queue.inputs.push_back(input);
+        drop(queue);
+        if first {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Makes the descriptor readable, if there is one. Failing that, its timer will.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            let _ = waker.wake();
+        }
+    }
+
+    fn receive(&self, from: Option<NodeId>, bytes: &[u8]) -> Result<(), Error> {
+        let packet = match wire::decode(bytes) {
+            Ok(packet) => packet,
+            Err(error) => {
+                lock(&self.queue).refused.malformed += 1;
+                return Err(Error::Malformed(error.to_string()));
+            }
+        };
+        if let Err(why) = self.admit(from, &packet.header) {
+            lock(&self.queue).refused.foreign += 1;
+            return Err(Error::Foreign(why));
+        }
+        let skipped = u64::from(packet.skipped);
+        self.submit(Input::Packet(packet))?;
+        let refused = &mut lock(&self.queue).refused;
+        refused.skipped += skipped;
+        refused.packets += 1;
+        refused.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether a packet is meant for this node of this cluster, and is its sender's.
+    fn admit(&self, from: Option<NodeId>, header: &wire::Header) -> Result<(), String> {
+        let genesis = lock(&self.queue).genesis;
+        if header.cluster != self.cluster {
+            return Err(format!(
+                "message of cluster {}, this is cluster {}",
+                header.cluster, self.cluster
+            ));
+        }
+        if header.genesis != 0 && genesis != 0 && header.genesis != genesis {
+            return Err(format!(
+                "{} was bootstrapped with other members or settings than this node",
+                header.from
+            ));
+        }
+        if header.to != self.id {
+            return Err(format!("message for {}, this is {}", header.to, self.id));
+        }
+        if header.from == self.id {
+            return Err("message from this node's own id".to_owned());
+        }
+        match from {
+            Some(from) if from != header.from => {
+                Err(format!("message of {} came from {from}", header.from))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything queued so far.
+    pub fn take_inputs(&self) -> VecDeque<Input> {
+        std::mem::take(&mut lock(&self.queue).inputs)
+    }
+
+    pub fn has_inputs(&self) -> bool {
+        !lock(&self.queue).inputs.is_empty()
+    }
+
+    /// Takes no more inputs; those queued are returned.
+    pub fn close(&self) -> VecDeque<Input> {
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        std::mem::take(&mut queue.inputs)
+    }
+
+    pub fn refused(&self) -> Refused {
+        lock(&self.queue).refused
+    }
+
+    pub fn set_genesis(&self, genesis: u64) {
+        lock(&self.queue).genesis = genesis;
+    }
+
+    pub fn set_due_at(&self, due_at: Option<Millis>) {
+        lock(&self.queue).due_at = due_at;
+    }
+
+    pub fn due_at(&self) -> Option<Millis> {
+        lock(&self.queue).due_at
+    }
+
+    /// Changes the published view in one piece.
+    pub fn publish(&self, change: impl FnOnce(&mut View)) {
+        change(&mut lock(&self.view));
+    }
+
+    pub fn view<R>(&self, read: impl FnOnce(&View) -> R) -> R {
+        read(&lock(&self.view))
+    }
+}
+
+/// Inputs and questions, from any thread; outlives the member.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Queues an input for the next driving call. `Full` or `Closed`: nothing happened.
+    pub fn submit(&self, input: Input) -> Result<(), Error> {
+        self.shared.submit(input)
+    }
+
+    /// Checks a message and queues it. `from` is the sender as the transport knows it, `None` to
+    /// believe the message. `Malformed`, `Foreign`, `Full`, `Closed`: nothing happened.
+    pub fn receive(&self, from: Option<NodeId>, bytes: &[u8]) -> Result<(), Error> {
+        self.shared.receive(from, bytes)
+    }
+
+    /// Reads the view as of the end of the last round of a driving call.
+    pub fn view<R>(&self, read: impl FnOnce(&View) -> R) -> R {
+        self.shared.view(read)
+    }
+
+    /// How long the descriptor will stay quiet, in milliseconds; 0 when a driving call is due.
+    /// `None` for a member that is not driven through a descriptor.
+    pub fn timeout_ms(&self) -> Option<Millis> {
+        self.shared.waker.get()?;
+        if self.shared.has_inputs() {
+            return Some(0);
+        }
+        let due = self.shared.due_at().unwrap_or(0);
+        Some(due.saturating_sub(Descriptor::now()))
+    }
+}

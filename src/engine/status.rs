@@ -1,0 +1,135 @@
+//! Publishing what any thread may ask about, without allocating as long as nothing but times
+//! changes.
+
+use crate::cluster::{Member, Status};
+use crate::core::{NodeId, majority};
+use crate::detector::{Assessment, BlockedBy, NodeState};
+
+use super::engine::Engine;
+use super::shared::Refused;
+use super::{Info, Metrics, NodeView, Role, View};
+
+impl Engine {
+    /// Brings the view up to date.
+    pub fn publish(&self, view: &mut View, refused: Refused) {
+        let stale = view.info.applied != self.cluster.applied()
+            || view.nodes.len() != self.cluster.members().count();
+        if stale {
+            view.params = self.cluster.params().clone();
+            view.nodes = self.cluster.members().map(NodeView::of).collect();
+        }
+        for node in &mut view.nodes {
+            self.update_node(node);
+        }
+        self.update_info(&mut view.info);
+        let metrics = &mut view.metrics;
+        *metrics = Metrics {
+            dropped_malformed: refused.malformed,
+            dropped_foreign: refused.foreign,
+            dropped_full: refused.full,
+            unknown_parts: refused.skipped,
+            packets_in: refused.packets,
+            bytes_in: refused.bytes,
+            elections: self.raft.elections(),
+            ..self.metrics
+        };
+    }
+
+    fn update_info(&self, info: &mut Info) {
+        let config = self.raft.configuration();
+        let heard = config
+            .voters
+            .iter()
+            .filter(|id| self.is_heard(**id))
+            .count();
+        info.id = Some(self.settings.id);
+        info.leader = self.raft.leader();
+        info.role = self.role();
+        info.fenced = self.detector.fenced();
+        info.cluster = self.settings.cluster;
+        info.term = self.raft.term();
+        info.epoch = self.cluster.epoch();
+        info.commit = self.raft.commit();
+        info.applied = self.cluster.applied();
+        info.last_index = self.raft.log().last_index();
+        info.voters = count(config.voters.len());
+        info.voters_heard = count(heard);
+        info.quorum = count(majority(config.voters.len()));
+        info.has_quorum = self.has_quorum();
+        info.armed = self.cluster.params().deadtime_ms() > 0;
+        info.lease = self.detector.lease_ms(self.now);
+        info.health_score = u32::from(self.detector.health());
+        let notice = self.detector.notice();
+        if info.notice != notice {
+            info.notice = notice.to_owned();
+        }
+    }
+
+    /// Whether a voter can be counted on now.
+    pub fn is_heard(&self, id: NodeId) -> bool {
+        let seen = self.detector.node(id);
+        seen.is_some_and(|seen| seen.state == NodeState::Alive)
+    }
+
+    fn update_node(&self, node: &mut NodeView) {
+        let id = node.id;
+        node.match_index = match self.raft.progress(id) {
+            Some(progress) => progress.match_index(),
+            None if id == self.settings.id => self.raft.log().durable(),
+            None => 0,
+        };
+        let seen = self.detector.node(id);
+        if node.role != Role::Excluded && self.raft.leader() == Some(id) {
+            node.role = Role::Leader;
+        } else if node.role == Role::Leader {
+            node.role = Role::Follower;
+        }
+        if let Some(seen) = seen.filter(|_| node.state != NodeState::Replaced) {
+            node.see(seen);
+        }
+    }
+}
+
+impl NodeView {
+    fn of(member: &Member) -> NodeView {
+        let (epoch, index) = match member.status {
+            Status::Excluded { epoch, index } => (epoch, index),
+            _ => (0, 0),
+        };
+        let (role, state, replaced_by) = match member.status {
+            Status::Voter => (Role::Follower, NodeState::Joining, None),
+            Status::Learner => (Role::Learner, NodeState::Joining, None),
+            Status::Excluded { .. } => (Role::Excluded, NodeState::Excluded, None),
+            Status::Replaced { by } => (Role::Excluded, NodeState::Replaced, Some(by)),
+        };
+        NodeView {
+            id: member.id,
+            role,
+            state,
+            blocked_by: BlockedBy::None,
+            silent: None,
+            excludes_in: None,
+            epoch,
+            index,
+            match_index: 0,
+            heard_by: 0,
+            witnesses: 0,
+            address: member.address.clone(),
+            meta: member.meta.clone(),
+            replaced_by,
+        }
+    }
+
+    fn see(&mut self, seen: Assessment) {
+        self.state = seen.state;
+        self.blocked_by = seen.blocked_by;
+        self.silent = seen.silent;
+        self.excludes_in = seen.excludes_in;
+        self.heard_by = seen.heard_by;
+        self.witnesses = seen.witnesses;
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

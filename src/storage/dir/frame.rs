@@ -1,0 +1,309 @@
+//! Frames: one commit group each, the unit that a crash keeps or loses.
+//!
+//! A group starts on a fresh page and is padded to the end of its last, so that a durable page is
+//! never written again. Its frame header lies within one sector. The checksum of the header covers
+//! the one of the body, and each header names its predecessor's: a frame taken from elsewhere or
+//! from an older copy of the file does not fit in.
+
+use crate::core::{Entry, Index};
+
+use super::codec::{decode_entry, encode_entry};
+use super::page::{Flaw, PAGE, SECTOR, take_u8, take_u32, take_u64};
+
+/// Bytes of a frame header.
+pub(super) const HEADER: usize = 64;
+/// Largest group, in bytes; keeps lengths far from every integer's limit.
+pub(super) const MAX_GROUP: usize = 256 * 1024 * 1024;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"KLFR");
+const CRC_END: usize = 8;
+
+/// What a group does to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Continues it.
+    Append,
+    /// Truncates it before the group's first index, then continues it. Truncation is a record of
+    /// its own kind: an index that goes back without it is damage.
+    Replace,
+}
+
+/// Where in the log's history a group stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its position in the log, in bytes, headers of segments not counted.
+    pub(super) lsn: u64,
+    /// Everything before here was durable when the group was written.
+    pub(super) durable_lsn: u64,
+    /// META's generation at that time.
+    pub(super) generation: u64,
+    /// Checksum of the frame header before it; 0 for the first of all.
+    pub(super) prev_crc: u32,
+}
+
+/// The header of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: Kind,
+    pub(super) place: Place,
+    pub(super) first_index: Index,
+    pub(super) count: u32,
+    payload_len: u32,
+    body_crc: u32,
+    /// The checksum of this header.
+    pub(super) crc: u32,
+}
+
+/// An unfinished group: room for the header, the entries, the padding.
+///
+/// `None` if it exceeds [`MAX_GROUP`].
+pub(super) fn start_group(entries: &[Entry]) -> Option<Group> {
+    let mut bytes = vec![0; HEADER];
+    for entry in entries {
+        encode_entry(entry, &mut bytes);
+        if bytes.len() > MAX_GROUP {
+            return None;
+        }
+    }
+    let payload_len = bytes.len() - HEADER;
+    bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
+    Some(Group {
+        bytes,
+        first_index: entries.first().map_or(0, |e| e.index),
+        count: entries.len() as u32,
+        payload_len: payload_len as u32,
+    })
+}
+
+/// See [`start_group`]; all counts fit their fields because the bytes are fewer than [`MAX_GROUP`].
+pub(super) struct Group {
+    bytes: Vec<u8>,
+    first_index: Index,
+    count: u32,
+    payload_len: u32,
+}
+
+impl Group {
+    /// Bytes that it takes in a segment.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Fills in the header; yields the plain bytes and the header's checksum.
+    pub(super) fn finish(mut self, kind: Kind, place: &Place) -> (Vec<u8>, u32) {
+        assert!(self.count > 0, "a group without entries");
+        let body_crc = crc32fast::hash(&self.bytes[HEADER..]);
+        let mut head = Vec::with_capacity(HEADER);
+        head.extend_from_slice(&MAGIC.to_le_bytes());
+        head.extend_from_slice(&[0; 4]);
+        head.push(match kind {
+            Kind::Append => 1,
+            Kind::Replace => 2,
+        });
+        head.extend_from_slice(&[0; 3]);
+        head.extend_from_slice(&self.count.to_le_bytes());
+        head.extend_from_slice(&place.lsn.to_le_bytes());
+        head.extend_from_slice(&place.durable_lsn.to_le_bytes());
+        head.extend_from_slice(&self.first_index.to_le_bytes());
+        head.extend_from_slice(&place.generation.to_le_bytes());
+        head.extend_from_slice(&self.payload_len.to_le_bytes());
+        head.extend_from_slice(&body_crc.to_le_bytes());
+        head.extend_from_slice(&place.prev_crc.to_le_bytes());
+        head.resize(HEADER, 0);
+        let crc = crc32fast::hash(&head[CRC_END..]);
+        head[4..CRC_END].copy_from_slice(&crc.to_le_bytes());
+        self.bytes[..HEADER].copy_from_slice(&head);
+        (self.bytes, crc)
+    }
+}
+
+impl Frame {
+    /// Reads a plain header. That it fits its place is for the caller to check.
+    pub(super) fn decode(head: &[u8; HEADER]) -> Result<Frame, Flaw> {
+        let input = &mut &head[..];
+        if take_u32(input)? != MAGIC {
+            return Err(Flaw::Bad("no frame where one belongs"));
+        }
+        let crc = take_u32(input)?;
+        if crc != crc32fast::hash(&head[CRC_END..]) {
+            return Err(Flaw::Bad("wrong checksum of a frame header"));
+        }
+        let kind = match take_u8(input)? {
+            1 => Kind::Append,
+            2 => Kind::Replace,
+            unknown => return Err(Flaw::Newer(u32::from(unknown))),
+        };
+        for _ in 0..3 {
+            match take_u8(input)? {
+                0 => {}
+                unknown => return Err(Flaw::Newer(u32::from(unknown))),
+            }
+        }
+        let count = take_u32(input)?;
+        let (lsn, durable_lsn) = (take_u64(input)?, take_u64(input)?);
+        let first_index = take_u64(input)?;
+        let generation = take_u64(input)?;
+        let (payload_len, body_crc) = (take_u32(input)?, take_u32(input)?);
+        if payload_len as usize > MAX_GROUP {
+            return Err(Flaw::Bad("frame longer than any may be"));
+        }
+        let prev_crc = take_u32(input)?;
+        Ok(Frame {
+            kind,
+            place: Place {
+                lsn,
+                durable_lsn,
+                generation,
+                prev_crc,
+            },
+            first_index,
+            count,
+            payload_len,
+            body_crc,
+            crc,
+        })
+    }
+
+    /// Bytes of the whole group, padding included.
+    pub(super) fn size(&self) -> usize {
+        (HEADER + self.payload_len as usize).next_multiple_of(PAGE)
+    }
+
+    /// Whether the plain group, of the length that the header says, is what was written.
+    pub(super) fn is_whole(&self, group: &[u8]) -> bool {
+        assert_eq!(group.len(), self.size());
+        crc32fast::hash(&group[HEADER..]) == self.body_crc
+    }
+
+    /// The entries of a whole group, in number and position as the header says.
+    pub(super) fn entries(&self, group: &[u8]) -> Result<Vec<Entry>, Flaw> {
+        let mut input = &group[HEADER..HEADER + self.payload_len as usize];
+        let mut entries = Vec::new();
+        for expected in (self.first_index..).take(self.count as usize) {
+            let entry = decode_entry(&mut input)?;
+            if entry.index != expected {
+                return Err(Flaw::Bad("entry with the wrong index"));
+            }
+            entries.push(entry);
+        }
+        if !input.is_empty() || entries.is_empty() {
+            return Err(Flaw::Bad("frame with the wrong number of entries"));
+        }
+        Ok(entries)
+    }
+}
+
+/// Turns plain bytes into stored ones and back.
+///
+/// The stored form depends on the segment's salt and on the place in the file. So no sector that
+/// was ever written is all zero, a zero sector of a zero-filled segment surely never reached the
+/// disk, and a page that landed in the wrong place is not taken for a frame.
+pub(super) fn whiten(salt: u64, offset: u64, bytes: &mut [u8]) {
+    assert!(offset.is_multiple_of(8) && bytes.len().is_multiple_of(8));
+    for (word, number) in bytes.chunks_exact_mut(8).zip(offset / 8..) {
+        let mixed = salt
+            .wrapping_add(number)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key = (mixed ^ (mixed >> 29)).to_le_bytes();
+        for (byte, key) in word.iter_mut().zip(key) {
+            *byte ^= key;
+        }
+    }
+}
+
+/// Whether all bytes are zero.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| *b == 0)
+}
+
+/// Whether some sector of the stored bytes never reached the disk.
+pub(super) fn has_hole(stored: &[u8]) -> bool {
+    stored.chunks(SECTOR).any(is_zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Bytes, Payload};
+
+    const PLACE: Place = Place {
+        lsn: 3 * PAGE as u64,
+        durable_lsn: PAGE as u64,
+        generation: 8,
+        prev_crc: 0xabcd,
+    };
+
+    fn entries(first: u64, count: u64, len: usize) -> Vec<Entry> {
+        (first..first + count)
+            .map(|index| Entry {
+                index,
+                term: 4,
+                payload: Payload::Host(Bytes::from(vec![0; len])),
+            })
+            .collect()
+    }
+
+    fn head(group: &[u8]) -> [u8; HEADER] {
+        group[..HEADER].try_into().unwrap()
+    }
+
+    #[test]
+    fn groups_come_back() {
+        for (count, len) in [(1, 0), (3, 100), (2, PAGE), (1, PAGE - HEADER - 21)] {
+            let log = entries(7, count, len);
+            let group = start_group(&log).unwrap();
+            let size = group.size();
+            let (bytes, crc) = group.finish(Kind::Replace, &PLACE);
+            let frame = Frame::decode(&head(&bytes)).unwrap();
+            assert_eq!((frame.kind, frame.place), (Kind::Replace, PLACE));
+            assert_eq!((frame.size() as u64, frame.crc), (size, crc));
+            assert!(frame.is_whole(&bytes));
+            assert_eq!(frame.entries(&bytes), Ok(log));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let (mut bytes, _) = start_group(&entries(1, 2, 30))
+            .unwrap()
+            .finish(Kind::Append, &PLACE);
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let noticed = match Frame::decode(&head(&bytes)) {
+                Ok(frame) => !frame.is_whole(&bytes),
+                Err(_) => true,
+            };
+            assert!(noticed, "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_halt() {
+        let (bytes, _) = start_group(&entries(1, 1, 0))
+            .unwrap()
+            .finish(Kind::Append, &PLACE);
+        let mut head = head(&bytes);
+        head[8] = 3;
+        let crc = crc32fast::hash(&head[CRC_END..]);
+        head[4..CRC_END].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Frame::decode(&head), Err(Flaw::Newer(3)));
+    }
+
+    #[test]
+    fn stored_zeros_are_never_zero() {
+        for salt in [0, 1, u64::MAX, 0x1234_5678_9abc_def0] {
+            let mut bytes = vec![0; 16 * PAGE];
+            whiten(salt, PAGE as u64, &mut bytes);
+            assert!(!has_hole(&bytes), "salt {salt:#x}");
+            assert!(
+                bytes
+                    .chunks(SECTOR)
+                    .zip(bytes.chunks(SECTOR).skip(1))
+                    .all(|(a, b)| a != b)
+            );
+            whiten(salt, PAGE as u64, &mut bytes);
+            assert!(is_zero(&bytes));
+        }
+    }
+}

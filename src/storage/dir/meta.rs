@@ -1,0 +1,251 @@
+//! META: whose directory it is, the hard state, and what the log must at least reach.
+//!
+//! Two slots in separate regions of one file hold the same state. An update writes the first and
+//! syncs, then the second and syncs, and only then is anything acknowledged: so everything that
+//! was ever acknowledged is in both, and either one alone will do.
+
+use crate::core::{Exclusion, HardState, NodeId};
+use crate::storage::{Identity, StorageError};
+
+use super::page::{Flaw, PAGE, seal, take_u8, take_u32, take_u64, unseal};
+use super::vfs::{Vfs, VfsFile};
+
+/// The file's name.
+pub(super) const NAME: &str = "META";
+const PREPARED: &str = "prep-META";
+
+const MAGIC: &[u8; 8] = b"KEELMETA";
+/// Slots are this far apart, so that no one erase block or misdirected write takes both.
+const REGION: usize = 64 * 1024;
+const SLOTS: usize = 2;
+
+/// The state that both slots hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub(super) identity: Identity,
+    /// Drawn when the directory was made.
+    pub(super) instance: u64,
+    /// How often the directory has been opened.
+    pub(super) incarnation: u32,
+    /// Grows with every update.
+    pub(super) generation: u64,
+    pub(super) hard: HardState,
+    /// The newest segment that must exist; 0 before the first opening.
+    pub(super) head_seq: u64,
+    /// The log was durable at least up to here.
+    pub(super) durable_lsn: u64,
+}
+
+impl Meta {
+    fn encode(&self, slot: usize) -> Vec<u8> {
+        let excluded = self.hard.excluded;
+        let mut out = Vec::new();
+        out.extend_from_slice(&(slot as u32).to_le_bytes());
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
+        for field in [
+            self.identity.cluster,
+            self.identity.node.get(),
+            self.instance,
+            self.generation,
+            self.hard.term,
+            self.hard.commit,
+            NodeId::raw(self.hard.vote),
+            excluded.map_or(0, |e| e.epoch),
+            excluded.map_or(0, |e| e.index),
+            self.head_seq,
+            self.durable_lsn,
+        ] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        out.push(u8::from(excluded.is_some()));
+        seal(MAGIC, &out)
+    }
+
+    fn decode(slot: usize, page: &[u8]) -> Result<Meta, Flaw> {
+        let input = &mut unseal(MAGIC, page)?;
+        if take_u32(input)? as usize != slot {
+            return Err(Flaw::Bad("META slot in the wrong place"));
+        }
+        let incarnation = take_u32(input)?;
+        let cluster = take_u64(input)?;
+        let node = NodeId::new(take_u64(input)?).ok_or(Flaw::Bad("META of node 0"))?;
+        let instance = take_u64(input)?;
+        let generation = take_u64(input)?;
+        let term = take_u64(input)?;
+        let commit = take_u64(input)?;
+        let vote = NodeId::new(take_u64(input)?);
+        let exclusion = Exclusion {
+            epoch: take_u64(input)?,
+            index: take_u64(input)?,
+        };
+        let head_seq = take_u64(input)?;
+        let durable_lsn = take_u64(input)?;
+        let excluded = match take_u8(input)? {
+            0 => None,
+            1 => Some(exclusion),
+            other => return Err(Flaw::Newer(u32::from(other))),
+        };
+        Ok(Meta {
+            identity: Identity { cluster, node },
+            instance,
+            incarnation,
+            generation,
+            hard: HardState {
+                term,
+                vote,
+                excluded,
+                commit,
+            },
+            head_seq,
+            durable_lsn,
+        })
+    }
+}
+
+/// Makes the file, complete and durable or not at all.
+pub(super) fn create(fs: &dyn Vfs, meta: &Meta) -> Result<(), StorageError> {
+    let mut image = vec![0; REGION * SLOTS];
+    for slot in 0..SLOTS {
+        image[slot * REGION..][..PAGE].copy_from_slice(&meta.encode(slot));
+    }
+    let file = fs.create(PREPARED)?;
+    file.write(&image, 0)?;
+    file.sync()?;
+    fs.rename(PREPARED, NAME)?;
+    fs.sync_dir()
+}
+
+/// Writes both slots, one after the other, each durable before the next is touched.
+pub(super) fn update(file: &dyn VfsFile, meta: &Meta) -> Result<(), StorageError> {
+    for slot in 0..SLOTS {
+        file.write(&meta.encode(slot), (slot * REGION) as u64)?;
+        file.sync()?;
+    }
+    Ok(())
+}
+
+/// The newest state, and whether a slot was found damaged or behind by more than a crash explains.
+pub(super) fn load(fs: &dyn Vfs) -> Result<(Meta, bool), StorageError> {
+    let image = fs.read(NAME, (REGION * SLOTS) as u64)?;
+    choose(&image).map_err(|(flaw, offset)| flaw.at(fs.path(NAME), offset, 0))
+}
+
+/// As [`load`], from the bytes of the file; a flaw comes with its offset.
+fn choose(image: &[u8]) -> Result<(Meta, bool), (Flaw, u64)> {
+    let second = REGION as u64;
+    match (slot(image, 0), slot(image, 1)) {
+        // A newer library wrote here and was cut off: its state must not be undone by an older one.
+        (Err(Flaw::Newer(found)), _) => Err((Flaw::Newer(found), 0)),
+        (_, Err(Flaw::Newer(found))) => Err((Flaw::Newer(found), second)),
+        (Err(_), Err(_)) => Err((Flaw::Bad("both META slots are damaged"), 0)),
+        (Ok(meta), Err(_)) | (Err(_), Ok(meta)) => Ok((meta, true)),
+        (Ok(a), Ok(b)) => {
+            let alike = a.identity == b.identity && a.instance == b.instance;
+            if !alike || (a.generation == b.generation && a != b) {
+                return Err((Flaw::Bad("META slots contradict each other"), second));
+            }
+            // A crash between the two writes leaves the first slot one ahead, nothing else.
+            let behind = a.generation.wrapping_sub(b.generation) > 1;
+            let newest = if b.generation > a.generation { b } else { a };
+            Ok((newest, behind))
+        }
+    }
+}
+
+fn slot(image: &[u8], slot: usize) -> Result<Meta, Flaw> {
+    let region = image.get(slot * REGION..).unwrap_or(&[]);
+    Meta::decode(slot, &region[..region.len().min(PAGE)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(generation: u64) -> Meta {
+        Meta {
+            identity: Identity {
+                cluster: 5,
+                node: NodeId::new(3).unwrap(),
+            },
+            instance: 77,
+            incarnation: 2,
+            generation,
+            hard: HardState {
+                term: generation,
+                vote: NodeId::new(2),
+                excluded: (generation % 2 == 1).then_some(Exclusion { epoch: 4, index: 9 }),
+                commit: generation / 2,
+            },
+            head_seq: 1,
+            durable_lsn: 4096,
+        }
+    }
+
+    fn image(first: &Meta, second: &Meta) -> Vec<u8> {
+        let mut image = vec![0; REGION * SLOTS];
+        image[..PAGE].copy_from_slice(&first.encode(0));
+        image[REGION..][..PAGE].copy_from_slice(&second.encode(1));
+        image
+    }
+
+    #[test]
+    fn the_newest_valid_slot_counts() {
+        for (first, second, newest, behind) in [
+            (8, 8, 8, false),
+            (9, 8, 9, false),
+            (9, 7, 9, true),
+            (8, 9, 9, true),
+        ] {
+            let image = image(&meta(first), &meta(second));
+            assert_eq!(choose(&image), Ok((meta(newest), behind)));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_leaves_the_other_slot() {
+        let whole = image(&meta(9), &meta(9));
+        for slot in [0, REGION] {
+            for bit in 0..PAGE * 8 {
+                let mut image = whole.clone();
+                image[slot + bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(choose(&image), Ok((meta(9), true)), "slot {slot} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_length_gives_the_state_or_an_error() {
+        let whole = image(&meta(9), &meta(9));
+        for len in (0..=whole.len()).step_by(64) {
+            let found = choose(&whole[..len]);
+            match len {
+                0..PAGE => assert!(found.is_err(), "{len}"),
+                _ => assert_eq!(found, Ok((meta(9), len < REGION + PAGE)), "{len}"),
+            }
+        }
+    }
+
+    #[test]
+    fn slots_that_cannot_both_be_true_are_refused() {
+        let mut other = meta(9);
+        other.hard.vote = NodeId::new(1);
+        assert!(choose(&image(&meta(9), &other)).is_err());
+        let mut foreign = meta(8);
+        foreign.instance += 1;
+        assert!(choose(&image(&meta(9), &foreign)).is_err());
+        let mut swapped = image(&meta(9), &meta(9));
+        let (first, second) = swapped.split_at_mut(REGION);
+        first[..PAGE].swap_with_slice(&mut second[..PAGE]);
+        assert!(choose(&swapped).is_err());
+    }
+
+    #[test]
+    fn a_newer_slot_is_never_overruled() {
+        let mut image = image(&meta(9), &meta(9));
+        // Major version 2, checksum made right again.
+        image[REGION + 12] = 2;
+        let crc = crc32fast::hash(&image[REGION + 12..REGION + PAGE]);
+        image[REGION + 8..REGION + 12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(choose(&image), Err((Flaw::Newer(0x2_0000), REGION as u64)));
+    }
+}

@@ -1,0 +1,281 @@
+//! Recovery: reads the whole log back, and tells a write that was cut off from damage.
+//!
+//! A write that was cut off may be dropped, because nobody was told of it; anything else that is
+//! wrong is an error, never a shorter log. The rules at the first group that is not whole, at
+//! position p (design, recovery table):
+//!
+//! - in a segment that is not the last: damage;
+//! - before the position that META knows to be durable: damage;
+//! - a later whole frame says that p had been durable: damage;
+//! - no sector of it is missing and yet a checksum is wrong: damage;
+//! - a sector of it is missing, and nothing after it says otherwise: cut off at p.
+
+use crate::core::Entry;
+use crate::storage::StorageError;
+
+use super::frame::{Frame, HEADER, Kind, has_hole, is_zero, whiten};
+use super::meta::{self, Meta};
+use super::page::{Flaw, PAGE, SECTOR};
+use super::segment::{End, Header, MAX_BYTES, is_segment};
+use super::vfs::Vfs;
+
+/// What the segments hold.
+pub(super) struct Recovered {
+    /// The log, contiguous from 1.
+    pub(super) log: Vec<Entry>,
+    /// Where it ends.
+    pub(super) end: End,
+    /// The last segment and its whole groups, plain; `None` if there is no segment.
+    pub(super) tail: Option<(Header, Vec<u8>)>,
+    /// Bytes of the write that was cut off.
+    pub(super) torn_bytes: u64,
+}
+
+/// Reads and checks every segment among `names`. Changes nothing.
+pub(super) fn recover(
+    fs: &dyn Vfs,
+    names: &[String],
+    meta: &Meta,
+) -> Result<Recovered, StorageError> {
+    let headers = headers(fs, names, meta)?;
+    let mut scan = Scan {
+        fs,
+        meta,
+        log: Vec::new(),
+        end: End::default(),
+        torn_bytes: 0,
+    };
+    let mut tail = None;
+    for (at, header) in headers.iter().enumerate() {
+        let next = headers.get(at + 1).map(|next| next.start_lsn);
+        tail = Some((header.clone(), scan.segment(header, next)?));
+    }
+    Ok(Recovered {
+        log: scan.log,
+        end: scan.end,
+        tail,
+        torn_bytes: scan.torn_bytes,
+    })
+}
+
+/// The headers of all segments, in order, each checked by itself and against META.
+fn headers(fs: &dyn Vfs, names: &[String], meta: &Meta) -> Result<Vec<Header>, StorageError> {
+    let mut names: Vec<&String> = names.iter().filter(|name| is_segment(name)).collect();
+    names.sort();
+    let mut headers: Vec<Header> = Vec::new();
+    for (seq, name) in (1..).zip(names) {
+        let bad = |what| Flaw::Bad(what).at(fs.path(name), 0, 0);
+        let header = fs.read(name, PAGE as u64)?;
+        let header = Header::decode(&header).map_err(|flaw| flaw.at(fs.path(name), 0, 0))?;
+        if header.identity != meta.identity {
+            return Err(StorageError::Foreign {
+                path: fs.path(name),
+                found: header.identity,
+                asked: meta.identity,
+            });
+        }
+        if header.instance != meta.instance {
+            return Err(bad("segment of an earlier node of this id"));
+        }
+        if header.generation > meta.generation || header.incarnation > meta.incarnation {
+            return Err(stale(fs, header.prev_index + 1));
+        }
+        if header.name() != *name {
+            return Err(bad("segment under another one's name"));
+        }
+        if header.seq != seq {
+            return Err(bad("the segment before this one is missing"));
+        }
+        headers.push(header);
+    }
+    if (headers.len() as u64) < meta.head_seq {
+        let flaw = Flaw::Bad("the newest segment is missing");
+        return Err(flaw.at(fs.path(meta::NAME), 0, 0));
+    }
+    Ok(headers)
+}
+
+/// The log is newer than META: META was put back from a copy, and votes may have been forgotten.
+fn stale(fs: &dyn Vfs, index: u64) -> StorageError {
+    Flaw::Bad("META is older than the log").at(fs.path(meta::NAME), 0, index)
+}
+
+struct Scan<'a> {
+    fs: &'a dyn Vfs,
+    meta: &'a Meta,
+    log: Vec<Entry>,
+    end: End,
+    torn_bytes: u64,
+}
+
+/// Why there is no whole group.
+enum Stop {
+    /// Nothing was ever written from here on.
+    Blank,
+    /// A sector never reached the disk.
+    Hole,
+    /// All of it did, and it is not what was written.
+    Damaged(&'static str),
+    /// Not a matter of evidence.
+    Fatal(StorageError),
+}
+
+impl Scan<'_> {
+    /// Takes in one segment, up to `next` where the one after it continues; yields its plain groups.
+    fn segment(&mut self, header: &Header, next: Option<u64>) -> Result<Vec<u8>, StorageError> {
+        let stored = self.fs.read(&header.name(), MAX_BYTES + 1)?;
+        if stored.len() as u64 != header.bytes {
+            return Err(self.corrupt(header, "segment of the wrong size"));
+        }
+        let before = (self.end.lsn, self.end.crc, self.end.index, self.end.term);
+        let claimed = (
+            header.start_lsn,
+            header.prev_crc,
+            header.prev_index,
+            header.prev_term,
+        );
+        if before != claimed {
+            return Err(self.corrupt(header, "segment does not continue the one before"));
+        }
+        let mut groups = Vec::new();
+        while next != Some(self.end.lsn) {
+            match self.group(header, &stored) {
+                Ok(group) => groups.extend_from_slice(&group),
+                Err(stop) => {
+                    self.judge(stop, header, &stored, next.is_some())?;
+                    break;
+                }
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Takes in the group at the end of what has been read so far.
+    fn group(&mut self, header: &Header, stored: &[u8]) -> Result<Vec<u8>, Stop> {
+        let offset = header.offset(self.end.lsn);
+        let rest = &stored[offset as usize..];
+        let sector = &rest[..rest.len().min(SECTOR)];
+        if is_zero(sector) {
+            return Err(match is_zero(rest) {
+                true => Stop::Blank,
+                false => Stop::Hole,
+            });
+        }
+        let frame = frame_at(header, stored, offset).map_err(|flaw| match flaw {
+            Flaw::Bad(what) => Stop::Damaged(what),
+            newer => Stop::Fatal(newer.at(self.fs.path(&header.name()), offset, self.next_index())),
+        })?;
+        if frame.place.lsn != self.end.lsn || frame.place.prev_crc != self.end.crc {
+            return Err(Stop::Damaged("frame of another place"));
+        }
+        if frame.size() > rest.len() {
+            return Err(Stop::Damaged("frame runs past the segment"));
+        }
+        let mut group = rest[..frame.size()].to_vec();
+        let hole = has_hole(&group);
+        whiten(header.salt, offset, &mut group);
+        if !frame.is_whole(&group) {
+            return Err(match hole {
+                true => Stop::Hole,
+                false => Stop::Damaged("wrong checksum of a group"),
+            });
+        }
+        self.accept(header, &frame, &group).map_err(Stop::Fatal)?;
+        Ok(group)
+    }
+
+    /// Takes the entries of a whole group into the log.
+    fn accept(&mut self, header: &Header, frame: &Frame, group: &[u8]) -> Result<(), StorageError> {
+        if frame.place.generation > self.meta.generation {
+            return Err(stale(self.fs, frame.first_index));
+        }
+        let entries = frame.entries(group).map_err(|flaw| {
+            let offset = header.offset(self.end.lsn);
+            flaw.at(self.fs.path(&header.name()), offset, self.next_index())
+        })?;
+        let fits = match frame.kind {
+            Kind::Append => frame.first_index == self.next_index(),
+            Kind::Replace => (1..self.next_index()).contains(&frame.first_index),
+        };
+        if !fits {
+            return Err(self.corrupt(header, "index out of order"));
+        }
+        // Not above the number of entries in memory.
+        self.log.truncate((frame.first_index - 1) as usize);
+        for entry in entries {
+            if entry.term < self.log.last().map_or(0, |last| last.term) {
+                return Err(self.corrupt(header, "term out of order"));
+            }
+            if entry.term > self.meta.hard.term {
+                return Err(stale(self.fs, entry.index));
+            }
+            self.log.push(entry);
+        }
+        self.end = End {
+            lsn: self.end.lsn + frame.size() as u64,
+            crc: frame.crc,
+            index: self.next_index() - 1,
+            term: self.log.last().map_or(0, |last| last.term),
+        };
+        Ok(())
+    }
+
+    /// Decides whether the log may end here.
+    fn judge(
+        &mut self,
+        stop: Stop,
+        header: &Header,
+        stored: &[u8],
+        sealed: bool,
+    ) -> Result<(), StorageError> {
+        let lost = sealed || self.end.lsn < self.meta.durable_lsn;
+        match stop {
+            Stop::Fatal(error) => Err(error),
+            Stop::Damaged(what) => Err(self.corrupt(header, what)),
+            Stop::Blank | Stop::Hole if lost => {
+                Err(self.corrupt(header, "durable part of the log is gone"))
+            }
+            Stop::Blank => Ok(()),
+            Stop::Hole if self.was_durable(header, stored) => {
+                Err(self.corrupt(header, "hole in the durable part of the log"))
+            }
+            Stop::Hole => {
+                let rest = &stored[header.offset(self.end.lsn) as usize..];
+                let written = rest.chunks(SECTOR).rposition(|sector| !is_zero(sector));
+                self.torn_bytes = written.map_or(0, |last| ((last + 1) * SECTOR) as u64);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a frame further on says that the group here had been durable.
+    fn was_durable(&self, header: &Header, stored: &[u8]) -> bool {
+        let here = header.offset(self.end.lsn) as usize;
+        (here + PAGE..stored.len()).step_by(PAGE).any(|offset| {
+            let lsn = header.start_lsn + (offset - PAGE) as u64;
+            frame_at(header, stored, offset as u64)
+                .is_ok_and(|frame| frame.place.lsn == lsn && frame.place.durable_lsn > self.end.lsn)
+        })
+    }
+
+    fn next_index(&self) -> u64 {
+        self.log.len() as u64 + 1
+    }
+
+    fn corrupt(&self, header: &Header, what: &'static str) -> StorageError {
+        // The segment may turn out not to continue here at all.
+        let offset = match self.end.lsn >= header.start_lsn {
+            true => header.offset(self.end.lsn),
+            false => 0,
+        };
+        Flaw::Bad(what).at(self.fs.path(&header.name()), offset, self.next_index())
+    }
+}
+
+/// The frame header at a page of the segment.
+fn frame_at(header: &Header, stored: &[u8], offset: u64) -> Result<Frame, Flaw> {
+    let mut head = [0; HEADER];
+    head.copy_from_slice(&stored[offset as usize..][..HEADER]);
+    whiten(header.salt, offset, &mut head);
+    Frame::decode(&head)
+}

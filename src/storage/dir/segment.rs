@@ -1,0 +1,190 @@
+//! Segments: files of fixed size, zero-filled when made, written once from front to back.
+//!
+//! A segment is one sealed header page and then commit groups. It appears under its name only
+//! when all of it is durable, zeros included: what follows its last group is known to be zero, and
+//! writing a group needs no new space and changes no file metadata.
+
+use crate::core::{Index, NodeId, Term};
+use crate::storage::{Identity, StorageError};
+
+use super::frame::{Group, Kind, MAX_GROUP, Place, whiten};
+use super::page::{Flaw, PAGE, seal, take_u32, take_u64, unseal};
+use super::vfs::{Vfs, VfsFile};
+
+/// What names of segments end in.
+pub(super) const SUFFIX: &str = ".seg";
+/// What names of unfinished files begin with.
+pub(super) const PREPARED: &str = "prep-";
+/// Smallest and largest size of a segment file in bytes.
+pub(super) const MIN_BYTES: u64 = 4 * PAGE as u64;
+pub(super) const MAX_BYTES: u64 = (PAGE + MAX_GROUP) as u64;
+
+const MAGIC: &[u8; 8] = b"KEELSEGM";
+
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// What the first page of a segment says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) identity: Identity,
+    pub(super) instance: u64,
+    /// The opening in which the file was made.
+    pub(super) incarnation: u32,
+    /// META's generation at that time.
+    pub(super) generation: u64,
+    /// Segments are numbered from 1 without gaps.
+    pub(super) seq: u64,
+    /// The last entry of the log where this segment continues it; 0, 0 when there is none.
+    pub(super) prev_index: Index,
+    pub(super) prev_term: Term,
+    /// Position in the log of the first group.
+    pub(super) start_lsn: u64,
+    /// Checksum of the last frame header before it.
+    pub(super) prev_crc: u32,
+    /// Drawn for each file: see [`whiten`].
+    pub(super) salt: u64,
+    /// Size of the file.
+    pub(super) bytes: u64,
+}
+
+impl Header {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
+        out.extend_from_slice(&self.prev_crc.to_le_bytes());
+        for field in [
+            self.identity.cluster,
+            self.identity.node.get(),
+            self.instance,
+            self.generation,
+            self.seq,
+            self.prev_index,
+            self.prev_term,
+            self.start_lsn,
+            self.salt,
+            self.bytes,
+        ] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        seal(MAGIC, &out)
+    }
+
+    /// Reads the first page of a segment.
+    pub(super) fn decode(page: &[u8]) -> Result<Header, Flaw> {
+        let input = &mut unseal(MAGIC, page)?;
+        let incarnation = take_u32(input)?;
+        let prev_crc = take_u32(input)?;
+        let cluster = take_u64(input)?;
+        let node = NodeId::new(take_u64(input)?).ok_or(Flaw::Bad("segment of node 0"))?;
+        let header = Header {
+            identity: Identity { cluster, node },
+            instance: take_u64(input)?,
+            incarnation,
+            generation: take_u64(input)?,
+            seq: take_u64(input)?,
+            prev_index: take_u64(input)?,
+            prev_term: take_u64(input)?,
+            start_lsn: take_u64(input)?,
+            prev_crc,
+            salt: take_u64(input)?,
+            bytes: take_u64(input)?,
+        };
+        let aligned = header.bytes.is_multiple_of(PAGE as u64);
+        if !aligned || !(MIN_BYTES..=MAX_BYTES).contains(&header.bytes) {
+            return Err(Flaw::Bad("impossible size of a segment"));
+        }
+        Ok(header)
+    }
+
+    /// The name of the segment's file.
+    pub(super) fn name(&self) -> String {
+        format!("{:020}-{:020}{SUFFIX}", self.seq, self.prev_index + 1)
+    }
+
+    /// Byte offset in the file of a position in the log.
+    pub(super) fn offset(&self, lsn: u64) -> u64 {
+        assert!(
+            lsn >= self.start_lsn,
+            "position {lsn} is before the segment"
+        );
+        PAGE as u64 + (lsn - self.start_lsn)
+    }
+}
+
+/// Whether the name is that of a segment, finished or damaged.
+pub(super) fn is_segment(name: &str) -> bool {
+    name.ends_with(SUFFIX) && !name.starts_with(PREPARED)
+}
+
+/// Where the log ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct End {
+    /// Position of the next group.
+    pub(super) lsn: u64,
+    /// Checksum of the last frame header, 0 if there is none.
+    pub(super) crc: u32,
+    /// Index of the last entry, 0 if there is none.
+    pub(super) index: Index,
+    /// Its term.
+    pub(super) term: Term,
+}
+
+/// The newest segment, open for writing.
+pub(super) struct Segment {
+    pub(super) header: Header,
+    file: Box<dyn VfsFile>,
+}
+
+impl Segment {
+    /// Makes the file with `groups`, plain, as its first bytes; it takes the place of one of the
+    /// same name. When this returns, file and name are durable.
+    pub(super) fn make(
+        fs: &dyn Vfs,
+        header: Header,
+        mut groups: Vec<u8>,
+    ) -> Result<Segment, StorageError> {
+        assert!(header.bytes.is_multiple_of(PAGE as u64) && header.bytes <= MAX_BYTES);
+        assert!(groups.len() as u64 <= header.bytes - PAGE as u64);
+        let name = header.name();
+        let prepared = format!("{PREPARED}{name}");
+        let file = fs.create(&prepared)?;
+        file.write(&header.encode(), 0)?;
+        let mut end = PAGE as u64;
+        if !groups.is_empty() {
+            whiten(header.salt, end, &mut groups);
+            file.write(&groups, end)?;
+            end += groups.len() as u64;
+        }
+        while end < header.bytes {
+            let len = (header.bytes - end).min(ZEROS.len() as u64);
+            file.write(&ZEROS[..len as usize], end)?;
+            end += len;
+        }
+        file.sync()?;
+        fs.rename(&prepared, &name)?;
+        fs.sync_dir()?;
+        let file = fs.open(&name)?;
+        Ok(Segment { header, file })
+    }
+
+    /// Whether a group of `size` bytes fits behind `lsn`.
+    pub(super) fn has_room(&self, lsn: u64, size: u64) -> bool {
+        self.header.offset(lsn) + size <= self.header.bytes
+    }
+
+    /// Writes a group and makes it durable; yields the checksum of its frame header.
+    pub(super) fn append(
+        &self,
+        group: Group,
+        kind: Kind,
+        place: &Place,
+    ) -> Result<u32, StorageError> {
+        assert!(self.has_room(place.lsn, group.size()));
+        let offset = self.header.offset(place.lsn);
+        let (mut bytes, crc) = group.finish(kind, place);
+        whiten(self.header.salt, offset, &mut bytes);
+        self.file.write(&bytes, offset)?;
+        self.file.sync()?;
+        Ok(crc)
+    }
+}

@@ -1,0 +1,368 @@
+//! A simulated disk: it knows what is durable and what only the page cache shows, can lose power
+//! at any moment, and can fail any operation.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::super::page::SECTOR;
+use super::super::vfs::{Vfs, VfsFile};
+use super::Rng;
+use crate::storage::StorageError;
+
+/// What is found on the disk after power came back.
+pub(super) type Image = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// A way for power to fail: what becomes of everything not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// Nothing of it is there.
+    All,
+    /// All of it is there.
+    Nothing,
+    /// Names are as they were, data is there.
+    Names,
+    /// Names are new, data is not there.
+    Data,
+    /// Of the last write only so many of its first sectors; everything else.
+    AfterSectors(usize),
+    /// Of the last write not its first so many sectors; everything else.
+    FirstSectors(usize),
+    /// Every sector of every write, and every change of a name, by chance.
+    Random(u64),
+}
+
+#[derive(Clone, Default)]
+struct Inode {
+    durable: Arc<Vec<u8>>,
+    cache: Arc<Vec<u8>>,
+    /// Written since the last sync: offset and data.
+    pending: Vec<(usize, Arc<Vec<u8>>)>,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Add(String, usize),
+    /// From, to, and which file: a disk that has kept nothing else knows what was meant.
+    Rename(String, String, usize),
+    Remove(String),
+}
+
+/// Everything about the disk at one moment.
+#[derive(Clone, Default)]
+pub(super) struct Moment {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    pending_names: Vec<NameChange>,
+}
+
+#[derive(Default)]
+struct State {
+    now: Moment,
+    /// Changing operations so far.
+    operations: u64,
+    /// The number of the one that fails.
+    fail_at: Option<u64>,
+    /// Syncs report success and do nothing: what a sweep must notice.
+    deaf_files: bool,
+    deaf_names: bool,
+    /// A copy before each operation, with the caller's mark, if kept.
+    history: Option<Vec<(Moment, usize)>>,
+    mark: usize,
+    salt: u64,
+}
+
+/// A handle on a simulated disk; clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Sim(Arc<Mutex<State>>);
+
+struct SimFile {
+    sim: Sim,
+    inode: usize,
+    name: String,
+}
+
+fn write_at(data: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    if data.len() < offset + bytes.len() {
+        data.resize(offset + bytes.len(), 0);
+    }
+    data[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+fn change(names: &mut BTreeMap<String, usize>, change: &NameChange) {
+    match change {
+        NameChange::Add(name, inode) => {
+            names.insert(name.clone(), *inode);
+        }
+        NameChange::Rename(from, to, inode) => {
+            names.remove(from);
+            names.insert(to.clone(), *inode);
+        }
+        NameChange::Remove(name) => {
+            names.remove(name);
+        }
+    }
+}
+
+impl Moment {
+    /// The disk after power failed at this moment.
+    pub(super) fn lose_power(&self, loss: Loss) -> Image {
+        let mut rng = Rng(match loss {
+            Loss::Random(seed) => seed,
+            _ => 0,
+        });
+        let mut names = self.durable_names.clone();
+        for pending in &self.pending_names {
+            let kept = match loss {
+                Loss::All | Loss::Names => false,
+                Loss::Random(_) => rng.below(2) == 0,
+                _ => true,
+            };
+            if kept {
+                change(&mut names, pending);
+            }
+        }
+        let content = |inode: usize| self.inodes[inode].after(loss, &mut rng);
+        let (names, inodes): (Vec<String>, Vec<usize>) = names.into_iter().unzip();
+        names
+            .into_iter()
+            .zip(inodes.into_iter().map(content))
+            .collect()
+    }
+
+    /// Most sectors that a last pending write has; tells which torn writes are worth trying.
+    pub(super) fn last_write_sectors(&self) -> usize {
+        let last = |inode: &Inode| inode.pending.last().map_or(0, |w| w.1.len() / SECTOR);
+        self.inodes.iter().map(last).max().unwrap_or(0)
+    }
+}
+
+impl Inode {
+    fn after(&self, loss: Loss, rng: &mut Rng) -> Arc<Vec<u8>> {
+        if self.pending.is_empty() || matches!(loss, Loss::All | Loss::Data) {
+            return self.durable.clone();
+        }
+        let mut data = self.durable.as_ref().clone();
+        for (number, (offset, bytes)) in self.pending.iter().enumerate() {
+            let last = number + 1 == self.pending.len();
+            for (sector, piece) in bytes.chunks(SECTOR).enumerate() {
+                let kept = match loss {
+                    Loss::AfterSectors(n) => !last || sector < n,
+                    Loss::FirstSectors(n) => !last || sector >= n,
+                    Loss::Random(_) => rng.below(4) != 0,
+                    _ => true,
+                };
+                if kept {
+                    write_at(&mut data, offset + sector * SECTOR, piece);
+                }
+            }
+        }
+        Arc::new(data)
+    }
+}
+
+impl Sim {
+    /// A machine that starts with this disk.
+    pub(super) fn boot(image: &Image) -> Sim {
+        let sim = Sim::default();
+        let mut state = sim.state();
+        for (inode, (name, data)) in image.iter().enumerate() {
+            state.now.names.insert(name.clone(), inode);
+            state.now.inodes.push(Inode {
+                durable: data.clone(),
+                cache: data.clone(),
+                pending: Vec::new(),
+            });
+        }
+        state.now.durable_names = state.now.names.clone();
+        drop(state);
+        sim
+    }
+
+    pub(super) fn keep_history(&self) {
+        self.state().history = Some(Vec::new());
+    }
+
+    pub(super) fn history(&self) -> Vec<(Moment, usize)> {
+        self.state().history.take().unwrap()
+    }
+
+    /// What the history's next moments are marked with.
+    pub(super) fn mark(&self, mark: usize) {
+        self.state().mark = mark;
+    }
+
+    pub(super) fn fail_at(&self, operation: Option<u64>) {
+        self.state().fail_at = operation;
+    }
+
+    pub(super) fn be_deaf(&self, files: bool, names: bool) {
+        let mut state = self.state();
+        (state.deaf_files, state.deaf_names) = (files, names);
+    }
+
+    pub(super) fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.state().now.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Counts a changing operation; `true` if it is the one to fail.
+    fn step(&self) -> (MutexGuard<'_, State>, bool) {
+        let mut state = self.state();
+        if let Some(mut history) = state.history.take() {
+            history.push((state.now.clone(), state.mark));
+            state.history = Some(history);
+        }
+        state.operations += 1;
+        let fails = state.fail_at == Some(state.operations);
+        (state, fails)
+    }
+
+    fn change_names(&self, op: &'static str, what: NameChange) -> Result<(), StorageError> {
+        let (mut state, fails) = self.step();
+        if fails {
+            return Err(self.error(op));
+        }
+        change(&mut state.now.names, &what);
+        state.now.pending_names.push(what);
+        Ok(())
+    }
+
+    fn error(&self, op: &'static str) -> StorageError {
+        StorageError::Io {
+            op,
+            path: self.root(),
+            error: io::Error::other("injected"),
+        }
+    }
+
+    fn inode(&self, name: &str) -> Result<usize, StorageError> {
+        let state = self.state();
+        state.now.names.get(name).copied().ok_or(self.error("open"))
+    }
+}
+
+impl Vfs for Sim {
+    fn root(&self) -> PathBuf {
+        PathBuf::from("/sim")
+    }
+
+    fn make_root(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn lock(&mut self, _name: &str) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<String>, StorageError> {
+        Ok(self.state().now.names.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError> {
+        let inode = self.inode(name)?;
+        let data = self.state().now.inodes[inode].cache.clone();
+        Ok(data[..data.len().min(max as usize)].to_vec())
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError> {
+        if self.inode(name).is_ok() {
+            return Err(self.error("create"));
+        }
+        let inode = self.state().now.inodes.len();
+        self.change_names("create", NameChange::Add(name.to_owned(), inode))?;
+        self.state().now.inodes.push(Inode::default());
+        self.open(name)
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError> {
+        Ok(Box::new(SimFile {
+            sim: self.clone(),
+            inode: self.inode(name)?,
+            name: name.to_owned(),
+        }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        let inode = self.inode(from)?;
+        let what = NameChange::Rename(from.to_owned(), to.to_owned(), inode);
+        self.change_names("rename", what)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StorageError> {
+        self.inode(name)?;
+        self.change_names("remove", NameChange::Remove(name.to_owned()))
+    }
+
+    fn sync_dir(&self) -> Result<(), StorageError> {
+        let (mut state, fails) = self.step();
+        if fails {
+            return Err(self.error("fsync"));
+        }
+        if !state.deaf_names {
+            state.now.durable_names = state.now.names.clone();
+            state.now.pending_names.clear();
+        }
+        Ok(())
+    }
+
+    fn random(&self) -> Result<u64, StorageError> {
+        let mut state = self.state();
+        state.salt += 1;
+        Ok(Rng(state.salt).next())
+    }
+}
+
+impl VfsFile for SimFile {
+    fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError> {
+        let (mut state, fails) = self.sim.step();
+        // A failing write leaves its first half behind, in whole sectors.
+        let len = match fails {
+            true => data.len() / 2 / SECTOR * SECTOR,
+            false => data.len(),
+        };
+        let inode = &mut state.now.inodes[self.inode];
+        write_at(
+            Arc::make_mut(&mut inode.cache),
+            offset as usize,
+            &data[..len],
+        );
+        inode
+            .pending
+            .push((offset as usize, Arc::new(data[..len].to_vec())));
+        match fails {
+            true => Err(self.sim.error("pwrite")),
+            false => Ok(()),
+        }
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        let (mut state, fails) = self.sim.step();
+        let deaf = state.deaf_files;
+        let inode = &mut state.now.inodes[self.inode];
+        if fails {
+            // As Linux does: the pages count as clean and stay visible, the disk never gets them.
+            inode.pending.clear();
+            println!("sync of {} fails", self.name);
+            return Err(self.sim.error("fdatasync"));
+        }
+        if !deaf {
+            let mut durable = std::mem::take(&mut inode.durable);
+            let data = Arc::make_mut(&mut durable);
+            for (offset, bytes) in inode.pending.drain(..) {
+                write_at(data, offset, &bytes);
+            }
+            inode.durable = durable;
+        }
+        Ok(())
+    }
+}

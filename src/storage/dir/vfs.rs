@@ -1,0 +1,214 @@
+//! The few file operations that a directory needs, as a trait: a disk in production, a simulated
+//! one that crashes and fails at every operation in tests.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::storage::StorageError;
+
+/// One flat directory. Names are plain file names.
+pub(super) trait Vfs: Send {
+    /// Where the directory is, for messages.
+    fn root(&self) -> PathBuf;
+    /// Where the file is, for messages.
+    fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+    /// Makes the directory unless it exists, durably.
+    fn make_root(&self) -> Result<(), StorageError>;
+    /// Locks the named file, made if need be, for the life of this value.
+    fn lock(&mut self, name: &str) -> Result<(), StorageError>;
+    /// Every name in the directory; `Missing` if there is none.
+    fn list(&self) -> Result<Vec<String>, StorageError>;
+    /// The first `max` bytes of the file, fewer if it is shorter.
+    fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError>;
+    /// A new, empty file; there must be none of that name.
+    fn create(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError>;
+    /// An existing file, for writing.
+    fn open(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError>;
+    /// Renames a file, in the place of another if there is one; durable after `sync_dir`.
+    fn rename(&self, from: &str, to: &str) -> Result<(), StorageError>;
+    /// Removes a file; durable after `sync_dir`.
+    fn remove(&self, name: &str) -> Result<(), StorageError>;
+    /// Makes every creation, renaming and removal durable.
+    fn sync_dir(&self) -> Result<(), StorageError>;
+    /// 64 bits that nobody can foresee.
+    fn random(&self) -> Result<u64, StorageError>;
+}
+
+/// An open file.
+pub(super) trait VfsFile: Send {
+    /// Writes all of `data` at `offset`; durable after `sync`.
+    fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError>;
+    /// Makes every write durable. After an error nothing is known about any of them, and trying
+    /// again would only hide it.
+    fn sync(&self) -> Result<(), StorageError>;
+}
+
+/// A directory of the operating system.
+pub(super) struct Disk {
+    root: PathBuf,
+    lock: Option<File>,
+}
+
+struct DiskFile {
+    file: File,
+    path: PathBuf,
+}
+
+fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    move |error| StorageError::Io {
+        op,
+        path: path.to_owned(),
+        error,
+    }
+}
+
+impl Disk {
+    pub(super) fn new(root: &Path) -> Disk {
+        Disk {
+            root: root.to_owned(),
+            lock: None,
+        }
+    }
+
+    fn open_with(
+        &self,
+        name: &str,
+        options: &mut OpenOptions,
+    ) -> Result<Box<dyn VfsFile>, StorageError> {
+        let path = self.path(name);
+        let file = options
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        Ok(Box::new(DiskFile { file, path }))
+    }
+}
+
+impl Vfs for Disk {
+    fn root(&self) -> PathBuf {
+        self.root.clone()
+    }
+
+    fn make_root(&self) -> Result<(), StorageError> {
+        match DirBuilder::new().mode(0o700).create(&self.root) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed("mkdir", &self.root)(e)),
+        }
+        // Also when it existed: the attempt that made it may have been cut off before this.
+        let parent = match self.root.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            Some(_) => Path::new("."),
+            None => return Ok(()),
+        };
+        sync_dir(parent)
+    }
+
+    fn lock(&mut self, name: &str) -> Result<(), StorageError> {
+        let path = self.path(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {
+                self.lock = Some(file);
+                Ok(())
+            }
+            Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path }),
+            Err(TryLockError::Error(error)) => Err(failed("flock", &path)(error)),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<String>, StorageError> {
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let path = self.root.clone();
+                return Err(StorageError::Missing { path });
+            }
+            Err(e) => return Err(failed("opendir", &self.root)(e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed("readdir", &self.root))?;
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError> {
+        let path = self.path(name);
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        let mut data = Vec::new();
+        file.take(max)
+            .read_to_end(&mut data)
+            .map_err(failed("read", &path))?;
+        Ok(data)
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError> {
+        self.open_with(name, OpenOptions::new().create_new(true))
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError> {
+        self.open_with(name, &mut OpenOptions::new())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        let path = self.path(from);
+        fs::rename(&path, self.path(to)).map_err(failed("rename", &path))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StorageError> {
+        let path = self.path(name);
+        fs::remove_file(&path).map_err(failed("unlink", &path))
+    }
+
+    fn sync_dir(&self) -> Result<(), StorageError> {
+        sync_dir(&self.root)
+    }
+
+    fn random(&self) -> Result<u64, StorageError> {
+        let mut bytes = [0; 8];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let flags = rustix::rand::GetRandomFlags::empty();
+            match rustix::rand::getrandom(&mut bytes[filled..], flags) {
+                Ok(n) => filled += n,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(failed("getrandom", &self.root)(errno.into())),
+            }
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+impl VfsFile for DiskFile {
+    fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.file
+            .write_all_at(data, offset)
+            .map_err(failed("pwrite", &self.path))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.file
+            .sync_data()
+            .map_err(failed("fdatasync", &self.path))
+    }
+}
+
+fn sync_dir(path: &Path) -> Result<(), StorageError> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed("fsync", path))
+}

@@ -1,0 +1,237 @@
+//! Members, the network between them, and what their hosts were told.
+
+use std::collections::BTreeMap;
+
+use raftkeel::cluster::{Params, Peer};
+use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
+use raftkeel::detector::NodeState;
+use raftkeel::engine::{
+    Error, Guard, Handle, Host, Input, Member, Place, Request, Role, Settings, Ticket,
+};
+
+/// What one host was told, and what it answers.
+pub struct Told {
+    outbox: Vec<(NodeId, Vec<u8>)>,
+    pub applied: Vec<(Index, Vec<u8>)>,
+    pub done: Vec<(Ticket, Result<Index, Error>)>,
+    pub excluded: Vec<(Epoch, Vec<NodeId>, Index)>,
+    pub fenced: bool,
+    pub guard: Guard,
+    pub params: Option<Params>,
+    pub stopped: Option<Error>,
+}
+
+impl Host for Told {
+    fn apply(&mut self, index: Index, _term: Term, data: &[u8]) -> Result<(), i32> {
+        self.applied.push((index, data.to_vec()));
+        Ok(())
+    }
+    fn send(&mut self, to: NodeId, bytes: &[u8]) {
+        self.outbox.push((to, bytes.to_vec()));
+    }
+    fn done(&mut self, ticket: Ticket, result: Result<Index, Error>) {
+        self.done.push((ticket, result));
+    }
+    fn role(&mut self, _role: Role, _term: Term, _leader: Option<NodeId>) {}
+    fn node(&mut self, _id: NodeId, _state: NodeState, _old: NodeState, _silent: Millis) {}
+    fn excluded(&mut self, epoch: Epoch, ids: &[NodeId], index: Index) {
+        self.excluded.push((epoch, ids.to_vec(), index));
+    }
+    fn members(&mut self, _epoch: Epoch, _index: Index) {}
+    fn params(&mut self, params: &Params) {
+        self.params = Some(params.clone());
+    }
+    fn fence(&mut self, fenced: bool, _why: &str) {
+        self.fenced = fenced;
+    }
+    fn event(&mut self, _code: &str, _json: &str) {}
+    fn guard(&mut self, _ids: &[NodeId]) -> Guard {
+        self.guard.clone()
+    }
+    fn log(&mut self, _level: i32, _text: &str) {}
+    fn stopped(&mut self, why: &Error) {
+        self.stopped = Some(why.clone());
+    }
+}
+
+pub struct Node {
+    pub member: Member,
+    pub handle: Handle,
+    pub told: Told,
+    due: Millis,
+    /// Not driven, and nothing reaches it.
+    pub down: bool,
+}
+
+pub struct Cluster {
+    pub nodes: BTreeMap<u64, Node>,
+    pub now: Millis,
+    /// Links that carry nothing, from and to.
+    pub cut: Vec<(u64, u64)>,
+    tickets: u64,
+}
+
+pub fn id(raw: u64) -> NodeId {
+    NodeId::new(raw).unwrap()
+}
+
+pub fn peer(raw: u64) -> Peer {
+    Peer {
+        id: id(raw),
+        address: format!("host{raw}:7000"),
+        meta: Vec::new().into(),
+    }
+}
+
+fn settings(raw: u64) -> Settings {
+    Settings {
+        id: id(raw),
+        cluster: 77,
+        params: Params::default(),
+        heartbeat: 100,
+        election: 1000,
+        queue_max: 4096,
+        entry_max: 1 << 20,
+        seed: 1000 + raw,
+        log_level: 3,
+    }
+}
+
+fn node(raw: u64) -> Node {
+    let (member, handle) = Member::new(settings(raw), Place::Volatile).unwrap();
+    Node {
+        member,
+        handle,
+        told: Told {
+            outbox: Vec::new(),
+            applied: Vec::new(),
+            done: Vec::new(),
+            excluded: Vec::new(),
+            fenced: false,
+            guard: Guard::Allow,
+            params: None,
+            stopped: None,
+        },
+        due: 0,
+        down: false,
+    }
+}
+
+impl Cluster {
+    pub fn new(count: u64) -> Cluster {
+        let peers: Vec<Peer> = (1..=count).map(peer).collect();
+        let mut nodes = BTreeMap::new();
+        for raw in 1..=count {
+            let mut node = node(raw);
+            node.member.bootstrap(&peers).unwrap();
+            nodes.insert(raw, node);
+        }
+        Cluster {
+            nodes,
+            now: 1_000_000,
+            cut: Vec::new(),
+            tickets: 0,
+        }
+    }
+
+    /// A node that waits to be added.
+    pub fn join(&mut self, raw: u64) {
+        self.nodes.insert(raw, node(raw));
+    }
+
+    pub fn run(&mut self, span: Millis) {
+        let end = self.now + span;
+        self.run_until(end, |_| false);
+    }
+
+    /// Runs until `done` or the end of `span`; whether it was done.
+    pub fn wait(&mut self, span: Millis, done: impl Fn(&Cluster) -> bool) -> bool {
+        let end = self.now + span;
+        self.run_until(end, done)
+    }
+
+    fn run_until(&mut self, end: Millis, done: impl Fn(&Cluster) -> bool) -> bool {
+        while self.now < end {
+            self.now += 5;
+            self.deliver();
+            let now = self.now;
+            for node in self.nodes.values_mut().filter(|n| !n.down) {
+                node.due = node.member.step(now, &mut node.told).unwrap();
+                assert!(node.due >= now);
+            }
+            if done(self) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn deliver(&mut self) {
+        let mut packets = Vec::new();
+        for (from, node) in &mut self.nodes {
+            let sent = std::mem::take(&mut node.told.outbox);
+            packets.extend(sent.into_iter().map(|(to, bytes)| (*from, to.get(), bytes)));
+        }
+        for (from, to, bytes) in packets {
+            if self.cut.contains(&(from, to)) {
+                continue;
+            }
+            if let Some(node) = self.nodes.get_mut(&to).filter(|n| !n.down) {
+                node.handle.receive(Some(id(from)), &bytes).unwrap();
+            }
+        }
+    }
+
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |n: &Node| !n.down && n.handle.view(|v| v.info.role == Role::Leader);
+        self.nodes
+            .iter()
+            .find(|(_, n)| leads(n))
+            .map(|(raw, _)| *raw)
+    }
+
+    pub fn elect(&mut self) -> u64 {
+        assert!(self.wait(10_000, |c| c.leader().is_some()), "no leader");
+        self.run(3_000);
+        self.leader().unwrap()
+    }
+
+    /// Asks a node and waits for the completion.
+    pub fn ask(&mut self, raw: u64, request: Request) -> Result<Index, Error> {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let node = &self.nodes[&raw];
+        node.handle.submit(Input::Request(ticket, request)).unwrap();
+        let finished = |c: &Cluster| c.nodes[&raw].told.done.iter().any(|(t, _)| *t == ticket);
+        assert!(self.wait(20_000, finished), "no completion");
+        let done = &self.nodes[&raw].told.done;
+        let mut mine = done.iter().filter(|(t, _)| *t == ticket);
+        let result = mine.next().unwrap().1.clone();
+        assert!(mine.next().is_none(), "completed twice");
+        result
+    }
+
+    pub fn role(&self, raw: u64) -> Role {
+        self.nodes[&raw].handle.view(|v| v.info.role)
+    }
+
+    pub fn state(&self, seen_by: u64, of: u64) -> NodeState {
+        let view =
+            |v: &raftkeel::engine::View| v.nodes.iter().find(|n| n.id == id(of)).unwrap().state;
+        self.nodes[&seen_by].handle.view(view)
+    }
+
+    pub fn cut_off(&mut self, raw: u64) {
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|o| *o != raw).collect();
+        for other in others {
+            self.cut.extend([(raw, other), (other, raw)]);
+        }
+    }
+}
+
+pub fn deadtime(seconds: u32) -> Request {
+    Request::SetParams(Params {
+        hb_deadtime: seconds * 1000,
+        ..Params::default()
+    })
+}

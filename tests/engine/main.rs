@@ -1,0 +1,4 @@
+//! Members together, over a network in memory and with injected time.
+
+mod cluster;
+mod exclusion;

@@ -1,0 +1,8 @@
+//! The scenarios that fresh implementations get wrong, under their numbers in the design. There
+//! they start with a leader in term 1; here a bootstrap makes 1.1 and n1's no-op is 2.2, so terms
+//! and indexes are one higher than in their text.
+
+mod election;
+mod membership;
+mod persistence;
+mod replication;
