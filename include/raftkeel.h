@@ -351,7 +351,7 @@ typedef struct keel_callbacks {
     /**
      * One committed entry of the host's own: in log order, the same on every node, exactly once
      * per run of the engine and from the beginning in each run. 0 = done; a negative value
-     * stops the engine.
+     * stops the engine (KEEL_ERR_STATE).
      */
     int (*apply)(void *ud, uint64_t index, uint64_t term, const void *data, size_t len);
     /**
