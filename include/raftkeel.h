@@ -351,7 +351,7 @@ typedef struct keel_callbacks {
     /**
      * One committed entry of the host's own: in log order, the same on every node, exactly once
      * per run of the engine and from the beginning in each run. 0 = done; a negative value
-     * stops the engine.
+     * stops the engine (KEEL_ERR_STATE).
      */
     int (*apply)(void *ud, uint64_t index, uint64_t term, const void *data, size_t len);
     /**
@@ -623,12 +623,12 @@ KEEL_API int keel_free(struct keel *k);
  * input (UINT64_MAX = only with input; also on failure); `next_ms` may be NULL.
  *
  * `now_ms` is any clock that never goes back and does not stop while the process does, such as
- * CLOCK_BOOTTIME; an earlier value than before is taken for the same. The same configuration,
- * seed, inputs and times give the same outputs. A call that is late is noticed, and its lateness
- * is not held against the others.
+ * CLOCK_BOOTTIME. The same configuration, seed, inputs and times give the same outputs. A call
+ * that is late is noticed, and its lateness is not held against the others.
  *
- * Driving function. KEEL_ERR_STATE once keel_fd() was used. KEEL_ERR_IO, KEEL_ERR_CORRUPT,
- * KEEL_ERR_INTERNAL: the engine has stopped (see `stopped`), later calls return the same.
+ * Driving function. KEEL_ERR_STATE once keel_fd() was used, KEEL_ERR_INVALID for an earlier time
+ * than before: nothing was done. Any other failure: the engine has stopped (see `stopped`), and
+ * later calls return the same.
  */
 KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *next_ms);
 
@@ -638,8 +638,7 @@ KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *nex
  * epoll; never read, write or close it. From the first call on the library uses its own clock and
  * keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
  *
- * Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_STATE once keel_step() was used;
- * KEEL_ERR_IO: no descriptor to be had, try again.
+ * Driving function. KEEL_ERR_STATE after keel_step(); KEEL_ERR_IO: no descriptor to be had now.
  */
 KEEL_API KEEL_CHECK int keel_fd(struct keel *k);
 

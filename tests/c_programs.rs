@@ -87,3 +87,22 @@ fn nothing_is_written_to_the_standard_descriptors() {
         }
     }
 }
+
+/// Seeds per run of this test; KEEL_SIM_FIRST and KEEL_SIM_SEEDS choose others.
+fn seeds() -> [String; 2] {
+    let from_env = |name, default: &str| std::env::var(name).unwrap_or(default.to_owned());
+    [
+        from_env("KEEL_SIM_FIRST", "1"),
+        from_env("KEEL_SIM_SEEDS", "1000"),
+    ]
+}
+
+#[test]
+fn clusters_come_through_a_bad_time() {
+    let sources = ["sim.c", "sim_check.c", HARNESS];
+    let [first, count] = seeds();
+    let program = clib::compile("sim", &sources, Variant::Static);
+    run(&program, "sim", &[&first, &count]);
+    let sanitized = clib::compile("sim", &sources, Variant::Sanitized);
+    run(&sanitized, "sim-Sanitized", &[&first, "8"]);
+}

@@ -24,7 +24,7 @@ pub struct keel_callbacks {
     pub size: usize,
     /// One committed entry of the host's own: in log order, the same on every node, exactly once
     /// per run of the engine and from the beginning in each run. 0 = done; a negative value
-    /// stops the engine.
+    /// stops the engine (KEEL_ERR_STATE).
     pub apply: Option<
         unsafe extern "C" fn(
             ud: *mut c_void,
@@ -140,7 +140,9 @@ impl<'a> HostCalls<'a> {
         let Some(death) = self.keel.death() else {
             panic!("only a death is announced");
         };
-        self.log(1, &format!("stopped: {}", death.text));
+        if self.keel.has_panicked() {
+            self.log(1, &death.text);
+        }
         errmsg::set(&death.text);
         if let Some(stopped) = self.keel.callbacks().stopped {
             // SAFETY: the host gave function and argument together.

@@ -11,12 +11,12 @@ use super::keel::{keel, last_words};
 /// input (UINT64_MAX = only with input; also on failure); `next_ms` may be NULL.
 ///
 /// `now_ms` is any clock that never goes back and does not stop while the process does, such as
-/// CLOCK_BOOTTIME; an earlier value than before is taken for the same. The same configuration,
-/// seed, inputs and times give the same outputs. A call that is late is noticed, and its lateness
-/// is not held against the others.
+/// CLOCK_BOOTTIME. The same configuration, seed, inputs and times give the same outputs. A call
+/// that is late is noticed, and its lateness is not held against the others.
 ///
-/// Driving function. KEEL_ERR_STATE once keel_fd() was used. KEEL_ERR_IO, KEEL_ERR_CORRUPT,
-/// KEEL_ERR_INTERNAL: the engine has stopped (see `stopped`), later calls return the same.
+/// Driving function. KEEL_ERR_STATE once keel_fd() was used, KEEL_ERR_INVALID for an earlier time
+/// than before: nothing was done. Any other failure: the engine has stopped (see `stopped`), and
+/// later calls return the same.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64) -> c_int {
@@ -45,8 +45,7 @@ pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64)
 /// epoll; never read, write or close it. From the first call on the library uses its own clock and
 /// keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
 ///
-/// Driving function. Negative: a KEEL_ERR_* code; KEEL_ERR_STATE once keel_step() was used;
-/// KEEL_ERR_IO: no descriptor to be had, try again.
+/// Driving function. KEEL_ERR_STATE after keel_step(); KEEL_ERR_IO: no descriptor to be had now.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_fd(k: *mut keel) -> c_int {

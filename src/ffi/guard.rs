@@ -124,7 +124,7 @@ pub fn try_drive(keel: &keel) -> Result<MutexGuard<'_, Member>, Failure> {
 fn contained<T>(keel: &keel, f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch(f).unwrap_or_else(|text| {
         let failure = Failure::new(KEEL_ERR_INTERNAL, text);
-        keel.die(failure.clone());
+        keel.die_of_panic(failure.clone());
         Err(failure)
     })
 }

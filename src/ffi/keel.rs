@@ -22,6 +22,7 @@ pub struct keel {
     callbacks: keel_callbacks,
     ud: UserData,
     death: OnceLock<Failure>,
+    panicked: AtomicBool,
     announced: AtomicBool,
 }
 
@@ -82,6 +83,17 @@ impl keel {
         let _ = self.death.set(why);
     }
 
+    /// Ends it by a panic, which the engine cannot have logged itself.
+    pub fn die_of_panic(&self, why: Failure) {
+        self.panicked.store(true, Ordering::Release);
+        self.die(why);
+    }
+
+    /// Whether a panic ended it.
+    pub fn has_panicked(&self) -> bool {
+        self.panicked.load(Ordering::Acquire)
+    }
+
     /// True once: for the caller that has to tell the host of the death.
     pub fn must_announce(&self) -> bool {
         self.death.get().is_some() && !self.announced.swap(true, Ordering::AcqRel)
@@ -124,6 +136,7 @@ pub unsafe extern "C" fn keel_new(
             callbacks,
             ud: UserData(ud),
             death: OnceLock::new(),
+            panicked: AtomicBool::new(false),
             announced: AtomicBool::new(false),
         }))
     });

@@ -290,24 +290,28 @@ static void limits(void)
     CHECK_CODE(keel_free(k), KEEL_OK);
 }
 
+/* One or the other, for good; and time does not go back. */
 static void modes(void)
 {
     keel_config config = good_config();
     keel_callbacks callbacks = good_callbacks();
-    keel *k = make(&config, &callbacks);
+    keel *stepped = make(&config, &callbacks), *watched = make(&config, &callbacks);
+    uint64_t next_ms = 0;
     int fd;
 
-    CHECK_CODE(keel_dispatch(k), KEEL_ERR_STATE);
-    CHECK_CODE(keel_step(k, 1, NULL), KEEL_OK);
-    CHECK_CODE(keel_fd(k), KEEL_ERR_STATE);
-    CHECK_CODE(keel_free(k), KEEL_OK);
+    CHECK_CODE(keel_dispatch(stepped), KEEL_ERR_STATE);
+    CHECK_CODE(keel_step(stepped, 1000, NULL), KEEL_OK);
+    CHECK_CODE(keel_fd(stepped), KEEL_ERR_STATE);
+    CHECK_CODE(keel_step(stepped, 999, &next_ms), KEEL_ERR_INVALID);
+    CHECK(next_ms == UINT64_MAX);
+    CHECK_CODE(keel_step(stepped, 1000, NULL), KEEL_OK);
+    CHECK_CODE(keel_free(stepped), KEEL_OK);
 
-    k = make(&config, &callbacks);
-    fd = keel_fd(k);
-    CHECK(fd >= 0 && keel_fd(k) == fd);
-    CHECK_CODE(keel_step(k, 2, NULL), KEEL_ERR_STATE);
-    CHECK_CODE(keel_dispatch(k), KEEL_OK);
-    CHECK_CODE(keel_free(k), KEEL_OK);
+    fd = keel_fd(watched);
+    CHECK(fd >= 0 && keel_fd(watched) == fd);
+    CHECK_CODE(keel_step(watched, 2, NULL), KEEL_ERR_STATE);
+    CHECK_CODE(keel_dispatch(watched), KEEL_OK);
+    CHECK_CODE(keel_free(watched), KEEL_OK);
 }
 
 static int refused_applies, stops, stop_code, closed;

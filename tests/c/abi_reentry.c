@@ -186,6 +186,12 @@ static int third_is_out(struct cluster *c, void *arg)
            keel_check_epoch(c->nodes[1].k, 3, 0) == KEEL_ERR_EXCLUDED;
 }
 
+static int third_knows(struct cluster *c, void *arg)
+{
+    (void)arg;
+    return keel_role(c->nodes[2].k) == KEEL_ROLE_EXCLUDED;
+}
+
 static int somebody_stopped(struct cluster *c, void *arg)
 {
     (void)c, (void)arg;
@@ -208,9 +214,12 @@ int main(void)
     cluster_elect(c);
     cluster_run(c, 10000);
 
-    /* The third falls silent: the guard is asked, it is excluded; being cut off, it is fenced. */
+    /* The third falls silent: the guard is asked, it is excluded; being cut off, it is fenced;
+     * coming back, it is told. */
     cluster_isolate(c, 2, 1);
     CHECK(cluster_run_until(c, 30000, third_is_out, NULL));
+    cluster_isolate(c, 2, 0);
+    CHECK(cluster_run_until(c, 30000, third_knows, NULL));
     leader = cluster_elect(c);
     CHECK_CODE(keel_propose(leader->k, "fail", 4, on_done, leader->k), KEEL_OK);
     accepted++;

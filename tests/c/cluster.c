@@ -5,6 +5,8 @@
 
 #include "check.h"
 
+/* More driving calls than this in one millisecond are a busy loop. */
+#define AGAIN_MAX 1000
 /* A flood beyond this is lost, as in any network. */
 #define IN_FLIGHT_MAX 65536
 
@@ -216,8 +218,8 @@ static void step(struct node *n)
         return;
     }
     CHECK_CODE(code, KEEL_OK);
-    /* A deadline that is not in the future would be a busy loop. */
-    CHECK(n->next_ms > now_ms);
+    n->again = n->next_ms > now_ms ? 0 : n->again + 1;
+    CHECK(n->again < AGAIN_MAX);
 }
 
 int cluster_advance(struct cluster *c, uint64_t until_ms)

@@ -20,6 +20,7 @@ struct node {
     keel_id id;       /* its place in the cluster + 1 */
     keel *k;
     uint64_t next_ms; /* when it wants to be stepped */
+    unsigned again;   /* how often it wanted that at once, in this millisecond */
     int paused;
     int died;         /* the code that a driving call gave, if deaths are allowed; paused then */
     void *user;       /* the program's own */

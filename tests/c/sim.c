@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * Clusters of three and five through a bad time, and what must come of it. Usage: sim [FIRST
+ * [COUNT]]: seeds, each a run of its own that happens the same way every time.
+ *
+ * A run: elect, arm automatic exclusion; then cuts, pauses, losses and orders of the
+ * administrator at random, or a leader cut off alone (split brain), or nothing; then everything
+ * is healed, everybody is taken back, and some are killed for good. sim_check.c looks at every
+ * step; here is what must have happened by when.
+ */
+#include "sim.h"
+
+#include <string.h>
+
+#include "check.h"
+
+enum scenario { CHAOS, SPLIT_BRAIN, DEATHS, SCENARIOS };
+
+/* Long after everything is healed there is a leader and everybody has caught up. */
+#define LIVENESS_MS 60000u
+
+static uint64_t below(uint64_t n)
+{
+    return cluster_random(sim.c, n);
+}
+
+static struct node *any_node(void)
+{
+    return &sim.c->nodes[below(sim.c->count)];
+}
+
+static struct node *leader(const char *when)
+{
+    uint64_t until_ms = sim.c->now_ms + LIVENESS_MS;
+
+    while (cluster_leader(sim.c) == NULL)
+        if (!cluster_advance(sim.c, until_ms))
+            sim_fail("no leader %s", when);
+    return cluster_leader(sim.c);
+}
+
+static void wait_until(uint64_t ms, int (*holds)(struct cluster *, void *), void *arg,
+                       const char *what)
+{
+    if (!cluster_run_until(sim.c, ms, holds, arg))
+        sim_fail("%s: not within %llu ms", what, (unsigned long long)ms);
+}
+
+static int everybody_armed(struct cluster *c, void *arg)
+{
+    (void)arg;
+    for (size_t i = 0; i < c->count; i++) {
+        keel_params params = KEEL_PARAMS_INIT;
+
+        CHECK_CODE(keel_get_params(c->nodes[i].k, &params), KEEL_OK);
+        if (params.hb_deadtime_ms != DEADTIME_MS)
+            return 0;
+    }
+    return 1;
+}
+
+static void arm(void)
+{
+    struct node *n = leader("at the start");
+    keel_params params = KEEL_PARAMS_INIT;
+
+    CHECK_CODE(keel_get_params(n->k, &params), KEEL_OK);
+    params.hb_deadtime_ms = DEADTIME_MS;
+    params.hb_initdead_ms = DEADTIME_MS;
+    sim.armed = 1;
+    CHECK_CODE(keel_set_params(n->k, &params, NULL, NULL), KEEL_OK);
+    cluster_wake(n);
+    wait_until(LIVENESS_MS, everybody_armed, NULL, "the setting is on every node");
+}
+
+/* Whether a node is excluded according to another. */
+static int is_out(const struct node *by, keel_id id)
+{
+    return keel_check_epoch(by->k, id, 0) == KEEL_ERR_EXCLUDED;
+}
+
+/* What its absence has cost it, a node must notice in the first moment of its return. */
+static void resume(struct node *n)
+{
+    const struct exclusion *e = sim_exclusion_of(n->id);
+    struct node *now_leading = cluster_leader(sim.c);
+
+    if (!n->paused || sim.nodes[n->id - 1].dead)
+        return;
+    n->paused = 0;
+    cluster_wake(n);
+    sim_links_changed();
+    while (n->next_ms <= sim.c->now_ms)
+        cluster_advance(sim.c, sim.c->now_ms);
+    if (e != NULL && !sim.nodes[n->id - 1].by_admin && now_leading != NULL &&
+        is_out(now_leading, n->id) && keel_lease_ms(n->k) != 0)
+        sim_fail("node %d comes back excluded, and serves", (int)n->id);
+}
+
+static void heal(void)
+{
+    cluster_heal(sim.c);
+    for (size_t i = 0; i < sim.c->count; i++)
+        resume(&sim.c->nodes[i]);
+    sim_links_changed();
+}
+
+static void weather(void)
+{
+    static const uint32_t losses[] = {0, 10, 50, 200};
+
+    for (size_t from = 0; from < sim.c->count; from++)
+        for (size_t to = 0; to < sim.c->count; to++) {
+            sim.c->links[from][to].loss = losses[below(4)];
+            sim.c->links[from][to].duplicate = (uint32_t)below(50);
+            sim.c->links[from][to].late = (uint32_t)below(100);
+        }
+}
+
+/* An order of the administrator, at whoever leads. */
+static void administrate(void)
+{
+    struct node *n = cluster_leader(sim.c);
+    struct node *target = any_node();
+
+    if (n == NULL)
+        return;
+    if (is_out(n, target->id)) {
+        CHECK_CODE(keel_node_readmit(n->k, target->id, NULL, NULL), KEEL_OK);
+    } else if (below(4) == 0 && target != n) {
+        /* From now on this node may be found excluded without ever having been silent. */
+        sim.nodes[target->id - 1].by_admin = 1;
+        CHECK_CODE(keel_node_exclude(n->k, target->id, NULL, NULL), KEEL_OK);
+    }
+    cluster_wake(n);
+}
+
+static void something_happens(void)
+{
+    struct cluster *c = sim.c;
+    size_t a = (size_t)below(c->count), b = (size_t)below(c->count);
+
+    switch (below(10)) {
+    case 0: cluster_isolate(c, a, (int)below(2)); break;
+    case 1: cluster_cut(c, a, b, 1); break;
+    case 2: cluster_cut_one_way(c, a, b, 1); break;
+    case 3: cluster_cut(c, a, b, 0); break;
+    case 4: c->nodes[a].paused = 1; break;
+    case 5:
+    case 6: resume(&c->nodes[a]); break;
+    case 7: weather(); break;
+    case 8: administrate(); break;
+    default: heal(); break;
+    }
+    sim_links_changed();
+}
+
+static void chaos(void)
+{
+    uint64_t end_ms = sim.c->now_ms + 30000 + below(60000);
+
+    while (sim.c->now_ms < end_ms) {
+        something_happens();
+        for (uint64_t i = below(4); i > 0; i--)
+            sim_propose(any_node());
+        /* Now and then long enough for a verdict. */
+        cluster_run(sim.c, below(8) == 0 ? DEADTIME_MS + SETTLE_MS : 100 + below(4000));
+    }
+}
+
+static int excluded_by_the_others(struct cluster *c, void *arg)
+{
+    const struct node *out = arg;
+
+    for (size_t i = 0; i < c->count; i++)
+        if (&c->nodes[i] != out && !is_out(&c->nodes[i], out->id))
+            return 0;
+    return 1;
+}
+
+static int knows_that_it_is_out(struct cluster *c, void *arg)
+{
+    (void)c;
+    return keel_role(((struct node *)arg)->k) == KEEL_ROLE_EXCLUDED;
+}
+
+/* A leader cut off alone, as it split SX's cluster in two: it must decide nothing, stop serving
+ * before the others go on without it, and be told when it comes back. */
+static void split_brain(void)
+{
+    struct node *old = leader("before the split");
+    uint64_t before = keel_epoch(old->k);
+
+    cluster_isolate(sim.c, (size_t)(old->id - 1), 1);
+    sim_links_changed();
+    for (int i = 0; i < 5; i++)
+        sim_propose(old);
+    wait_until(DEADTIME_MS + SETTLE_MS + 2000, excluded_by_the_others, old,
+               "the leader that was cut off is excluded");
+    for (size_t i = 0; i < sim.c->count; i++)
+        sim_propose(&sim.c->nodes[i]);
+    cluster_run(sim.c, 3 * DEADTIME_MS);
+    if (keel_epoch(old->k) != before)
+        sim_fail("the minority changed the membership");
+    if (keel_lease_ms(old->k) != 0 || !sim.nodes[old->id - 1].fenced)
+        sim_fail("the minority serves");
+    if (keel_role(old->k) == KEEL_ROLE_LEADER)
+        sim_fail("the minority leads");
+    heal();
+    wait_until(LIVENESS_MS, knows_that_it_is_out, old, "the excluded one is told");
+    if (keel_lease_ms(old->k) != 0)
+        sim_fail("the excluded one serves");
+}
+
+static int everybody_votes(struct cluster *c, void *arg)
+{
+    struct node *n = cluster_leader(c);
+    keel_status *status;
+    int all;
+
+    (void)arg;
+    if (n == NULL)
+        return 0;
+    CHECK_CODE(keel_status_take(n->k, &status), KEEL_OK);
+    all = keel_status_info(status)->voters == c->count;
+    keel_status_free(status);
+    return all;
+}
+
+static void take_everybody_back(void)
+{
+    uint64_t until_ms = sim.c->now_ms + 3 * LIVENESS_MS;
+
+    while (!everybody_votes(sim.c, NULL)) {
+        struct node *n = leader("after everything was healed");
+
+        for (keel_id id = 1; id <= sim.c->count; id++)
+            if (is_out(n, id))
+                CHECK_CODE(keel_node_readmit(n->k, id, NULL, NULL), KEEL_OK);
+        cluster_wake(n);
+        cluster_run(sim.c, 1000);
+        if (sim.c->now_ms > until_ms)
+            sim_fail("not everybody is back after everything was healed");
+    }
+    for (size_t i = 0; i < sim.c->count; i++)
+        sim.nodes[i].by_admin = 0;
+}
+
+static int applied_by_all(struct cluster *c, void *arg)
+{
+    uint64_t last = (uint64_t)(sim.log_len - 1);
+    const struct request *r = &sim.requests[*(size_t *)arg];
+
+    if (!r->completions || r->status != KEEL_OK)
+        return 0;
+    for (size_t i = 0; i < c->count; i++)
+        if (!sim.nodes[i].dead && sim.nodes[i].applied < last)
+            return 0;
+    return 1;
+}
+
+static void works(const char *when)
+{
+    size_t number = sim.request_count;
+
+    sim_propose(leader(when));
+    wait_until(LIVENESS_MS, applied_by_all, &number, when);
+}
+
+static void kill_one(struct node *n)
+{
+    n->paused = 1;
+    sim.nodes[n->id - 1].dead = 1;
+    sim_links_changed();
+}
+
+/* As many as the rest can do without, often the leader among them, within a moment. */
+static void deaths(void)
+{
+    uint64_t count = 1 + below((sim.c->count - 1) / 2), last_ms;
+
+    if (below(2) == 0)
+        kill_one(leader("before the deaths"));
+    else
+        kill_one(any_node());
+    while (--count > 0) {
+        struct node *n;
+
+        do
+            n = any_node();
+        while (sim.nodes[n->id - 1].dead);
+        cluster_run(sim.c, below(1000));
+        kill_one(n);
+    }
+    last_ms = sim.c->now_ms;
+    cluster_run(sim.c, DEADTIME_MS + SETTLE_MS + 2000);
+    for (size_t i = 0; i < sim.c->count; i++) {
+        const struct exclusion *e = sim_exclusion_of(i + 1);
+
+        if (!sim.nodes[i].dead)
+            continue;
+        if (e == NULL || e->at_ms + DEADTIME_MS < last_ms)
+            sim_fail("node %zu is dead since %llu or before, and not excluded", i + 1,
+                     (unsigned long long)last_ms);
+        for (size_t j = 0; j < sim.c->count; j++)
+            if (!sim.nodes[j].dead && !(e->told & 1u << (j + 1)))
+                sim_fail("node %zu was not told of the exclusion of %zu", j + 1, i + 1);
+    }
+}
+
+static void run(uint64_t seed)
+{
+    static void (*const scenarios[SCENARIOS])(void) = {chaos, split_brain, NULL};
+    enum scenario scenario = seed % 8 == 6 ? SPLIT_BRAIN : seed % 8 == 7 ? DEATHS : CHAOS;
+
+    sim_start(seed, seed / 8 % 2 == 0 ? 3 : 5);
+    arm();
+    works("at the start");
+    cluster_run(sim.c, 2 * DEADTIME_MS);
+    if (sim.exclusion_count > 0)
+        sim_fail("somebody was excluded, and nothing had happened");
+    if (scenarios[scenario] != NULL)
+        scenarios[scenario]();
+    heal();
+    take_everybody_back();
+    works("after everything was healed");
+    cluster_run(sim.c, 3 * DEADTIME_MS);
+    deaths();
+    works("after the deaths");
+    sim_finish();
+}
+
+/* Whichever check ended the program: in which seed it was. */
+static int passed;
+
+static void last_word(void)
+{
+    if (!passed)
+        fprintf(stderr, "failing seed: %llu\n", (unsigned long long)sim.seed);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000;
+
+    CHECK(atexit(last_word) == 0);
+    for (uint64_t seed = first; seed < first + count; seed++)
+        run(seed);
+    passed = 1;
+    printf("%llu seeds from %llu on passed\n", (unsigned long long)count,
+           (unsigned long long)first);
+    return 0;
+}

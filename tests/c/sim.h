@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * The simulator's memory of a run, and what must hold in every one of them.
+ *
+ * It sees what a host sees, the callbacks and queries of the public interface, and knows what no
+ * host can know: who could really hear whom.
+ */
+#ifndef SIM_H
+#define SIM_H
+
+#include "cluster.h"
+
+#define KEEPALIVE_MS 1000u
+#define DEADTIME_MS 10000u
+#define SETTLE_MS 2000u /* what 0 means with these */
+#define HEARTBEAT_MS 200u
+#define ELECTION_MS 2000u
+
+struct entry {
+    uint64_t term;
+    uint32_t number; /* of the request that proposed it, + 1; 0 = none seen at this index */
+};
+
+struct request {
+    unsigned completions;
+    int accepted, applied, status;
+    uint64_t index;
+};
+
+struct exclusion {
+    uint64_t epoch, index, at_ms; /* when the first node was told */
+    size_t n;
+    keel_id ids[CLUSTER_MAX];
+    unsigned told; /* bit per node */
+};
+
+struct tenure {
+    uint64_t term;
+    keel_id leader;
+};
+
+struct watched {
+    uint64_t applied;        /* the last index that it applied */
+    uint64_t heard_since_ms; /* a majority hears it without a break since; UINT64_MAX = not now */
+    int fenced;
+    int by_admin;            /* its exclusion was ordered, it need not be silent */
+    int dead;                /* killed: never to run again */
+};
+
+struct sim {
+    struct cluster *c;
+    uint64_t seed;
+    int armed;               /* hb_deadtime_ms is set */
+    uint64_t elected_at_ms;  /* the last time that anybody became leader */
+    struct watched nodes[CLUSTER_MAX];
+    struct entry *log;
+    size_t log_room, log_len;
+    struct request *requests;
+    size_t request_room, request_count;
+    struct exclusion *exclusions;
+    size_t exclusion_room, exclusion_count;
+    struct tenure *tenures;
+    size_t tenure_room, tenure_count;
+};
+
+/* The run that is going on; there is one at a time. */
+extern struct sim sim;
+
+/* Says what is wrong, in which seed and when, and ends the program. */
+void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+void sim_callbacks(keel_callbacks *callbacks);
+/* A new run; what the last one left is freed. */
+void sim_start(uint64_t seed, size_t nodes);
+/* Frees the engines, then looks at what can only be known at the end. */
+void sim_finish(void);
+
+/* After every change of links or pauses: who is heard by a majority from now on? */
+void sim_links_changed(void);
+/* Proposes something new at a node. */
+void sim_propose(struct node *n);
+/* The last exclusion of a node, or NULL. */
+const struct exclusion *sim_exclusion_of(keel_id id);
+
+#endif

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "sim.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "check.h"
+
+/* From being able to hear to having heard, with losses and delays. */
+#define HEARING_MS 4000u
+
+struct sim sim;
+
+void sim_fail(const char *format, ...)
+{
+    va_list args;
+
+    fprintf(stderr, "seed %llu, at %llu ms: ", (unsigned long long)sim.seed,
+            (unsigned long long)sim.c->now_ms);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nagain with: sim %llu 1\n", (unsigned long long)sim.seed);
+    exit(1);
+}
+
+/* Room for one more of `size` bytes. */
+static void *grown(void *array, size_t *room, size_t needed, size_t size)
+{
+    size_t before = *room;
+
+    if (needed <= before)
+        return array;
+    *room = needed > 2 * before ? needed + 16 : 2 * before;
+    array = realloc(array, *room * size);
+    CHECK(array != NULL);
+    memset((char *)array + before * size, 0, (*room - before) * size);
+    return array;
+}
+
+static struct watched *watched(const struct node *n)
+{
+    return &sim.nodes[n->id - 1];
+}
+
+/* State machine safety: one entry an index, on every node, in order, each once. */
+static int on_apply(void *ud, uint64_t index, uint64_t term, const void *data, size_t len)
+{
+    struct node *n = ud;
+    struct entry *e;
+    uint32_t number;
+
+    if (len != sizeof number || index > 1000000)
+        sim_fail("node %d applies %zu bytes at index %llu", (int)n->id, len,
+                 (unsigned long long)index);
+    memcpy(&number, data, sizeof number);
+    if (index <= watched(n)->applied)
+        sim_fail("node %d applies index %llu after %llu", (int)n->id, (unsigned long long)index,
+                 (unsigned long long)watched(n)->applied);
+    sim.log = grown(sim.log, &sim.log_room, (size_t)index + 1, sizeof *sim.log);
+    /* What others applied between the last one and this one, this node has left out. */
+    for (uint64_t i = watched(n)->applied + 1; i < index; i++)
+        if (sim.log[i].number != 0)
+            sim_fail("node %d leaves out index %llu", (int)n->id, (unsigned long long)i);
+    watched(n)->applied = index;
+    if (index >= sim.log_len)
+        sim.log_len = (size_t)index + 1;
+    e = &sim.log[index];
+    if (e->number == 0) {
+        /* Log matching over all of history: nobody has passed this index without it. */
+        for (size_t i = 0; i < sim.c->count; i++)
+            if (&sim.c->nodes[i] != n && sim.nodes[i].applied > index)
+                sim_fail("node %d applies at index %llu what node %zu did not", (int)n->id,
+                         (unsigned long long)index, i + 1);
+        if (number >= sim.request_count || sim.requests[number].applied++)
+            sim_fail("request %u is applied twice or was never made", (unsigned)number);
+        e->number = number + 1;
+        e->term = term;
+    } else if (e->number != number + 1 || e->term != term) {
+        sim_fail("node %d applies another entry at index %llu", (int)n->id,
+                 (unsigned long long)index);
+    }
+    return 0;
+}
+
+/* Election safety: one leader a term, over all of history. */
+static void on_role(void *ud, int role, uint64_t term, keel_id leader)
+{
+    struct node *n = ud;
+
+    (void)leader;
+    if (role != KEEL_ROLE_LEADER)
+        return;
+    for (size_t i = 0; i < sim.tenure_count; i++)
+        if (sim.tenures[i].term == term && sim.tenures[i].leader != n->id)
+            sim_fail("two leaders in term %llu: %d and %d", (unsigned long long)term,
+                     (int)sim.tenures[i].leader, (int)n->id);
+    sim.tenures = grown(sim.tenures, &sim.tenure_room, sim.tenure_count + 1, sizeof *sim.tenures);
+    sim.tenures[sim.tenure_count].term = term;
+    sim.tenures[sim.tenure_count++].leader = n->id;
+    sim.elected_at_ms = sim.c->now_ms;
+}
+
+/*
+ * The first word of an exclusion. Was it right? A decision may be late: it lies in the log until
+ * it is committed, but a leader that cannot commit steps down after an election timeout, and a
+ * new one commits at once what it found. So one that comes long after an election was taken
+ * recently, and whoever is heard since before that must not be hit by it.
+ */
+static void judge(keel_id id)
+{
+    const struct watched *w = &sim.nodes[id - 1];
+    const struct node *n = &sim.c->nodes[id - 1];
+    uint64_t now_ms = sim.c->now_ms, window_ms = 2 * ELECTION_MS + HEARING_MS;
+
+    if (w->by_admin)
+        return;
+    if (!sim.armed)
+        sim_fail("node %d is excluded, and hb_deadtime_ms was 0", (int)id);
+    if (now_ms - sim.elected_at_ms <= window_ms)
+        window_ms = 2 * DEADTIME_MS + window_ms;
+    if (w->heard_since_ms != UINT64_MAX && now_ms - w->heard_since_ms > window_ms)
+        sim_fail("node %d is excluded, and a majority hears it since %llu", (int)id,
+                 (unsigned long long)w->heard_since_ms);
+    if (!n->paused && !w->fenced && keel_lease_ms(n->k) != 0)
+        sim_fail("node %d is excluded and still serves", (int)id);
+}
+
+/* One decision, the same on every node: epoch, index and ids. */
+static void on_excluded(void *ud, uint64_t epoch, const keel_id *ids, size_t n, uint64_t index)
+{
+    const struct node *node = ud;
+    struct exclusion *e = NULL;
+
+    for (size_t i = 0; i < sim.exclusion_count; i++)
+        if (sim.exclusions[i].index == index || sim.exclusions[i].epoch == epoch)
+            e = &sim.exclusions[i];
+    if (n == 0 || n > sim.c->count)
+        sim_fail("node %d is told of %zu exclusions at once", (int)node->id, n);
+    if (e == NULL) {
+        sim.exclusions = grown(sim.exclusions, &sim.exclusion_room, sim.exclusion_count + 1,
+                               sizeof *sim.exclusions);
+        e = &sim.exclusions[sim.exclusion_count++];
+        e->epoch = epoch;
+        e->index = index;
+        e->at_ms = sim.c->now_ms;
+        e->n = n;
+        e->told = 0;
+        memcpy(e->ids, ids, n * sizeof *ids);
+        for (size_t i = 0; i < n; i++)
+            judge(ids[i]);
+    }
+    if (e->epoch != epoch || e->index != index || e->n != n ||
+        memcmp(e->ids, ids, n * sizeof *ids) != 0)
+        sim_fail("node %d is told another exclusion at epoch %llu, index %llu", (int)node->id,
+                 (unsigned long long)epoch, (unsigned long long)index);
+    if (e->told & 1u << node->id)
+        sim_fail("node %d is told twice of epoch %llu", (int)node->id, (unsigned long long)epoch);
+    e->told |= 1u << node->id;
+}
+
+/* A node that was cut off and comes back must be told that it is out before it may serve. The
+ * decision itself takes a moment to get around, in which its return is too late. */
+static void on_fence(void *ud, int fenced, const char *why)
+{
+    const struct node *n = ud, *leader = cluster_leader(sim.c);
+    const struct exclusion *e = sim_exclusion_of(n->id);
+
+    if (why[0] == '\0')
+        sim_fail("node %d is fenced or not, and not told why", (int)n->id);
+    watched(n)->fenced = fenced;
+    if (!fenced && e != NULL && sim.c->now_ms - e->at_ms > 1000 && leader != NULL &&
+        keel_check_epoch(leader->k, n->id, 0) == KEEL_ERR_EXCLUDED)
+        sim_fail("node %d may serve again, and is excluded since %llu", (int)n->id,
+                 (unsigned long long)e->at_ms);
+}
+
+static void on_stopped(void *ud, int why)
+{
+    sim_fail("node %d stops: %s: %s", (int)((struct node *)ud)->id, keel_strerror(why),
+             keel_errmsg());
+}
+
+void sim_callbacks(keel_callbacks *callbacks)
+{
+    callbacks->apply = on_apply;
+    callbacks->role = on_role;
+    callbacks->excluded = on_excluded;
+    callbacks->fence = on_fence;
+    callbacks->stopped = on_stopped;
+}
+
+void sim_start(uint64_t seed, size_t nodes)
+{
+    struct cluster_options options;
+
+    free(sim.log);
+    free(sim.requests);
+    free(sim.exclusions);
+    free(sim.tenures);
+    memset(&sim, 0, sizeof sim);
+    sim.seed = seed;
+    cluster_options_init(&options, nodes, seed);
+    options.heartbeat_ms = HEARTBEAT_MS;
+    options.election_ms = ELECTION_MS;
+    options.params.hb_keepalive_ms = KEEPALIVE_MS;
+    sim_callbacks(&options.callbacks);
+    sim.c = cluster_new(&options);
+    sim_links_changed();
+}
+
+/* A completion is kept by its number: the table moves when it grows. */
+static void on_done(void *arg, int status, uint64_t index)
+{
+    size_t number = (size_t)(uintptr_t)arg;
+    struct request *r = &sim.requests[number];
+
+    if (!r->accepted || ++r->completions > 1)
+        sim_fail("request %zu: not accepted, or completed twice", number);
+    if ((status == KEEL_OK) != (index > 0))
+        sim_fail("request %zu: status %d with index %llu", number, status,
+                 (unsigned long long)index);
+    r->status = status;
+    r->index = index;
+}
+
+void sim_propose(struct node *n)
+{
+    uint32_t number = (uint32_t)sim.request_count;
+    int code;
+
+    sim.requests = grown(sim.requests, &sim.request_room, sim.request_count + 1,
+                         sizeof *sim.requests);
+    memset(&sim.requests[number], 0, sizeof sim.requests[number]);
+    sim.request_count++;
+    code = keel_propose(n->k, &number, sizeof number, on_done, (void *)(uintptr_t)number);
+    if (code != KEEL_OK && code != KEEL_ERR_FULL)
+        sim_fail("a proposal gives %s: %s", keel_strerror(code), keel_errmsg());
+    sim.requests[number].accepted = code == KEEL_OK;
+    cluster_wake(n);
+}
+
+void sim_links_changed(void)
+{
+    struct cluster *c = sim.c;
+
+    for (size_t x = 0; x < c->count; x++) {
+        struct watched *w = &sim.nodes[x];
+        size_t hear = 1;
+
+        for (size_t y = 0; y < c->count; y++)
+            hear += y != x && !c->nodes[y].paused && !c->links[x][y].cut;
+        if (c->nodes[x].paused || hear < c->count / 2 + 1)
+            w->heard_since_ms = UINT64_MAX;
+        else if (w->heard_since_ms == UINT64_MAX)
+            w->heard_since_ms = c->now_ms;
+    }
+}
+
+const struct exclusion *sim_exclusion_of(keel_id id)
+{
+    for (size_t i = sim.exclusion_count; i-- > 0;)
+        for (size_t j = 0; j < sim.exclusions[i].n; j++)
+            if (sim.exclusions[i].ids[j] == id)
+                return &sim.exclusions[i];
+    return NULL;
+}
+
+/* Every accepted request has one completion, and what it said is true. */
+void sim_finish(void)
+{
+    struct cluster *c = sim.c;
+
+    cluster_free(c);
+    for (size_t i = 0; i < sim.request_count; i++) {
+        const struct request *r = &sim.requests[i];
+        const char *wrong = NULL;
+
+        if (r->completions != (r->accepted ? 1u : 0u))
+            wrong = "has no completion";
+        else if (!r->accepted && r->applied)
+            wrong = "was not accepted, and is applied";
+        else if (r->accepted && r->status == KEEL_OK &&
+                 (r->index >= sim.log_len || sim.log[r->index].number != i + 1))
+            wrong = "was done, and is not where it should be in the log";
+        else if (r->accepted && r->status != KEEL_OK && r->status != KEEL_ERR_LOST &&
+                 r->status != KEEL_ERR_CLOSED && r->applied)
+            wrong = "was surely not done, and is applied";
+        if (wrong != NULL) {
+            fprintf(stderr, "seed %llu: request %zu %s (status %d)\nagain with: sim %llu 1\n",
+                    (unsigned long long)sim.seed, i, wrong, r->status,
+                    (unsigned long long)sim.seed);
+            exit(1);
+        }
+    }
+}
