@@ -283,9 +283,9 @@ impl Engine {
     fn packet(&mut self, packet: Packet) {
         let header = packet.header;
         let from = header.from;
-        let envelope = envelope(&header);
+        let envelope = self.envelope(&header);
         self.detector.heard(self.now, &envelope);
-        if header.leader_term >= self.raft.term() && header.leader_term > 0 {
+        if envelope.leader_term >= self.raft.term() && envelope.leader_term > 0 {
             self.leader_fresh_at = Some(self.now);
         }
         let barred = self.is_barred(from, header.epoch);
@@ -302,6 +302,21 @@ impl Engine {
                 }
                 Part::Verdict(verdict) => self.verdict(from, verdict),
             }
+        }
+    }
+
+    /// What the detector needs to know of a packet. A leader confirms this node's right to serve
+    /// only once this node knows the membership that the leader has: it may have been excluded
+    /// and taken back, and must learn both before it serves.
+    fn envelope(&self, header: &Header) -> Envelope {
+        let behind = header.epoch > self.raft.configuration().epoch;
+        Envelope {
+            from: header.from,
+            incarnation: header.incarnation,
+            stamp: header.stamp,
+            echo: header.echo,
+            echo_incarnation: header.echo_incarnation,
+            leader_term: if behind { 0 } else { header.leader_term },
         }
     }
 
@@ -444,16 +459,20 @@ impl Engine {
             stamp: self.now,
             echo: 0,
             echo_incarnation: 0,
-            leader_term: if fresh { self.raft.term() } else { 0 },
+            leader_term: 0,
             features: 0,
         };
-        let detector = &self.detector;
+        let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
         let packets = self.outbox.drain(|to| {
             let (echo, echo_incarnation) = detector.echo_for(to);
+            // One who is out may be written to already because it is coming back; until that is
+            // decided nothing confirms its right to serve.
+            let confirms = fresh && cluster.is_excluded(to).is_none();
             Header {
                 to,
                 echo,
                 echo_incarnation,
+                leader_term: if confirms { term } else { 0 },
                 ..base.clone()
             }
         });
@@ -548,17 +567,6 @@ impl Engine {
             self.log(1, format!("stopped: {why}"));
             self.actions.push(Action::Stopped(why));
         }
-    }
-}
-
-fn envelope(header: &Header) -> Envelope {
-    Envelope {
-        from: header.from,
-        incarnation: header.incarnation,
-        stamp: header.stamp,
-        echo: header.echo,
-        echo_incarnation: header.echo_incarnation,
-        leader_term: header.leader_term,
     }
 }
 
