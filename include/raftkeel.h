@@ -766,10 +766,11 @@ KEEL_API uint64_t keel_epoch(const struct keel *k);
 KEEL_API int keel_check_epoch(const struct keel *k, keel_id from, uint64_t epoch);
 
 /**
- * How many milliseconds from the last driving call on this node may go on serving without
- * hearing from a majority: > 0; 0 = fenced, do not serve; INT_MAX = without limit (hb_deadtime_ms
- * is 0, nobody is ever excluded). 0 for a dead engine. Negative: a failure, do not serve. Query
- * function.
+ * How many milliseconds this node may go on serving without hearing from a majority: > 0; 0 =
+ * fenced, do not serve; INT_MAX = without limit (hb_deadtime_ms is 0, nobody is ever excluded
+ * without the administrator). With keel_dispatch() it runs down also while nobody drives the
+ * engine, so that any thread can ask it before it serves; with keel_step() it counts from the last
+ * call. 0 for a dead engine. Negative: a failure, do not serve. Query function.
  */
 KEEL_API int keel_lease_ms(const struct keel *k);
 

@@ -263,8 +263,6 @@ impl Engine {
     /// Tells the detector who counts, and under which settings.
     fn follow_membership(&mut self) {
         let told = (self.raft.configuration_index(), self.cluster.applied());
-        self.detector
-            .set_excluded(self.raft.hard_state().excluded.is_some());
         if told == self.members_told {
             return;
         }
@@ -356,6 +354,8 @@ impl Engine {
     }
 
     fn detect(&mut self) {
+        let excluded = self.raft.hard_state().excluded.is_some();
+        self.detector.set_excluded(excluded);
         let leader = self.leader_view();
         self.detector.evaluate(self.now, leader);
         for output in self.detector.take_outputs() {
@@ -463,11 +463,13 @@ impl Engine {
             features: 0,
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
+        let newest = self.raft.configuration();
         let packets = self.outbox.drain(|to| {
             let (echo, echo_incarnation) = detector.echo_for(to);
-            // One who is out may be written to already because it is coming back; until that is
-            // decided nothing confirms its right to serve.
-            let confirms = fresh && cluster.is_excluded(to).is_none();
+            // A leader's word gives leave to serve: not to a node that is on its way out, nor to
+            // one that is out until its return is decided.
+            let stays = newest.voters.contains(&to) || newest.is_learner(to);
+            let confirms = fresh && stays && cluster.is_excluded(to).is_none();
             Header {
                 to,
                 echo,

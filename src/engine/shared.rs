@@ -198,6 +198,18 @@ impl Handle {
         self.shared.view(read)
     }
 
+    /// How long this node may still serve unheard: `None` without limit, 0 when fenced. Behind a
+    /// descriptor it runs down between driving calls, so that a worker thread is not misled by a
+    /// driving thread that hangs; with the host's own steps it is as of the last one.
+    pub fn lease_ms(&self) -> Option<Millis> {
+        let (lease, at) = self.shared.view(|view| (view.info.lease, view.at));
+        let passed = match self.shared.waker.get() {
+            Some(_) => Descriptor::now().saturating_sub(at),
+            None => 0,
+        };
+        lease.map(|ms| ms.saturating_sub(passed))
+    }
+
     /// How long the descriptor will stay quiet, in milliseconds; 0 when a driving call is due.
     /// `None` for a member that is not driven through a descriptor.
     pub fn timeout_ms(&self) -> Option<Millis> {

@@ -22,6 +22,7 @@ impl Engine {
             self.update_node(node);
         }
         self.update_info(&mut view.info);
+        view.at = self.now;
         let metrics = &mut view.metrics;
         *metrics = Metrics {
             dropped_malformed: refused.malformed,

@@ -132,6 +132,8 @@ pub struct Metrics {
 /// One consistent instant.
 #[derive(Clone, Debug, Default)]
 pub struct View {
+    /// The time of the driving call that published it.
+    pub at: Millis,
     /// The cluster.
     pub info: Info,
     /// Every node that was ever a member, by id.

@@ -92,10 +92,11 @@ pub fn check_epoch(view: &View, from: NodeId, epoch: u64) -> Result<c_int, Failu
     Ok(KEEL_OK)
 }
 
-/// How many milliseconds from the last driving call on this node may go on serving without
-/// hearing from a majority: > 0; 0 = fenced, do not serve; INT_MAX = without limit (hb_deadtime_ms
-/// is 0, nobody is ever excluded). 0 for a dead engine. Negative: a failure, do not serve. Query
-/// function.
+/// How many milliseconds this node may go on serving without hearing from a majority: > 0; 0 =
+/// fenced, do not serve; INT_MAX = without limit (hb_deadtime_ms is 0, nobody is ever excluded
+/// without the administrator). With keel_dispatch() it runs down also while nobody drives the
+/// engine, so that any thread can ask it before it serves; with keel_step() it counts from the last
+/// call. 0 for a dead engine. Negative: a failure, do not serve. Query function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keel_lease_ms(k: *const keel) -> c_int {
     // SAFETY: the host vouches for the engine.
@@ -103,7 +104,7 @@ pub unsafe extern "C" fn keel_lease_ms(k: *const keel) -> c_int {
     let result = guard::enter(k, Access::Query, |e| {
         Ok(match e.keel.death() {
             Some(_) => 0,
-            None => lease_ms(e.keel.handle().view(|v| v.info.lease)),
+            None => lease_ms(e.keel.handle().lease_ms()),
         })
     });
     result.unwrap_or_else(|code| code)
