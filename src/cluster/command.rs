@@ -1,9 +1,9 @@
 //! What can be asked of the cluster state, as it stands in the log.
 
-use crate::core::{Epoch, NodeId};
+use crate::core::{Epoch, MAX_MEMBERS, NodeId};
 use crate::wire::{MAX_COMMAND, Reader, WireError, Writer};
 
-use super::{MAX_MEMBERS, Params, Peer};
+use super::{Params, Peer};
 
 /// Who wants an exclusion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

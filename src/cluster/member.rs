@@ -3,8 +3,6 @@
 use crate::core::{Bytes, Epoch, Index, NodeId};
 use crate::wire::{Reader, WireError, Writer};
 
-/// Nodes of one cluster, the excluded ones that nobody has replaced included.
-pub const MAX_MEMBERS: usize = 64;
 /// Nodes that a cluster may have had in its life. A replaced one is remembered for ever, so that its
 /// id is never given to another; this bounds the memory for it.
 pub const MAX_IDS: usize = 4096;

@@ -14,7 +14,7 @@ mod state;
 mod tests;
 
 pub use command::{Cause, Command};
-pub use member::{MAX_ADDRESS, MAX_IDS, MAX_MEMBERS, MAX_META, Member, Peer, Status};
+pub use member::{MAX_ADDRESS, MAX_IDS, MAX_META, Member, Peer, Status};
 pub use outcome::{Change, ClusterError, Fact, Refusal};
 pub use params::{Params, ParamsError};
 pub use state::{State, bootstrap_entry};

@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use crate::core::Millis;
+use crate::core::{MAX_MEMBERS, Millis};
 use crate::wire::{Reader, WireError, Writer};
-
-use super::MAX_MEMBERS;
 
 const SECOND: u32 = 1000;
 const HOUR: u32 = 3600 * SECOND;

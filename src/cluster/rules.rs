@@ -3,12 +3,10 @@
 //! Each function is pure and is asked twice, by the leader before it proposes and by every node that
 //! applies, so that no rule can be in one place only.
 
-use crate::core::{Epoch, Exclusion, Index, NodeId};
+use crate::core::{Epoch, Exclusion, Index, MAX_MEMBERS, NodeId};
 
 use super::state::State;
-use super::{
-    Command, MAX_ADDRESS, MAX_IDS, MAX_MEMBERS, MAX_META, Member, Params, Peer, Refusal, Status,
-};
+use super::{Command, MAX_ADDRESS, MAX_IDS, MAX_META, Member, Params, Peer, Refusal, Status};
 
 impl State {
     /// The state after the bootstrap entry, its log index apart.

@@ -53,7 +53,7 @@ impl Peer {
     }
 }
 
-/// The failure detector of one node. Used by one thread; bounded by [`super::MAX_NODES`].
+/// The failure detector of one node. Used by one thread; bounded by [`crate::core::MAX_MEMBERS`].
 #[derive(Debug)]
 pub struct Detector {
     pub(super) me: NodeId,

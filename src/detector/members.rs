@@ -1,9 +1,6 @@
 //! Whose testimony counts and what a majority is, in the configuration in force.
 
-use crate::core::{Configuration, Millis, NodeId};
-
-/// The most members, and the most excluded nodes, that a detector keeps track of.
-pub const MAX_NODES: usize = 64;
+use crate::core::{Configuration, MAX_MEMBERS, Millis, NodeId, agreed, reached};
 
 /// The membership as the engine told it.
 #[derive(Debug, Default)]
@@ -24,8 +21,8 @@ impl Members {
             excluded,
             provisioned,
         };
-        assert!(members.ids().len() <= MAX_NODES, "too many members");
-        assert!(members.excluded.len() <= MAX_NODES, "too many excluded");
+        assert!(members.ids().len() <= MAX_MEMBERS, "too many members");
+        assert!(members.excluded.len() <= MAX_MEMBERS, "too many excluded");
         members
     }
 
@@ -76,31 +73,12 @@ impl Members {
 
     /// Whether those for whom `has` holds are a majority of every half (thesis 4.3).
     pub(super) fn is_majority(&self, has: impl Fn(NodeId) -> bool) -> bool {
-        self.halves().all(|half| {
-            let count = half.iter().filter(|&&id| has(id)).count();
-            count > half.len() / 2
-        })
+        agreed(&self.config, has)
     }
 
     /// The largest value that a majority of every half has reached; 0 without voters.
     pub(super) fn reached_by_majority(&self, value: impl Fn(NodeId) -> Millis) -> Millis {
-        let of_half = |half: &[NodeId]| {
-            let mut reached = [0; MAX_NODES];
-            assert!(half.len() <= MAX_NODES, "too many voters");
-            for (slot, &id) in reached.iter_mut().zip(half) {
-                *slot = value(id);
-            }
-            let reached = &mut reached[..half.len()];
-            reached.sort_unstable_by(|a, b| b.cmp(a));
-            reached.get(half.len() / 2).copied().unwrap_or(0)
-        };
-        self.halves().map(of_half).min().unwrap_or(0)
-    }
-
-    /// The new voters, and the old ones while the configuration is joint.
-    fn halves(&self) -> impl Iterator<Item = &[NodeId]> {
-        let outgoing = Some(self.config.outgoing.as_slice()).filter(|half| !half.is_empty());
-        std::iter::once(self.config.voters.as_slice()).chain(outgoing)
+        reached(&self.config, value)
     }
 }
 

@@ -37,7 +37,6 @@ mod witness;
 
 pub use evidence::Envelope;
 pub use machine::Detector;
-pub use members::MAX_NODES;
 pub use message::{Keepalive, KeepaliveKind, Notice, RowItem};
 pub use status::Assessment;
 

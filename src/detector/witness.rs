@@ -1,10 +1,9 @@
 //! What one peer testifies about the others: its newest row, and when it is known to have heard
 //! whom (detection.md 4.4).
 
-use crate::core::{Millis, NodeId};
+use crate::core::{MAX_MEMBERS, Millis, NodeId};
 
 use super::clock::Listened;
-use super::members::MAX_NODES;
 use super::message::{Keepalive, RowItem};
 
 /// A row is fresh if it arrived within so many keepalives (detection.md 4.5).
@@ -46,7 +45,10 @@ pub(super) struct Witness {
 impl Witness {
     /// Takes in a keepalive of its present run, sent at `stamp` on its clock.
     pub(super) fn testify(&mut self, at: Listened, stamp: Millis, echo: Millis, k: Keepalive) {
-        assert!(k.row.len() <= MAX_NODES, "wire lets no longer row through");
+        assert!(
+            k.row.len() <= MAX_MEMBERS,
+            "wire lets no longer row through"
+        );
         if stamp >= self.health_stamp {
             self.health_stamp = stamp;
             self.health = k.health;
@@ -118,7 +120,7 @@ impl Witness {
         match known {
             Some(at) => self.heard[at].1 = heard.max(self.heard[at].1),
             // Members and excluded nodes fit; what a peer adds beyond them is unknown here.
-            None if self.heard.len() < 2 * MAX_NODES => self.heard.push((node, heard)),
+            None if self.heard.len() < 2 * MAX_MEMBERS => self.heard.push((node, heard)),
             None => {}
         }
     }

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::core::{Configuration, Entry, Index, NodeId, Payload, Term};
+use crate::core::{Configuration, Entry, Index, MAX_MEMBERS, NodeId, Payload, Term};
 
-use super::{MAX_COMMAND, MAX_NODES, MAX_PAYLOAD, Reader, WireError, Writer};
+use super::{MAX_COMMAND, MAX_PAYLOAD, Reader, WireError, Writer};
 
 // A kind that was ever written is never given another meaning.
 const NOOP: u8 = 1;
@@ -102,7 +102,7 @@ fn encode_configuration(configuration: &Configuration, out: &mut Writer<'_>) {
         &configuration.outgoing,
         &configuration.learners,
     ] {
-        out.count("nodes", MAX_NODES, nodes.len());
+        out.count("nodes", MAX_MEMBERS, nodes.len());
         nodes.iter().for_each(|id| out.node(*id));
     }
 }
@@ -119,7 +119,7 @@ fn decode_configuration(input: &mut Reader<'_>) -> Result<Configuration, WireErr
 }
 
 fn decode_nodes(input: &mut Reader<'_>) -> Result<Vec<NodeId>, WireError> {
-    let count = input.count("nodes", MAX_NODES, 8)?;
+    let count = input.count("nodes", MAX_MEMBERS, 8)?;
     (0..count).map(|_| input.node("node in a list")).collect()
 }
 

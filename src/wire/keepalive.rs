@@ -1,9 +1,10 @@
 //! Keepalives as bytes.
 
+use crate::core::MAX_MEMBERS;
 use crate::core::NodeId;
 use crate::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 
-use super::{MAX_HEALTH, MAX_NODES, MAX_WHY, Reader, WireError, Writer};
+use super::{MAX_HEALTH, MAX_WHY, Reader, WireError, Writer};
 
 const ROW_ITEM_LEN: usize = 24;
 const NOTICE_ITEM_LEN: usize = 10;
@@ -20,7 +21,7 @@ pub(super) fn encode(keepalive: &Keepalive, out: &mut Writer<'_>) {
     out.u8(kind_code(*kind));
     out.u8(*health);
     out.u64(*applied);
-    out.count("row", MAX_NODES, row.len());
+    out.count("row", MAX_MEMBERS, row.len());
     for item in row {
         out.node(item.node);
         out.u32(item.age);
@@ -42,7 +43,7 @@ pub(super) fn decode(input: &mut Reader<'_>) -> Result<Keepalive, WireError> {
         });
     }
     let applied = input.u64()?;
-    let count = input.count("row", MAX_NODES, ROW_ITEM_LEN)?;
+    let count = input.count("row", MAX_MEMBERS, ROW_ITEM_LEN)?;
     let row = (0..count)
         .map(|_| decode_row_item(input))
         .collect::<Result<_, _>>()?;
@@ -69,7 +70,7 @@ fn decode_row_item(input: &mut Reader<'_>) -> Result<RowItem, WireError> {
 }
 
 fn encode_notice(notice: &Notice, out: &mut Writer<'_>) {
-    out.count("notice", MAX_NODES, notice.nodes.len());
+    out.count("notice", MAX_MEMBERS, notice.nodes.len());
     for (node, state, blocked_by) in &notice.nodes {
         out.node(*node);
         out.u8(state_code(*state));
@@ -83,7 +84,7 @@ fn encode_notice(notice: &Notice, out: &mut Writer<'_>) {
 }
 
 fn decode_notice(input: &mut Reader<'_>) -> Result<Notice, WireError> {
-    let count = input.count("notice", MAX_NODES, NOTICE_ITEM_LEN)?;
+    let count = input.count("notice", MAX_MEMBERS, NOTICE_ITEM_LEN)?;
     let nodes = (0..count)
         .map(|_| decode_notice_item(input))
         .collect::<Result<_, _>>()?;

@@ -50,9 +50,6 @@ pub const MAX_PAYLOAD: usize = 16 << 20;
 /// addresses and meta, needs little more than half of it.
 pub const MAX_COMMAND: usize = 64 << 10;
 
-/// Nodes in any list of a message: as many as a cluster may have.
-pub const MAX_NODES: usize = 64;
-
 /// Bytes of a notice's text; a longer one is cut at a character's boundary when it is encoded.
 pub const MAX_WHY: usize = 200;
 

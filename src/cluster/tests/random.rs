@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::core::MAX_MEMBERS;
 use crate::wire::tests::Rng;
 
 /// A command that may or may not make sense, for nodes that exist or do not.

@@ -6,8 +6,8 @@
 //! from an older copy of the file does not fit in.
 
 use crate::core::{Entry, Index};
+use crate::wire::{WireError, decode_entry, encode_entry};
 
-use super::codec::{decode_entry, encode_entry};
 use super::page::{Flaw, PAGE, SECTOR, take_u8, take_u32, take_u64};
 
 /// Bytes of a frame header.
@@ -180,7 +180,7 @@ impl Frame {
         let mut input = &group[HEADER..HEADER + self.payload_len as usize];
         let mut entries = Vec::new();
         for expected in (self.first_index..).take(self.count as usize) {
-            let entry = decode_entry(&mut input)?;
+            let entry = decode_entry(&mut input).map_err(flaw)?;
             if entry.index != expected {
                 return Err(Flaw::Bad("entry with the wrong index"));
             }
@@ -219,6 +219,14 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
 /// Whether some sector of the stored bytes never reached the disk.
 pub(super) fn has_hole(stored: &[u8]) -> bool {
     stored.chunks(SECTOR).any(is_zero)
+}
+
+/// A kind of entry that is not known halts the node, it is never skipped (raft.md rule 59).
+fn flaw(error: WireError) -> Flaw {
+    match error {
+        WireError::UnknownKind { kind, .. } => Flaw::Newer(u32::from(kind)),
+        _ => Flaw::Bad("entry that cannot be read"),
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@
 //! may show data that an earlier process failed to write: nothing is trusted that this process
 //! has not made durable itself. The remains of a torn write go away with the old file.
 
-mod codec;
 mod frame;
 mod meta;
 mod page;
