@@ -53,7 +53,7 @@ fn sample(seed: u64) -> Sample {
 fn next(restored: &Restored, len: usize) -> Entry {
     Entry {
         index: restored.entries.len() as u64 + 1,
-        term: restored.hard.term,
+        term: restored.hard.term.max(1),
         payload: Payload::Host(vec![5; len].into()),
     }
 }

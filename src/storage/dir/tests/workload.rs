@@ -128,9 +128,11 @@ impl Run<'_> {
         self.token += 1;
         let what = self.rng.below(4);
         let hard = (what != 0).then(|| self.hard());
+        let term = hard.unwrap_or(self.now.acknowledged.hard).term;
         let entries = match what {
             3 => Vec::new(),
-            _ => self.entries(hard.unwrap_or(self.now.acknowledged.hard).term),
+            _ if term == 0 => Vec::new(),
+            _ => self.entries(term),
         };
         Persist {
             token: Token(self.token),
@@ -186,7 +188,7 @@ impl Run<'_> {
             1 => Payload::Cluster(Bytes::from(vec![7; 40])),
             2 => {
                 let configuration = Configuration {
-                    epoch: self.rng.below(100),
+                    epoch: 1 + self.rng.below(100),
                     voters: (1..4).filter_map(NodeId::new).collect(),
                     ..Configuration::default()
                 };
@@ -225,12 +227,17 @@ pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
     }
     let reboot = |sim: &Sim| Sim::boot(&sim.now().lose_power(Loss::All));
     expect(&reboot(sim), found)?;
+    let hard = HardState {
+        term: found.hard.term + 1,
+        vote: None,
+        ..found.hard
+    };
     let persist = Persist {
         token: Token(1),
-        hard: None,
+        hard: Some(hard),
         entries: vec![Entry {
             index: found.entries.len() as u64 + 1,
-            term: found.hard.term,
+            term: hard.term,
             payload: Payload::Host(Bytes::from(vec![0; 2000])),
         }],
     };
