@@ -43,7 +43,7 @@ impl Raft {
     /// to be committed or not: others may need this vote to commit it (raft.md rule 47).
     fn is_excluded(&self) -> bool {
         let latest = self.configs.latest();
-        let readmits = |epoch| latest.epoch > epoch && latest.contains(self.id);
+        let readmits = |epoch| latest.epoch > epoch && latest.keeps(self.id);
         self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
     }
 

@@ -127,7 +127,7 @@ impl Raft {
     /// What the commit of a configuration brings about on this node.
     pub(super) fn configuration_committed(&mut self) {
         let committed = self.configs.committed(self.commit);
-        let member = committed.contains(self.id);
+        let member = committed.keeps(self.id);
         let readmitted = self
             .hard
             .excluded

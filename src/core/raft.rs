@@ -24,7 +24,8 @@ pub struct Options {
     pub election: Millis,
     /// Bytes of entries in one append; a larger entry travels alone.
     pub batch_bytes: usize,
-    /// Bytes of proposals that may wait for their commit; one proposal is always admitted.
+    /// Bytes of proposals that may wait for their commit, counted by [`Payload::weight`]; one
+    /// proposal is always admitted.
     pub uncommitted_bytes: usize,
     /// Largest proposal in bytes.
     pub entry_max: usize,
@@ -253,11 +254,11 @@ impl Raft {
             matches!(payload, Payload::Host(_) | Payload::Cluster(_)),
             "no-ops and configurations are not proposed this way"
         );
-        let size = payload.len();
+        let size = payload.weight();
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader);
         };
-        if size > self.options.entry_max {
+        if payload.len() > self.options.entry_max {
             return Err(ProposeError::TooBig);
         }
         // The first one is always admitted, or a large one could never be (raft.md rule 23).
@@ -282,8 +283,9 @@ impl Raft {
             .excluded
             .is_some_and(|x| x.epoch >= exclusion.epoch);
         let committed = self.configs.committed(self.commit);
-        let readmitted = committed.epoch > exclusion.epoch && committed.contains(self.id);
-        if known || readmitted || self.poisoned {
+        // Old news: this node was taken back, or the teller is wrong.
+        let refuted = committed.epoch >= exclusion.epoch && committed.keeps(self.id);
+        if known || refuted || self.poisoned {
             return;
         }
         self.hard.excluded = Some(exclusion);

@@ -15,7 +15,7 @@ impl Raft {
     /// counts here only afterwards (thesis 10.2.1).
     pub(super) fn append_own(&mut self, payload: Payload) -> (Term, Index) {
         let (term, index) = (self.hard.term, self.log.last_index() + 1);
-        let size = payload.len();
+        let size = payload.weight();
         self.append(Entry {
             index,
             term,
@@ -199,7 +199,7 @@ impl Raft {
             .any(|e| matches!(e.payload, Payload::Config(..)));
         if let Role::Leader(leader) = &mut self.role {
             let own = committed.iter().filter(|e| e.index >= leader.opened_at);
-            let bytes: usize = own.map(|e| e.payload.len()).sum();
+            let bytes: usize = own.map(|e| e.payload.weight()).sum();
             assert!(
                 bytes <= leader.uncommitted,
                 "committed more than was appended"

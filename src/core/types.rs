@@ -92,6 +92,11 @@ impl Configuration {
         self.is_voter(id) || self.is_learner(id)
     }
 
+    /// Whether the node has a part in it that does not end with the joint state.
+    pub fn keeps(&self, id: NodeId) -> bool {
+        self.voters.binary_search(&id).is_ok() || self.is_learner(id)
+    }
+
     /// Everybody in it, each once, in no particular order.
     pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
         let outgoing = self
@@ -153,6 +158,12 @@ impl Payload {
     /// Whether it carries no data.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What the entry weighs in limits on memory: its data, and what keeping it costs.
+    pub fn weight(&self) -> usize {
+        const ENTRY: usize = 64;
+        self.len() + ENTRY
     }
 }
 

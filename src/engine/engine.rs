@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::cluster::{Fact, State};
+use crate::cluster::{Fact, Params, State};
 use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term};
 use crate::detector::{Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
@@ -234,6 +234,7 @@ impl Engine {
                 }
                 Fact::Params => {
                     let params = self.cluster.params().clone();
+                    self.warn_of(&params);
                     self.actions.push(Action::Params(params));
                 }
                 Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
@@ -244,6 +245,26 @@ impl Engine {
             }
         }
         self.complete(entry, refused);
+    }
+
+    /// Settings that are allowed and likely to be regretted.
+    fn warn_of(&mut self, params: &Params) {
+        for warning in params.warnings() {
+            self.log(2, warning);
+        }
+        let election = self.settings.election;
+        let fencetime = params.fencetime_ms(election);
+        if params.deadtime_ms() > 0 && fencetime < 2 * election {
+            self.log(
+                2,
+                format!(
+                    "fencetime is {fencetime} ms, an election takes up to {} ms: a change of \
+                     leader may fence every node for a moment; a longer hb_deadtime or a shorter \
+                     election_ms helps",
+                    2 * election
+                ),
+            );
+        }
     }
 
     fn excluded(&mut self, epoch: u64, ids: Vec<NodeId>, index: Index) {

@@ -7,7 +7,10 @@ use crate::core::{Millis, NodeId};
 use crate::wire;
 
 use super::descriptor::Descriptor;
-use super::{Error, Input, View};
+use super::{Error, Input, Request, View};
+
+/// Bytes of packets and proposals that may wait for the next driving call.
+const QUEUE_BYTES: usize = 64 << 20;
 
 /// What both halves hold.
 pub(super) struct Shared {
@@ -23,6 +26,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Queue {
     inputs: VecDeque<Input>,
+    /// Bytes that the inputs hold.
+    bytes: usize,
     closed: bool,
     /// Packets and bytes refused or taken, counted where it happens.
     refused: Refused,
@@ -58,17 +63,21 @@ impl Shared {
         }
     }
 
-    fn submit(&self, input: Input) -> Result<(), Error> {
+    fn submit(&self, input: Input, bytes: usize) -> Result<(), Error> {
         let mut queue = lock(&self.queue);
         if queue.closed {
             return Err(Error::Closed);
         }
-        if queue.inputs.len() >= self.queue_max {
+        let long = queue.inputs.len() >= self.queue_max;
+        // One input is always taken, or a large one could never be.
+        let heavy = queue.bytes + bytes > QUEUE_BYTES && !queue.inputs.is_empty();
+        if long || heavy {
             queue.refused.full += u64::from(matches!(input, Input::Packet(_)));
             return Err(Error::Full);
         }
         let first = queue.inputs.is_empty();
         queue.inputs.push_back(input);
+        queue.bytes += bytes;
         drop(queue);
         if first {
             self.wake();
@@ -96,7 +105,7 @@ impl Shared {
             return Err(Error::Foreign(why));
         }
         let skipped = u64::from(packet.skipped);
-        self.submit(Input::Packet(packet))?;
+        self.submit(Input::Packet(packet), bytes.len())?;
         let refused = &mut lock(&self.queue).refused;
         refused.skipped += skipped;
         refused.packets += 1;
@@ -135,7 +144,9 @@ impl Shared {
 
     /// Everything queued so far.
     pub fn take_inputs(&self) -> VecDeque<Input> {
-        std::mem::take(&mut lock(&self.queue).inputs)
+        let mut queue = lock(&self.queue);
+        queue.bytes = 0;
+        std::mem::take(&mut queue.inputs)
     }
 
     pub fn has_inputs(&self) -> bool {
@@ -184,7 +195,11 @@ pub struct Handle {
 impl Handle {
     /// Queues an input for the next driving call. `Full` or `Closed`: nothing happened.
     pub fn submit(&self, input: Input) -> Result<(), Error> {
-        self.shared.submit(input)
+        let bytes = match &input {
+            Input::Request(_, Request::Propose(data)) => data.len(),
+            _ => 0,
+        };
+        self.shared.submit(input, bytes)
     }
 
     /// Checks a message and queues it. `from` is the sender as the transport knows it, `None` to
