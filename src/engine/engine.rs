@@ -150,9 +150,13 @@ impl Engine {
         self.flush();
     }
 
-    /// When the next driving call is due.
-    pub fn next_deadline(&mut self) -> Millis {
-        let due = self.raft.next_deadline().min(self.detector.next_deadline());
+    /// When the next driving call is due: at once if there is more to do. Whichever it is, only
+    /// what comes after it is late.
+    pub fn next_deadline(&mut self, more: bool) -> Millis {
+        let due = match more {
+            true => self.now,
+            false => self.raft.next_deadline().min(self.detector.next_deadline()),
+        };
         let due = due.max(self.now);
         self.promised = Some(due);
         due

@@ -134,11 +134,7 @@ impl Member {
             }
         }
         let more = self.shared.has_inputs() || self.engine.has_more();
-        let due = if more {
-            now
-        } else {
-            self.engine.next_deadline()
-        };
+        let due = self.engine.next_deadline(more);
         self.shared.set_due_at(Some(due));
         self.check_alive()
             .inspect_err(|_| drop(self.shared.close()))?;
