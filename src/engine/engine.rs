@@ -467,11 +467,14 @@ impl Engine {
             features: 0,
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
+        let config = self.raft.configuration();
         let packets = self.outbox.drain(|to| {
             let (echo, echo_incarnation) = detector.echo_for(to);
-            // One who is out may be written to already because it is coming back; until that is
-            // decided nothing confirms its right to serve.
-            let confirms = fresh && cluster.is_excluded(to).is_none();
+            // One who is out may be written to already because it is coming back, and one who is
+            // in because it is on its way out: until that is decided nothing confirms its right
+            // to serve.
+            let stays = config.voters.contains(&to) || config.learners.contains(&to);
+            let confirms = fresh && stays && cluster.is_excluded(to).is_none();
             Header {
                 to,
                 echo,
