@@ -128,7 +128,7 @@ impl Member {
             self.engine.round(inputs);
             self.publish();
             let answered = self.perform(host);
-            let quiet = !answered && !self.shared.has_inputs() && !self.engine.has_more();
+            let quiet = !answered && !self.shared.has_inputs();
             if quiet || self.engine.stopped.is_some() {
                 break;
             }

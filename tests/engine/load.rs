@@ -14,10 +14,22 @@ use crate::cluster::{peer, settings};
 struct Eager {
     handle: Handle,
     led: Vec<Term>,
+    applied: u64,
     done: u64,
+    last: u64,
 }
 
 impl Eager {
+    fn new(handle: Handle, last: u64) -> Eager {
+        Eager {
+            handle,
+            led: Vec::new(),
+            applied: 0,
+            done: 0,
+            last,
+        }
+    }
+
     fn propose(&self) {
         let request = Request::Propose(b"more"[..].into());
         let input = Input::Request(Ticket(self.done), request);
@@ -27,13 +39,16 @@ impl Eager {
 
 impl Host for Eager {
     fn apply(&mut self, _index: Index, _term: Term, _data: &[u8]) -> Result<(), i32> {
+        self.applied += 1;
         Ok(())
     }
     fn send(&mut self, _to: NodeId, _bytes: &[u8]) {}
     fn done(&mut self, _ticket: Ticket, result: Result<Index, Error>) {
         result.unwrap();
         self.done += 1;
-        self.propose();
+        if self.done < self.last {
+            self.propose();
+        }
     }
     fn role(&mut self, role: Role, term: Term, _leader: Option<NodeId>) {
         if role == Role::Leader {
@@ -57,11 +72,7 @@ impl Host for Eager {
 fn a_leader_that_always_has_more_to_do_is_not_away() {
     let (mut member, handle) = Member::new(settings(1), Place::Volatile).unwrap();
     member.bootstrap(&[peer(1)]).unwrap();
-    let mut host = Eager {
-        handle,
-        led: Vec::new(),
-        done: 0,
-    };
+    let mut host = Eager::new(handle, u64::MAX);
     for now in 1_000..1_100 {
         member.step(now, &mut host).unwrap();
     }
@@ -71,4 +82,40 @@ fn a_leader_that_always_has_more_to_do_is_not_away() {
     }
     assert!(host.done > 10_000, "hardly anything to do");
     assert_eq!(host.led.len(), 1, "{:?}", host.led);
+}
+
+/// While the host applies nothing is sent, so a long log must not be applied in one call: a node
+/// that starts again would be silent until its end.
+#[test]
+fn a_log_that_is_read_again_is_applied_a_little_at_a_time() {
+    let path = std::env::temp_dir().join(format!("raftkeel-load-{}", std::process::id()));
+    let place = |create| Place::Directory {
+        path: path.clone(),
+        create,
+    };
+    let (mut member, handle) = Member::new(settings(1), place(true)).unwrap();
+    member.bootstrap(&[peer(1)]).unwrap();
+    let mut host = Eager::new(handle, 0);
+    member.step(1_000, &mut host).unwrap();
+    for round in 0..100 {
+        for _ in 0..30 {
+            host.propose();
+        }
+        member.step(1_000 + round, &mut host).unwrap();
+    }
+    let written = host.applied;
+    assert!(written > 2_000, "only {written} applied");
+    drop(member);
+
+    let (mut member, handle) = Member::new(settings(1), place(false)).unwrap();
+    let mut host = Eager::new(handle, 0);
+    let mut now = 0;
+    while host.applied < written {
+        let before = host.applied;
+        member.step(now, &mut host).unwrap();
+        assert!(host.applied - before <= 256, "{}", host.applied - before);
+        now += 1;
+        assert!(now < 60_000, "only {} of {written} applied", host.applied);
+    }
+    std::fs::remove_dir_all(&path).unwrap();
 }
