@@ -18,8 +18,9 @@ use super::{Error, Event, Guard, Input, Metrics, Role, Settings};
 const BATCH_BYTES: usize = 256 << 10;
 /// Bytes of proposals that may wait for their commit.
 const UNCOMMITTED_BYTES: usize = 64 << 20;
-/// Entries applied in one round, so that a long catch-up does not hold everything else up.
-const APPLY_BATCH: usize = 1024;
+/// Entries applied in one driving call. While the host applies them nothing is sent, and a node
+/// that is slow to read its log again must not look like a dead one.
+const APPLY_MAX: usize = 256;
 
 /// The driven half of a member, without its driver.
 pub(super) struct Engine {
@@ -32,6 +33,8 @@ pub(super) struct Engine {
     incarnation: u64,
     pub now: Millis,
     started: bool,
+    /// Entries that may still be applied in this driving call.
+    apply_left: usize,
     /// When the last driving call promised to be called again.
     promised: Option<Millis>,
     outbox: Outbox,
@@ -78,6 +81,7 @@ impl Engine {
             incarnation,
             now: 0,
             started: false,
+            apply_left: 0,
             promised: None,
             outbox: Outbox::default(),
             actions: Vec::new(),
@@ -110,6 +114,7 @@ impl Engine {
     pub fn begin(&mut self, now: Millis) {
         assert!(now >= self.now, "time went back");
         self.now = now;
+        self.apply_left = APPLY_MAX;
         if !self.started {
             self.started = true;
             self.raft.start(now);
@@ -150,9 +155,13 @@ impl Engine {
         self.flush();
     }
 
-    /// When the next driving call is due.
-    pub fn next_deadline(&mut self) -> Millis {
-        let due = self.raft.next_deadline().min(self.detector.next_deadline());
+    /// When the next driving call is due: at once if there is more to do. Whichever it is, only
+    /// what comes after it is late.
+    pub fn next_deadline(&mut self, more: bool) -> Millis {
+        let due = match more {
+            true => self.now,
+            false => self.raft.next_deadline().min(self.detector.next_deadline()),
+        };
         let due = due.max(self.now);
         self.promised = Some(due);
         due
@@ -170,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// Whether committed entries were left for the next round.
+    /// Whether committed entries were left for the next driving call.
     pub fn has_more(&self) -> bool {
         self.stopped.is_none() && self.raft.has_committed()
     }
@@ -202,7 +211,8 @@ impl Engine {
 
     /// Applies what is committed; true if there was anything.
     fn apply(&mut self) -> bool {
-        let entries = self.raft.take_committed(APPLY_BATCH);
+        let entries = self.raft.take_committed(self.apply_left);
+        self.apply_left -= entries.len();
         let any = !entries.is_empty();
         for entry in entries {
             match self.cluster.apply(&entry) {
@@ -489,7 +499,7 @@ impl Engine {
             let (echo, echo_incarnation) = detector.echo_for(to);
             // A leader's word gives leave to serve: not to a node that is on its way out, nor to
             // one that is out until its return is decided.
-            let stays = newest.voters.contains(&to) || newest.is_learner(to);
+            let stays = newest.keeps(to);
             let confirms = fresh && stays && cluster.is_excluded(to).is_none();
             Header {
                 to,

@@ -128,17 +128,13 @@ impl Member {
             self.engine.round(inputs);
             self.publish();
             let answered = self.perform(host);
-            let quiet = !answered && !self.shared.has_inputs() && !self.engine.has_more();
+            let quiet = !answered && !self.shared.has_inputs();
             if quiet || self.engine.stopped.is_some() {
                 break;
             }
         }
         let more = self.shared.has_inputs() || self.engine.has_more();
-        let due = if more {
-            now
-        } else {
-            self.engine.next_deadline()
-        };
+        let due = self.engine.next_deadline(more);
         self.shared.set_due_at(Some(due));
         self.check_alive()
             .inspect_err(|_| drop(self.shared.close()))?;

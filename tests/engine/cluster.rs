@@ -86,7 +86,7 @@ pub fn peer(raw: u64) -> Peer {
     }
 }
 
-fn settings(raw: u64) -> Settings {
+pub fn settings(raw: u64) -> Settings {
     Settings {
         id: id(raw),
         cluster: 77,

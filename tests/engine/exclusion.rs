@@ -185,3 +185,26 @@ fn bad_settings_change_nothing() {
     assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
     assert_eq!(c.nodes[&leader].handle.view(|v| v.params.hb_deadtime), 0);
 }
+
+#[test]
+fn a_node_that_is_on_its_way_out_is_not_confirmed() {
+    let mut c = Cluster::new(3);
+    let leader = c.elect();
+    c.ask(leader, deadtime(6)).unwrap();
+    c.run(1_000);
+    let out = others(&c, leader)[0];
+    let third = others(&c, leader)[1];
+    let logged = c.nodes[&leader].handle.view(|v| v.info.last_index);
+    c.cut_off(out);
+    let decided = |c: &Cluster| c.nodes[&leader].handle.view(|v| v.info.last_index) > logged;
+    assert!(c.wait(12_000, decided), "no decision");
+    assert!(c.nodes[&out].told.fenced);
+    // The leader is heard again while it waits for the consent of the third to what it decided.
+    c.cut = vec![(third, leader)];
+    c.run(500);
+    c.cut.clear();
+    c.cut_off(out);
+    let excluded = |c: &Cluster| !c.nodes[&leader].told.excluded.is_empty();
+    assert!(c.wait(1_000, excluded), "never committed");
+    assert!(c.nodes[&out].told.fenced, "it is out, and serves");
+}

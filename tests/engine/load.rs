@@ -1,0 +1,121 @@
+//! A member under load: work that does not fit in one driving call is no absence, and does not
+//! keep it from speaking to its peers.
+
+use raftkeel::cluster::Params;
+use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
+use raftkeel::detector::NodeState;
+use raftkeel::engine::{
+    Error, Event, Guard, Handle, Host, Input, Member, Place, Request, Role, Ticket,
+};
+
+use crate::cluster::{peer, settings};
+
+/// Makes its next request from within the completion of the last one.
+struct Eager {
+    handle: Handle,
+    led: Vec<Term>,
+    applied: u64,
+    done: u64,
+    last: u64,
+}
+
+impl Eager {
+    fn new(handle: Handle, last: u64) -> Eager {
+        Eager {
+            handle,
+            led: Vec::new(),
+            applied: 0,
+            done: 0,
+            last,
+        }
+    }
+
+    fn propose(&self) {
+        let request = Request::Propose(b"more"[..].into());
+        let input = Input::Request(Ticket(self.done), request);
+        self.handle.submit(input).unwrap();
+    }
+}
+
+impl Host for Eager {
+    fn apply(&mut self, _index: Index, _term: Term, _data: &[u8]) -> Result<(), i32> {
+        self.applied += 1;
+        Ok(())
+    }
+    fn send(&mut self, _to: NodeId, _bytes: &[u8]) {}
+    fn done(&mut self, _ticket: Ticket, result: Result<Index, Error>) {
+        result.unwrap();
+        self.done += 1;
+        if self.done < self.last {
+            self.propose();
+        }
+    }
+    fn role(&mut self, role: Role, term: Term, _leader: Option<NodeId>) {
+        if role == Role::Leader {
+            self.led.push(term);
+        }
+    }
+    fn node(&mut self, _id: NodeId, _state: NodeState, _old: NodeState, _silent: Millis) {}
+    fn excluded(&mut self, _epoch: Epoch, _ids: &[NodeId], _index: Index) {}
+    fn members(&mut self, _epoch: Epoch, _index: Index) {}
+    fn params(&mut self, _params: &Params) {}
+    fn fence(&mut self, _fenced: bool, _why: &str) {}
+    fn event(&mut self, _event: &Event) {}
+    fn guard(&mut self, _ids: &[NodeId]) -> Guard {
+        Guard::Allow
+    }
+    fn log(&mut self, _level: i32, _text: &str) {}
+    fn stopped(&mut self, _why: &Error) {}
+}
+
+#[test]
+fn a_leader_that_always_has_more_to_do_is_not_away() {
+    let (mut member, handle) = Member::new(settings(1), Place::Volatile).unwrap();
+    member.bootstrap(&[peer(1)]).unwrap();
+    let mut host = Eager::new(handle, u64::MAX);
+    for now in 1_000..1_100 {
+        member.step(now, &mut host).unwrap();
+    }
+    host.propose();
+    for now in 1_100..6_000 {
+        member.step(now, &mut host).unwrap();
+    }
+    assert!(host.done > 10_000, "hardly anything to do");
+    assert_eq!(host.led.len(), 1, "{:?}", host.led);
+}
+
+/// While the host applies nothing is sent, so a long log must not be applied in one call: a node
+/// that starts again would be silent until its end.
+#[test]
+fn a_log_that_is_read_again_is_applied_a_little_at_a_time() {
+    let path = std::env::temp_dir().join(format!("raftkeel-load-{}", std::process::id()));
+    let place = |create| Place::Directory {
+        path: path.clone(),
+        create,
+    };
+    let (mut member, handle) = Member::new(settings(1), place(true)).unwrap();
+    member.bootstrap(&[peer(1)]).unwrap();
+    let mut host = Eager::new(handle, 0);
+    member.step(1_000, &mut host).unwrap();
+    for round in 0..100 {
+        for _ in 0..30 {
+            host.propose();
+        }
+        member.step(1_000 + round, &mut host).unwrap();
+    }
+    let written = host.applied;
+    assert!(written > 2_000, "only {written} applied");
+    drop(member);
+
+    let (mut member, handle) = Member::new(settings(1), place(false)).unwrap();
+    let mut host = Eager::new(handle, 0);
+    let mut now = 0;
+    while host.applied < written {
+        let before = host.applied;
+        member.step(now, &mut host).unwrap();
+        assert!(host.applied - before <= 256, "{}", host.applied - before);
+        now += 1;
+        assert!(now < 60_000, "only {} of {written} applied", host.applied);
+    }
+    std::fs::remove_dir_all(&path).unwrap();
+}
