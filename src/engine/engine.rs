@@ -12,7 +12,7 @@ use crate::wire::{Header, Packet, Part, Verdict};
 use super::action::Action;
 use super::outbox::Outbox;
 use super::requests::Pending;
-use super::{Error, Event, Guard, Input, Metrics, Role, Settings};
+use super::{Error, Event, Guard, Input, Metrics, Role, Settings, same_text};
 
 /// Bytes of entries in one append.
 const BATCH_BYTES: usize = 256 << 10;
@@ -525,7 +525,7 @@ impl Engine {
             let (heard, needed) = self.voters_heard();
             self.event(Event::Quorum { has, heard, needed });
         }
-        if self.detector.notice() != self.told_notice {
+        if !same_text(self.detector.notice(), &self.told_notice) {
             self.told_notice = self.detector.notice().to_owned();
             let why = self.told_notice.clone();
             self.event(Event::Blocked { why });
