@@ -128,10 +128,10 @@ impl Engine {
         self.detector.advance(now);
     }
 
-    /// One round: everything that the inputs and the time bring about.
-    pub fn round(&mut self, inputs: VecDeque<Input>) {
+    /// One round: everything that the inputs and the time bring about. Takes all of `inputs`.
+    pub fn round(&mut self, inputs: &mut VecDeque<Input>) {
         self.follow_membership();
-        for input in inputs {
+        for input in inputs.drain(..) {
             match input {
                 Input::Packet(packet) => self.packet(packet),
                 Input::Request(ticket, request) => self.request(ticket, request),

@@ -59,6 +59,11 @@ impl Shared {
     }
 
     fn submit(&self, input: Input) -> Result<(), Error> {
+        self.enqueue(input, |_| ())
+    }
+
+    /// Queues an input; `count` runs only if that succeeds, in the same critical section.
+    fn enqueue(&self, input: Input, count: impl FnOnce(&mut Refused)) -> Result<(), Error> {
         let mut queue = lock(&self.queue);
         if queue.closed {
             return Err(Error::Closed);
@@ -67,6 +72,7 @@ impl Shared {
             queue.refused.full += u64::from(matches!(input, Input::Packet(_)));
             return Err(Error::Full);
         }
+        count(&mut queue.refused);
         let first = queue.inputs.is_empty();
         queue.inputs.push_back(input);
         drop(queue);
@@ -96,12 +102,11 @@ impl Shared {
             return Err(Error::Foreign(why));
         }
         let skipped = u64::from(packet.skipped);
-        self.submit(Input::Packet(packet))?;
-        let refused = &mut lock(&self.queue).refused;
-        refused.skipped += skipped;
-        refused.packets += 1;
-        refused.bytes += bytes.len() as u64;
-        Ok(())
+        self.enqueue(Input::Packet(packet), |counters| {
+            counters.skipped += skipped;
+            counters.packets += 1;
+            counters.bytes += bytes.len() as u64;
+        })
     }
 
     /// Whether a packet is meant for this node of this cluster, and is its sender's.
@@ -133,9 +138,10 @@ impl Shared {
         }
     }
 
-    /// Everything queued so far.
-    pub fn take_inputs(&self) -> VecDeque<Input> {
-        std::mem::take(&mut lock(&self.queue).inputs)
+    /// Everything queued so far, in exchange for an empty queue, whose memory is used again.
+    pub fn take_inputs(&self, inputs: &mut VecDeque<Input>) {
+        assert!(inputs.is_empty(), "inputs would be queued again");
+        std::mem::swap(&mut lock(&self.queue).inputs, inputs);
     }
 
     pub fn has_inputs(&self) -> bool {
@@ -149,12 +155,11 @@ impl Shared {
         std::mem::take(&mut queue.inputs)
     }
 
-    pub fn refused(&self) -> Refused {
-        lock(&self.queue).refused
-    }
-
-    pub fn set_genesis(&self, genesis: u64) {
-        lock(&self.queue).genesis = genesis;
+    /// Tells the receiving side which cluster this is; its counters so far are returned.
+    pub fn set_genesis(&self, genesis: u64) -> Refused {
+        let mut queue = lock(&self.queue);
+        queue.genesis = genesis;
+        queue.refused
     }
 
     pub fn set_due_at(&self, due_at: Option<Millis>) {
