@@ -275,6 +275,9 @@ impl Detector {
             let interest = self.interest(&self.peers[i]);
             let peer = &mut self.peers[i];
             let due = peer.schedule.take(now, keepalive, interest, &mut self.dice);
+            if due == Due::default() {
+                continue;
+            }
             let id = peer.id;
             let composed = self.compose(due);
             out.extend(composed.into_iter().flatten().map(|k| (id, k)));
@@ -291,6 +294,9 @@ impl Detector {
             return None;
         }
         let due = peer.schedule.ride(now, keepalive, &mut self.dice);
+        if due == Due::default() {
+            return None;
+        }
         let [ask, reply] = self.compose(due);
         ask.or(reply)
     }

@@ -29,13 +29,9 @@ pub struct Assessment {
 impl Detector {
     /// How this node takes a member or an excluded node; itself too. `None` for strangers.
     pub fn node(&self, id: NodeId) -> Option<Assessment> {
+        let state = self.state(id)?;
         let tally = self.tally(id);
         if id == self.me {
-            let state = if self.excluded {
-                NodeState::Excluded
-            } else {
-                NodeState::Alive
-            };
             return Some(Assessment {
                 state,
                 blocked_by: BlockedBy::None,
@@ -49,7 +45,7 @@ impl Detector {
         }
         let peer = &self.peers[self.position(id)?];
         Some(Assessment {
-            state: peer.state,
+            state,
             blocked_by: peer.blocked_by,
             silent: peer.evidence.age(self.clock.listened()),
             excludes_in: peer.excludes_in,
@@ -58,6 +54,17 @@ impl Detector {
             applied: peer.applied,
             incarnation: peer.evidence.newest().1,
         })
+    }
+
+    /// What a node is taken for, without what the others say about it.
+    pub fn state(&self, id: NodeId) -> Option<NodeState> {
+        if id == self.me {
+            return Some(match self.excluded {
+                true => NodeState::Excluded,
+                false => NodeState::Alive,
+            });
+        }
+        self.position(id).map(|i| self.peers[i].state)
     }
 
     /// Why an exclusion is held back, as the leader or, without a fresh word of one, this node

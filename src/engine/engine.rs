@@ -12,7 +12,7 @@ use crate::wire::{Header, Packet, Part, Verdict};
 use super::action::Action;
 use super::outbox::Outbox;
 use super::requests::Pending;
-use super::{Error, Event, Guard, Input, Metrics, Role, Settings};
+use super::{Error, Event, Guard, Input, Metrics, Role, Settings, same_text};
 
 /// Bytes of entries in one append.
 const BATCH_BYTES: usize = 256 << 10;
@@ -133,10 +133,10 @@ impl Engine {
         self.detector.advance(now);
     }
 
-    /// One round: everything that the inputs and the time bring about.
-    pub fn round(&mut self, inputs: VecDeque<Input>) {
+    /// One round: everything that the inputs and the time bring about. Takes all of `inputs`.
+    pub fn round(&mut self, inputs: &mut VecDeque<Input>) {
         self.follow_membership();
-        for input in inputs {
+        for input in inputs.drain(..) {
             match input {
                 Input::Packet(packet) => self.packet(packet),
                 Input::Request(ticket, request) => self.request(ticket, request),
@@ -558,7 +558,7 @@ impl Engine {
             let (heard, needed) = self.voters_heard();
             self.event(Event::Quorum { has, heard, needed });
         }
-        if self.detector.notice() != self.told_notice {
+        if !same_text(self.detector.notice(), &self.told_notice) {
             self.told_notice = self.detector.notice().to_owned();
             let why = self.told_notice.clone();
             self.event(Event::Blocked { why });

@@ -1,5 +1,6 @@
 //! Driving a member: plain steps with the host's time, or behind one descriptor.
 
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::action::Answer;
 use super::descriptor::Descriptor;
 use super::engine::Engine;
 use super::shared::{Handle, Shared};
-use super::{Error, Host, Place, Settings};
+use super::{Error, Host, Input, Place, Settings};
 
 /// Rounds of one driving call: a host that makes a request from every completion is served
 /// again by the next call, which is then due at once.
@@ -22,6 +23,8 @@ pub struct Member {
     engine: Engine,
     shared: Arc<Shared>,
     descriptor: Option<Descriptor>,
+    /// What a round works on; empty between rounds, its memory is kept.
+    inputs: VecDeque<Input>,
     /// Whether the host's own steps have driven it.
     stepped: bool,
 }
@@ -40,6 +43,7 @@ impl Member {
             engine: Engine::new(settings, opened, storage),
             shared,
             descriptor: None,
+            inputs: VecDeque::new(),
             stepped: false,
         };
         member.publish();
@@ -124,8 +128,8 @@ impl Member {
         }
         self.engine.begin(now);
         for _ in 0..ROUNDS {
-            let inputs = self.shared.take_inputs();
-            self.engine.round(inputs);
+            self.shared.take_inputs(&mut self.inputs);
+            self.engine.round(&mut self.inputs);
             self.publish();
             let answered = self.perform(host);
             let quiet = !answered && !self.shared.has_inputs();
@@ -165,8 +169,7 @@ impl Member {
     }
 
     fn publish(&mut self) {
-        let refused = self.shared.refused();
-        self.shared.set_genesis(self.engine.cluster.genesis());
+        let refused = self.shared.set_genesis(self.engine.cluster.genesis());
         self.shared
             .publish(|view| self.engine.publish(view, refused));
     }

@@ -5,6 +5,8 @@ use crate::wire::{Header, MAX_PARTS, Packet, Part, encode};
 
 /// Entries beyond this many bytes go into the peer's next packet.
 const PACKET_BYTES: usize = 1 << 20;
+/// Room for a packet without entries, so that it is not moved as it grows.
+const SMALL_PACKET: usize = 256;
 
 /// Parts by addressee, in the order in which they were said.
 #[derive(Debug, Default)]
@@ -49,7 +51,7 @@ impl Outbox {
 }
 
 fn finish(header: Header, parts: Vec<Part>) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(SMALL_PACKET);
     let skipped = 0;
     encode(
         &Packet {

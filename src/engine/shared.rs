@@ -63,7 +63,14 @@ impl Shared {
         }
     }
 
-    fn submit(&self, input: Input, bytes: usize) -> Result<(), Error> {
+    /// Queues an input that holds so many bytes; `count` runs only if that succeeds, in the same
+    /// critical section.
+    fn enqueue(
+        &self,
+        input: Input,
+        bytes: usize,
+        count: impl FnOnce(&mut Refused),
+    ) -> Result<(), Error> {
         let mut queue = lock(&self.queue);
         if queue.closed {
             return Err(Error::Closed);
@@ -75,6 +82,7 @@ impl Shared {
             queue.refused.full += u64::from(matches!(input, Input::Packet(_)));
             return Err(Error::Full);
         }
+        count(&mut queue.refused);
         let first = queue.inputs.is_empty();
         queue.inputs.push_back(input);
         queue.bytes += bytes;
@@ -105,12 +113,11 @@ impl Shared {
             return Err(Error::Foreign(why));
         }
         let skipped = u64::from(packet.skipped);
-        self.submit(Input::Packet(packet), bytes.len())?;
-        let refused = &mut lock(&self.queue).refused;
-        refused.skipped += skipped;
-        refused.packets += 1;
-        refused.bytes += bytes.len() as u64;
-        Ok(())
+        self.enqueue(Input::Packet(packet), bytes.len(), |counters| {
+            counters.skipped += skipped;
+            counters.packets += 1;
+            counters.bytes += bytes.len() as u64;
+        })
     }
 
     /// Whether a packet is meant for this node of this cluster, and is its sender's.
@@ -142,11 +149,12 @@ impl Shared {
         }
     }
 
-    /// Everything queued so far.
-    pub fn take_inputs(&self) -> VecDeque<Input> {
+    /// Everything queued so far, in exchange for an empty queue, whose memory is used again.
+    pub fn take_inputs(&self, inputs: &mut VecDeque<Input>) {
+        assert!(inputs.is_empty(), "inputs would be queued again");
         let mut queue = lock(&self.queue);
         queue.bytes = 0;
-        std::mem::take(&mut queue.inputs)
+        std::mem::swap(&mut queue.inputs, inputs);
     }
 
     pub fn has_inputs(&self) -> bool {
@@ -160,12 +168,11 @@ impl Shared {
         std::mem::take(&mut queue.inputs)
     }
 
-    pub fn refused(&self) -> Refused {
-        lock(&self.queue).refused
-    }
-
-    pub fn set_genesis(&self, genesis: u64) {
-        lock(&self.queue).genesis = genesis;
+    /// Tells the receiving side which cluster this is; its counters so far are returned.
+    pub fn set_genesis(&self, genesis: u64) -> Refused {
+        let mut queue = lock(&self.queue);
+        queue.genesis = genesis;
+        queue.refused
     }
 
     pub fn set_due_at(&self, due_at: Option<Millis>) {
@@ -199,7 +206,7 @@ impl Handle {
             Input::Request(_, Request::Propose(data)) => data.len(),
             _ => 0,
         };
-        self.shared.submit(input, bytes)
+        self.shared.enqueue(input, bytes, |_| ())
     }
 
     /// Checks a message and queues it. `from` is the sender as the transport knows it, `None` to

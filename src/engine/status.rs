@@ -7,7 +7,7 @@ use crate::detector::{Assessment, BlockedBy, NodeState};
 
 use super::engine::Engine;
 use super::shared::Refused;
-use super::{Info, Metrics, NodeView, Role, View};
+use super::{Info, Metrics, NodeView, Role, View, same_text};
 
 impl Engine {
     /// Brings the view up to date.
@@ -62,7 +62,7 @@ impl Engine {
         info.lease = self.detector.lease_ms(self.now);
         info.health_score = u32::from(self.detector.health());
         let notice = self.detector.notice();
-        if info.notice != notice {
+        if !same_text(&info.notice, notice) {
             info.notice = notice.to_owned();
         }
     }
@@ -76,8 +76,7 @@ impl Engine {
 
     /// Whether a voter can be counted on now.
     pub fn is_heard(&self, id: NodeId) -> bool {
-        let seen = self.detector.node(id);
-        seen.is_some_and(|seen| seen.state == NodeState::Alive)
+        self.detector.state(id) == Some(NodeState::Alive)
     }
 
     fn update_node(&self, node: &mut NodeView) {
