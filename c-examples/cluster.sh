@@ -79,12 +79,12 @@ kill_node() {
     unset "PID[$1]"
 }
 
-# restart_node ID: the process is started again if it was killed.
-restart_node() { [ -n "${PID[$1]:-}" ] || start_node "$1"; }
-
 living() { echo "${!PID[@]}" | tr ' ' '\n' | sort -n; }
 
 view() { "$BIN/sxadm" cluster -I "$(url "$1")" 2>/dev/null; }
+
+# True if node $1 answers, whatever it has to say.
+answers() { view "$1" >/dev/null; [ "$?" -ne 4 ]; }
 
 # The leader that node $1 knows; nothing if none.
 leader_of() { view "$1" | sed -n 's/^Leader: node \([0-9]*\),.*/\1/p'; }

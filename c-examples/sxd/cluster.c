@@ -93,12 +93,14 @@ static void on_log(void *ud, int level, const char *text)
     say("keel %d: %s", level, text);
 }
 
+/* Excluded, and its place is empty. */
 static bool is_out(const keel_node *n)
 {
-    return n->role == KEEL_ROLE_EXCLUDED || n->state == KEEL_NODE_EXCLUDED || n->state == KEEL_NODE_RETURNED;
+    return n->state != KEEL_NODE_REPLACED &&
+           (n->role == KEEL_ROLE_EXCLUDED || n->state == KEEL_NODE_EXCLUDED || n->state == KEEL_NODE_RETURNED);
 }
 
-/* A node that is out and not replaced counts as a lost replica, although its objects have probably
+/* A node that is out counts as a lost replica, although its objects have probably
  * been copied: only it could say that nothing was missed. So no exclusion ever takes what may be the
  * last copy. */
 static int on_guard(void *ud, const keel_id *ids, size_t n, char *why, size_t why_cap)
@@ -135,7 +137,7 @@ static void cluster_refresh(struct sxd *sx)
     c->out_epoch = c->out_index = 0;
     for (size_t i = 0; i < keel_status_count(s); i++) {
         const keel_node *n = keel_status_node(s, i);
-        if (n->id == sx->id && is_out(n)) {
+        if (n->id == sx->id && (is_out(n) || n->state == KEEL_NODE_REPLACED)) {
             c->out = true;
             c->out_epoch = n->epoch;
             c->out_index = n->index;
