@@ -25,9 +25,11 @@ elapsed() {
     printf '%d.%d' $((us / 1000000)) $((us / 100000 % 10))
 }
 
-# until_ok SECONDS COMMAND...: polls; false when the time is over.
+# until_ok SECONDS COMMAND...: polls; false when the time is over. SECONDS are those of a machine that
+# has time; only a test that fails waits for PATIENCE times as long.
+PATIENCE=${PATIENCE:-4}
 until_ok() {
-    local end=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000))
+    local end=$((${EPOCHREALTIME/[.,]/} + $1 * PATIENCE * 1000000))
     shift
     until "$@"; do
         [ "${EPOCHREALTIME/[.,]/}" -lt "$end" ] || return 1
@@ -81,6 +83,9 @@ living() { echo "${!PID[@]}" | tr ' ' '\n' | sort -n; }
 
 view() { "$BIN/sxadm" cluster -I "$(url "$1")" 2>/dev/null; }
 
+# True if node $1 answers, whatever it has to say.
+answers() { view "$1" >/dev/null; [ "$?" -ne 4 ]; }
+
 # The leader that node $1 knows; nothing if none.
 leader_of() { view "$1" | sed -n 's/^Leader: node \([0-9]*\),.*/\1/p'; }
 
@@ -109,6 +114,14 @@ faulty_on() {
         seen=$(excluded_at "$id" "$dead")
         [ -n "$seen" ] && [ "${AT:=$seen}" = "$seen" ] || return 1
     done
+}
+
+# says_excluded NODE AT: true if NODE itself says where the decision about it is, AT being what
+# excluded_at() gave at another node, and claims neither a quorum nor the right to serve.
+says_excluded() {
+    local seen
+    seen=$(view "$1")
+    [ "$?" -eq 2 ] && [[ $seen == *"Refuses to serve: This node has been excluded from the cluster at $2"* ]]
 }
 
 # store NAME CONTENT NODE: remembers what was acknowledged, and its owners.

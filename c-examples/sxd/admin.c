@@ -2,6 +2,7 @@
 #include "admin.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,22 +110,56 @@ static void change_done(void *arg, int status, uint64_t index)
             !cJSON_AddNumberToObject(json, "epoch", (double)keel_epoch(sx->keel)))
             die("out of memory");
         http_reply_json(c->request, 200, json);
+    } else if (c->request && (status == KEEL_ERR_LOST || status == KEEL_ERR_CLOSED)) {
+        http_reply_error(c->request, http_status(status), "Not confirmed: %s; it may still take effect",
+                         keel_errmsg());
     } else if (c->request) {
-        http_reply_error(c->request, http_status(status), "Not done: %s: %s", keel_strerror(status), keel_errmsg());
+        http_reply_error(c->request, http_status(status), "Not done: %s", keel_errmsg());
     }
     change_free(c);
 }
 
 /* ---- the changes, at the leader ---- */
 
-/* A whole number of seconds as the engine's milliseconds. */
-static bool take_seconds(const cJSON *value, uint32_t *ms)
+/* SX's settings. `min`: 0 has a meaning of its own, "derived" or "off", but not for the keepalive. */
+static const struct setting {
+    const char *key;
+    size_t field; /* in keel_params, milliseconds */
+    uint32_t min; /* seconds */
+} settings[] = {
+    {"hb_keepalive", offsetof(keel_params, hb_keepalive_ms), 1},
+    {"hb_warntime", offsetof(keel_params, hb_warntime_ms), 0},
+    {"hb_deadtime", offsetof(keel_params, hb_deadtime_ms), 0},
+    {"hb_initdead", offsetof(keel_params, hb_initdead_ms), 0},
+};
+#define SETTINGS (sizeof settings / sizeof *settings)
+#define SECONDS_MAX (UINT32_MAX / 1000)
+
+static uint32_t *setting_ms(keel_params *p, const struct setting *s)
 {
-    if (!cJSON_IsNumber(value) || value->valuedouble < 0 || value->valuedouble > UINT32_MAX / 1000)
+    return (uint32_t *)(void *)((char *)p + s->field);
+}
+
+/* Puts one setting into P. False, and WHY says what is wrong with it, if it is none. */
+static bool take_setting(keel_params *p, const cJSON *item, char *why, size_t cap)
+{
+    const struct setting *s = settings;
+
+    while (s < settings + SETTINGS && strcmp(item->string, s->key) != 0)
+        s++;
+    if (s == settings + SETTINGS) {
+        snprintf(why, cap, "There is no setting \"%.64s\"; there are hb_keepalive, hb_warntime, hb_deadtime, hb_initdead",
+                 item->string);
         return false;
-    uint32_t seconds = (uint32_t)value->valuedouble;
-    *ms = seconds * 1000;
-    return (double)seconds == value->valuedouble;
+    }
+    double seconds = cJSON_IsNumber(item) ? item->valuedouble : -1;
+    if (!(seconds >= s->min && seconds <= SECONDS_MAX) || seconds != (double)(uint32_t)seconds) {
+        snprintf(why, cap, "%s is a whole number of seconds from %" PRIu32 " to %" PRIu32, s->key, s->min,
+                 (uint32_t)SECONDS_MAX);
+        return false;
+    }
+    *setting_ms(p, s) = (uint32_t)seconds * 1000;
+    return true;
 }
 
 static int start_settings(struct sxd *sx, const cJSON *json, struct change *c, char *why, size_t cap)
@@ -134,21 +169,8 @@ static int start_settings(struct sxd *sx, const cJSON *json, struct change *c, c
     const cJSON *item;
 
     cJSON_ArrayForEach(item, json)
-    {
-        uint32_t *field = !strcmp(item->string, "hb_keepalive") ? &p.hb_keepalive_ms
-                        : !strcmp(item->string, "hb_warntime")  ? &p.hb_warntime_ms
-                        : !strcmp(item->string, "hb_deadtime")  ? &p.hb_deadtime_ms
-                        : !strcmp(item->string, "hb_initdead")  ? &p.hb_initdead_ms
-                                                                : NULL;
-        if (!field) {
-            snprintf(why, cap, "There is no setting \"%s\"", item->string);
+        if (!take_setting(&p, item, why, cap))
             return KEEL_ERR_INVALID;
-        }
-        if (!take_seconds(item, field)) {
-            snprintf(why, cap, "%s is a whole number of seconds from 0 to %u", item->string, UINT32_MAX / 1000);
-            return KEEL_ERR_INVALID;
-        }
-    }
     /* The version in P is the one read above: if somebody else changes a setting meanwhile, this
      * fails instead of undoing it. */
     return rc == KEEL_OK ? keel_set_params(sx->keel, &p, change_done, c) : rc;
@@ -163,14 +185,18 @@ static bool take_id(const cJSON *json, const char *key, uint64_t *id)
     return true;
 }
 
-static int start_setfaulty(struct sxd *sx, const cJSON *json, struct change *c, char *why, size_t cap)
+typedef int (*node_change)(keel *k, keel_id id, keel_done_fn done, void *arg);
+
+/* START is keel_node_exclude() or keel_node_readmit(). */
+static int start_node_change(struct sxd *sx, node_change start, const cJSON *json, struct change *c, char *why,
+                             size_t cap)
 {
     uint64_t node;
     if (!take_id(json, "node", &node)) {
         snprintf(why, cap, "\"node\" is the id of a node");
         return KEEL_ERR_INVALID;
     }
-    return keel_node_exclude(sx->keel, node, change_done, c);
+    return start(sx->keel, node, change_done, c);
 }
 
 static int start_replace(struct sxd *sx, const cJSON *json, struct change *c, char *why, size_t cap)
@@ -205,7 +231,9 @@ static void start_change(struct sxd *sx, struct http_req *r, const char *what)
     if (!strcmp(what, "/.clusterSettings"))
         rc = start_settings(sx, json, c, why, sizeof why);
     else if (!strcmp(what, "/.setfaulty"))
-        rc = start_setfaulty(sx, json, c, why, sizeof why);
+        rc = start_node_change(sx, keel_node_exclude, json, c, why, sizeof why);
+    else if (!strcmp(what, "/.readmit"))
+        rc = start_node_change(sx, keel_node_readmit, json, c, why, sizeof why);
     else
         rc = start_replace(sx, json, c, why, sizeof why);
     if (rc != KEEL_OK) {
@@ -257,6 +285,12 @@ void admin_change(struct sxd *sx, struct http_req *r, const char *what)
 static void add_number(cJSON *to, const char *key, uint64_t value)
 {
     if (!cJSON_AddNumberToObject(to, key, (double)value))
+        die("out of memory");
+}
+
+static void add_seconds(cJSON *to, const char *key, uint32_t ms)
+{
+    if (!cJSON_AddNumberToObject(to, key, ms / 1000.0))
         die("out of memory");
 }
 
@@ -344,16 +378,21 @@ static void show_info(cJSON *json, const keel_info *info)
     add_number(quorum, "needed", info->quorum);
 }
 
-static void show_settings(struct sxd *sx, cJSON *json)
+/* What was set, where 0 stands for "derived" or "off", and what follows from it. */
+static void show_settings(struct sxd *sx, cJSON *json, const keel_info *info)
 {
     keel_params p = KEEL_PARAMS_INIT;
-    cJSON *settings = add_object(json, "settings");
-    if (keel_get_params(sx->keel, &p) != KEEL_OK)
-        return;
-    add_number(settings, "hb_keepalive", p.hb_keepalive_ms / 1000);
-    add_number(settings, "hb_warntime", p.hb_warntime_ms / 1000);
-    add_number(settings, "hb_deadtime", p.hb_deadtime_ms / 1000);
-    add_number(settings, "hb_initdead", p.hb_initdead_ms / 1000);
+    cJSON *set = add_object(json, "settings"), *in_force = add_object(json, "inForce");
+
+    if (keel_get_params(sx->keel, &p) == KEEL_OK)
+        for (size_t i = 0; i < SETTINGS; i++)
+            add_number(set, settings[i].key, *setting_ms(&p, &settings[i]) / 1000);
+    add_seconds(in_force, "hb_keepalive", info->hb_keepalive_ms);
+    add_seconds(in_force, "hb_warntime", info->hb_warntime_ms);
+    add_seconds(in_force, "hb_deadtime", info->hb_deadtime_ms);
+    add_seconds(in_force, "hb_initdead", info->hb_initdead_ms);
+    add_seconds(in_force, "fencetime", info->fencetime_ms);
+    add_number(in_force, "minNodes", info->min_nodes);
 }
 
 void admin_show(struct sxd *sx, struct http_req *r)
@@ -375,11 +414,12 @@ void admin_show(struct sxd *sx, struct http_req *r)
     add_number(json, "replicas", sx->replicas);
     add_number(json, "healedEpoch", heal_epoch(sx));
     add_bool(json, "healed", heal_complete(sx));
-    show_settings(sx, json);
+    show_settings(sx, json, keel_status_info(s));
     cJSON *nodes = cJSON_AddArrayToObject(json, "nodes");
+    if (!nodes || !cJSON_AddRawToObject(json, "keel", keel_status_json(s)))
+        die("out of memory");
     for (size_t i = 0; i < keel_status_count(s); i++)
         show_node(nodes, keel_status_info(s), keel_status_node(s, i));
-    cJSON_AddItemToObject(json, "keel", cJSON_CreateRaw(keel_status_json(s)));
     keel_status_free(s);
     http_reply_json(r, 200, json);
 }

@@ -4,10 +4,11 @@
  *   GET /.cluster          this node's view: always answered at once, from memory
  *   PUT /.clusterSettings  {"hb_deadtime": 6, ...}, whole seconds as in SX
  *   PUT /.setfaulty        {"node": 3}
+ *   PUT /.readmit          {"node": 3}
  *   PUT /.replace          {"old": 3, "new": 4, "address": "127.0.0.1:7004"}
  *
- * A change is passed on to the leader and answered when it is committed, refused, or not known to
- * be either within ADMIN_MS. */
+ * A change is passed on to the leader and answered when it is committed, refused (with the reason),
+ * or not known to be either within ADMIN_MS. */
 #ifndef SXD_ADMIN_H
 #define SXD_ADMIN_H
 

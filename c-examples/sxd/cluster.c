@@ -93,12 +93,14 @@ static void on_log(void *ud, int level, const char *text)
     say("keel %d: %s", level, text);
 }
 
+/* Excluded, and its place is empty. */
 static bool is_out(const keel_node *n)
 {
-    return n->role == KEEL_ROLE_EXCLUDED || n->state == KEEL_NODE_EXCLUDED || n->state == KEEL_NODE_RETURNED;
+    return n->state != KEEL_NODE_REPLACED &&
+           (n->role == KEEL_ROLE_EXCLUDED || n->state == KEEL_NODE_EXCLUDED || n->state == KEEL_NODE_RETURNED);
 }
 
-/* A node that is out and not replaced counts as a lost replica, although its objects have probably
+/* A node that is out counts as a lost replica, although its objects have probably
  * been copied: only it could say that nothing was missed. So no exclusion ever takes what may be the
  * last copy. */
 static int on_guard(void *ud, const keel_id *ids, size_t n, char *why, size_t why_cap)
@@ -132,12 +134,13 @@ static void cluster_refresh(struct sxd *sx)
     c->epoch = keel_status_info(s)->epoch;
     c->n = c->n_out = 0;
     c->out = keel_status_info(s)->role == KEEL_ROLE_EXCLUDED;
-    c->out_epoch = 0;
+    c->out_epoch = c->out_index = 0;
     for (size_t i = 0; i < keel_status_count(s); i++) {
         const keel_node *n = keel_status_node(s, i);
-        if (n->id == sx->id && is_out(n)) {
+        if (n->id == sx->id && (is_out(n) || n->state == KEEL_NODE_REPLACED)) {
             c->out = true;
             c->out_epoch = n->epoch;
+            c->out_index = n->index;
         }
         if (n->state == KEEL_NODE_REPLACED)
             continue;
@@ -220,7 +223,8 @@ void cluster_out(const struct sxd *sx, char *why, size_t cap)
 {
     int n = snprintf(why, cap, "This node has been excluded from the cluster");
     if (sx->cluster->out_epoch && n > 0 && (size_t)n < cap)
-        snprintf(why + n, cap - (size_t)n, " at epoch %" PRIu64, sx->cluster->out_epoch);
+        snprintf(why + n, cap - (size_t)n, " at epoch %" PRIu64 ", index %" PRIu64, sx->cluster->out_epoch,
+                 sx->cluster->out_index);
 }
 
 bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap)
@@ -233,7 +237,7 @@ bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap)
         return false;
     }
     *status = 503;
-    if (c->fenced || keel_lease_ms(sx->keel) == 0) {
+    if (c->fenced || keel_lease_ms(sx->keel) <= 0) {
         snprintf(why, cap, "This node must not serve: %s",
                  c->why[0] ? c->why : "it has not heard from a leader with a majority");
         return false;

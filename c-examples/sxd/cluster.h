@@ -13,7 +13,7 @@ struct cluster {
     size_t n;
     size_t n_out;       /* nodes that are out and not replaced: nobody asks them for objects */
     bool out;           /* this node has been excluded, */
-    uint64_t out_epoch; /* in this epoch; 0 = it has not been told which */
+    uint64_t out_epoch, out_index; /* by the decision that began this epoch; 0 = not told which */
     bool fenced;
     char why[256]; /* it is fenced */
     bool changed;  /* cluster_refresh() is due */
@@ -39,7 +39,7 @@ bool cluster_run(struct sxd *sx);
 
 /* May this node serve objects now? If not, *status and WHY say what to answer. */
 bool cluster_may_serve(struct sxd *sx, unsigned *status, char *why, size_t cap);
-/* "This node has been excluded from the cluster at epoch 5" */
+/* "This node has been excluded from the cluster at epoch 5, index 93" */
 void cluster_out(const struct sxd *sx, char *why, size_t cap);
 /* Is the node that sent this internal request, with the epoch it acts in, to be obeyed? If not, the
  * request has been answered. */

@@ -266,8 +266,14 @@ static void put_located(struct op *o)
     struct object_ops *ops = o->sx->objects;
     size_t len;
     const char *body = http_body(o->request, &len);
-    struct version v = {.node = o->sx->id, .boot = store_boot(o->sx->store)};
+    struct version v = {.epoch = o->epoch, .node = o->sx->id, .boot = store_boot(o->sx->store)};
 
+    /* Owners of an epoch that is over may have been walked through already, so a write to them could
+     * stay there. And a node that is behind would give a version that is not the newest. */
+    if (o->epoch != o->sx->cluster->epoch || o->epoch < o->newest.epoch) {
+        fail(o, 503, "The membership has just changed: try again");
+        return;
+    }
     if (ops->counter < o->newest.counter)
         ops->counter = o->newest.counter;
     v.counter = ++ops->counter;

@@ -7,7 +7,7 @@
  * the cluster has healed; until then all members must answer.
  *
  * A PUT needs all its R owners and is acknowledged when it is durable at all of them. One that fails
- * after that may still become visible: a later PUT has the newer version in any case. */
+ * may still become visible: a later PUT has the newer version in any case. */
 #ifndef SXD_OBJECT_H
 #define SXD_OBJECT_H
 

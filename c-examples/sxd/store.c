@@ -21,20 +21,20 @@ struct store {
 
 int version_cmp(const struct version *a, const struct version *b)
 {
-    if (a->counter != b->counter)
-        return a->counter < b->counter ? -1 : 1;
-    if (a->node != b->node)
-        return a->node < b->node ? -1 : 1;
-    if (a->boot != b->boot)
-        return a->boot < b->boot ? -1 : 1;
+    const uint64_t of_a[] = {a->epoch, a->counter, a->node, a->boot};
+    const uint64_t of_b[] = {b->epoch, b->counter, b->node, b->boot};
+
+    for (size_t i = 0; i < sizeof of_a / sizeof *of_a; i++)
+        if (of_a[i] != of_b[i])
+            return of_a[i] < of_b[i] ? -1 : 1;
     return 0;
 }
 
 void image_make(struct buf *out, const struct version *v, const void *data, size_t len)
 {
     char head[IMAGE_HEAD_MAX];
-    int n = snprintf(head, sizeof head, "sxd1 %" PRIu64 " %" PRIu64 " %" PRIu64 " %zu\n",
-                     v->counter, v->node, v->boot, len);
+    int n = snprintf(head, sizeof head, "sxd1 %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %zu\n",
+                     v->epoch, v->counter, v->node, v->boot, len);
     if (n < 0 || (size_t)n >= sizeof head || !buf_add(out, head, (size_t)n, IMAGE_MAX) ||
         !buf_add(out, data, len, IMAGE_MAX))
         die("store: an object is larger than its limit");
@@ -49,7 +49,8 @@ static const char *parse_head(const char *image, size_t image_len, struct versio
         return NULL;
     memcpy(head, image, (size_t)(nl - image));
     head[nl - image] = '\0';
-    if (sscanf(head, "sxd1 %" SCNu64 " %" SCNu64 " %" SCNu64 " %zu", &v->counter, &v->node, &v->boot, len) != 4)
+    if (sscanf(head, "sxd1 %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %zu", &v->epoch, &v->counter, &v->node,
+               &v->boot, len) != 5)
         return NULL;
     return nl + 1;
 }

@@ -19,11 +19,13 @@
 #define IMAGE_HEAD_MAX 128
 #define OBJECT_MAX ((size_t)4 << 20)
 
-/* Orders the writes of one object. The coordinator of a write takes a counter above every one that
- * it was told of and above every one it has used since its own start; its node id and the number of
- * that start make two coordinators' versions differ, whatever they know of each other. */
+/* Orders the writes of one object. The epoch of the membership comes first: what an excluded node
+ * holds of a write that was never acknowledged loses against every write since, also when the node
+ * is taken back. Within an epoch the coordinator takes a counter above every one that it was told of
+ * and above every one it has used since its own start; its node id and the number of that start make
+ * two coordinators' versions differ, whatever they know of each other. */
 struct version {
-    uint64_t counter, node, boot;
+    uint64_t epoch, counter, node, boot;
 };
 int version_cmp(const struct version *a, const struct version *b);
 

@@ -25,8 +25,11 @@ static int usage(void)
           "       sxadm cluster --json URL                      the same, as JSON\n"
           "       sxadm cluster --get-param URL                 show the settings\n"
           "       sxadm cluster --set-param KEY=SECONDS ... URL change settings on all nodes\n"
+          "         KEY: hb_keepalive, hb_warntime (0 = derived), hb_deadtime (0 = exclude nobody),\n"
+          "         hb_initdead (0 = derived)\n"
           "       sxadm cluster --set-faulty ID URL             exclude a node\n"
-          "       sxadm cluster --replace-faulty OLD=NEW/HOST:PORT URL\n"
+          "       sxadm cluster --readmit ID URL                take an excluded node back as it is\n"
+          "       sxadm cluster --replace-faulty OLD=NEW/HOST:PORT URL   put a new node in its place\n"
           "       sxadm put NAME FILE URL                       store an object; - is standard input\n"
           "       sxadm get NAME FILE URL                       read an object; - is standard output\n"
           "URL is http://HOST:PORT of any node. Exit status: 0 all is well, or done; 1 a node is not\n"
@@ -100,11 +103,37 @@ static double number(const cJSON *o, const char *key)
     return cJSON_IsNumber(item) ? item->valuedouble : -1;
 }
 
-static void print_settings(const cJSON *settings, const char *equals, const char *between)
+/* As --set-param takes them. */
+static void print_set(const cJSON *v)
 {
     const cJSON *item;
-    cJSON_ArrayForEach(item, settings)
-        printf("%s%s%.0f%s", item->string, equals, item->valuedouble, item->next ? between : "");
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(v, "settings"))
+        printf("%s=%.0f\n", item->string, item->valuedouble);
+}
+
+static void print_in_force(const cJSON *v)
+{
+    const cJSON *set = cJSON_GetObjectItemCaseSensitive(v, "settings"), *item;
+    const cJSON *in_force = cJSON_GetObjectItemCaseSensitive(v, "inForce");
+    double deadtime = number(in_force, "hb_deadtime");
+
+    if (!strcmp(text(v, "role"), "excluded")) {
+        /* What it knows is of the time before its exclusion. */
+        printf("Automatic exclusion: not known to a node that is out\n");
+        return;
+    }
+    if (deadtime > 0)
+        printf("Automatic exclusion: after %g seconds, at least %.0f nodes remain; a node that is cut off stops serving "
+               "after %g seconds\n",
+               deadtime, number(in_force, "minNodes"), number(in_force, "fencetime"));
+    else
+        printf("Automatic exclusion: off (hb_deadtime 0)\n");
+    printf("Settings: ");
+    cJSON_ArrayForEach(item, set)
+    {
+        double value = number(in_force, item->string);
+        printf("%s %g%s%s", item->string, value, value == item->valuedouble ? "" : " (derived)", item->next ? ", " : "\n");
+    }
 }
 
 static void print_head(const cJSON *v)
@@ -117,11 +146,12 @@ static void print_head(const cJSON *v)
         printf("Leader: node %.0f", number(v, "leader"));
     else
         printf("Leader: <nobody>");
-    printf(", quorum: %s (%.0f of %.0f voters heard, %.0f needed)\n", truth(q, "has") ? "yes" : "** NO **",
-           number(q, "heard"), number(q, "voters"), number(q, "needed"));
-    printf("Automatic exclusion: %s (", truth(v, "armed") ? "armed" : "off");
-    print_settings(cJSON_GetObjectItemCaseSensitive(v, "settings"), " ", ", ");
-    printf(")\n");
+    if (!strcmp(text(v, "role"), "excluded"))
+        printf(", quorum: ** NO ** (this node has no vote)\n");
+    else
+        printf(", quorum: %s (%.0f of %.0f voters heard, %.0f needed)\n", truth(q, "has") ? "yes" : "** NO **",
+               number(q, "heard"), number(q, "voters"), number(q, "needed"));
+    print_in_force(v);
     if (!truth(v, "serves"))
         printf("Refuses to serve: %s\n", text(v, "refusal"));
 }
@@ -185,10 +215,8 @@ static int view(const char *what, const char *url)
         rc = print_view(json);
     else if (!strcmp(what, "--json"))
         puts(answer.data);
-    else {
-        print_settings(cJSON_GetObjectItemCaseSensitive(json, "settings"), "=", "\n");
-        puts("");
-    }
+    else
+        print_set(json);
     cJSON_Delete(json);
     buf_free(&answer);
     return rc;
@@ -239,14 +267,15 @@ static int set_param(int n, char **args)
     return change(args[n - 1], "/.clusterSettings", json);
 }
 
-static int set_faulty(const char *id, const char *url)
+/* PATH: "/.setfaulty" or "/.readmit". */
+static int change_node(const char *path, const char *id, const char *url)
 {
     uint64_t node;
     if (!parse_u64(id, 1, UINT64_MAX, &node))
         return usage();
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "node", (double)node);
-    return change(url, "/.setfaulty", json);
+    return change(url, path, json);
 }
 
 static int replace_faulty(char *what, const char *url)
@@ -276,7 +305,9 @@ static int cluster(int n, char **args)
     if (!strcmp(what, "--set-param") && n >= 3)
         return set_param(n - 1, args + 1);
     if (!strcmp(what, "--set-faulty") && n == 3)
-        return set_faulty(args[1], args[2]);
+        return change_node("/.setfaulty", args[1], args[2]);
+    if (!strcmp(what, "--readmit") && n == 3)
+        return change_node("/.readmit", args[1], args[2]);
     if (!strcmp(what, "--replace-faulty") && n == 3)
         return replace_faulty(args[1], args[2]);
     return usage();

@@ -161,7 +161,8 @@ static void route_put(struct sxd *sx, struct http_req *r, const char *path)
     const char *name;
     if (!strcmp(path, "/.s2s/keel"))
         peers_serve(sx, r);
-    else if (!strcmp(path, "/.clusterSettings") || !strcmp(path, "/.setfaulty") || !strcmp(path, "/.replace"))
+    else if (!strcmp(path, "/.clusterSettings") || !strcmp(path, "/.setfaulty") || !strcmp(path, "/.readmit") ||
+             !strcmp(path, "/.replace"))
         admin_change(sx, r, path);
     else if ((name = after(path, "/objects/")))
         object_put(sx, r, name);
