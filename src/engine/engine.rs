@@ -51,6 +51,8 @@ pub(super) struct Engine {
     leader_fresh_at: Option<Millis>,
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
+    /// Where the last applied change of members or settings stands in the log.
+    changed_at: Index,
     pub stopped: Option<Error>,
     pub metrics: Metrics,
 }
@@ -93,6 +95,7 @@ impl Engine {
             leading_since: 0,
             leader_fresh_at: None,
             members_told: (0, 0),
+            changed_at: 0,
             stopped: None,
             metrics: Metrics::default(),
             settings,
@@ -237,6 +240,9 @@ impl Engine {
         }
         let mut refused = None;
         for fact in facts {
+            if matches!(fact, Fact::Members { .. } | Fact::Params) {
+                self.changed_at = index;
+            }
             match fact {
                 Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index),
                 Fact::Members { epoch, index } => {
@@ -457,7 +463,7 @@ impl Engine {
             self.outbox = Outbox::default();
             return;
         }
-        let fresh = self.raft.is_quorum_fresh(self.now);
+        let (fresh, changed_at) = (self.raft.is_quorum_fresh(self.now), self.changed_at);
         let base = Header {
             cluster: self.settings.cluster,
             genesis: self.cluster.genesis(),
@@ -478,9 +484,11 @@ impl Engine {
             let (echo, echo_incarnation) = detector.echo_for(to);
             // One who is out may be written to already because it is coming back, and one who is
             // in because it is on its way out: until that is decided nothing confirms its right
-            // to serve.
+            // to serve. Nor does anything who does not know the settings yet that say how long it
+            // may.
             let stays = config.voters.contains(&to) || config.learners.contains(&to);
-            let confirms = fresh && stays && cluster.is_excluded(to).is_none();
+            let knows = detector.applied_by(to) >= changed_at;
+            let confirms = fresh && stays && knows && cluster.is_excluded(to).is_none();
             Header {
                 to,
                 echo,
