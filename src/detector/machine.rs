@@ -200,6 +200,7 @@ impl Detector {
             return;
         }
         if worth == Worth::NewRun {
+            peer.applied = 0;
             peer.witness.restarted();
             peer.schedule.hasten(now, 0);
         }
@@ -332,6 +333,11 @@ impl Detector {
     pub fn echo_for(&self, to: NodeId) -> (Millis, u64) {
         let peer = self.position(to).map(|i| &self.peers[i]);
         peer.map_or((0, 0), |peer| peer.evidence.newest())
+    }
+
+    /// How far a peer had applied the log when it last said so in its present run; 0 never.
+    pub fn applied_by(&self, id: NodeId) -> Index {
+        self.position(id).map_or(0, |i| self.peers[i].applied)
     }
 
     pub(super) fn position(&self, id: NodeId) -> Option<usize> {

@@ -51,6 +51,8 @@ pub(super) struct Engine {
     leader_fresh_at: Option<Millis>,
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
+    /// Where the last applied change of members or settings stands in the log.
+    changed_at: Index,
     pub stopped: Option<Error>,
     pub metrics: Metrics,
 }
@@ -93,6 +95,7 @@ impl Engine {
             leading_since: 0,
             leader_fresh_at: None,
             members_told: (0, 0),
+            changed_at: 0,
             stopped: None,
             metrics: Metrics::default(),
             settings,
@@ -237,6 +240,9 @@ impl Engine {
         }
         let mut refused = None;
         for fact in facts {
+            if matches!(fact, Fact::Members { .. } | Fact::Params) {
+                self.changed_at = index;
+            }
             match fact {
                 Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index),
                 Fact::Members { epoch, index } => {
@@ -478,7 +484,7 @@ impl Engine {
             self.outbox = Outbox::default();
             return;
         }
-        let fresh = self.raft.is_quorum_fresh(self.now);
+        let (fresh, changed_at) = (self.raft.is_quorum_fresh(self.now), self.changed_at);
         let base = Header {
             cluster: self.settings.cluster,
             genesis: self.cluster.genesis(),
@@ -498,9 +504,11 @@ impl Engine {
         let packets = self.outbox.drain(|to| {
             let (echo, echo_incarnation) = detector.echo_for(to);
             // A leader's word gives leave to serve: not to a node that is on its way out, nor to
-            // one that is out until its return is decided.
-            let stays = newest.keeps(to);
-            let confirms = fresh && stays && cluster.is_excluded(to).is_none();
+            // one that is out until its return is decided, nor to one that does not know the
+            // settings yet that say for how long.
+            let knows = detector.applied_by(to) >= changed_at;
+            let stays = newest.keeps(to) && cluster.is_excluded(to).is_none();
+            let confirms = fresh && stays && knows;
             Header {
                 to,
                 echo,

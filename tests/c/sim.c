@@ -231,6 +231,8 @@ static void take_everybody_back(void)
 {
     uint64_t until_ms = sim.c->now_ms + 3 * LIVENESS_MS;
 
+    /* What was decided at the last moment before it was healed is still on its way. */
+    cluster_run(sim.c, DEADTIME_MS);
     while (!everybody_votes(sim.c, NULL)) {
         struct node *n = leader("after everything was healed");
 

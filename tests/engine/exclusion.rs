@@ -208,3 +208,32 @@ fn a_node_that_is_on_its_way_out_is_not_confirmed() {
     assert!(c.wait(1_000, excluded), "never committed");
     assert!(c.nodes[&out].told.fenced, "it is out, and serves");
 }
+
+/// Its lease would last for as long as the settings say that it still has.
+#[test]
+fn a_node_that_does_not_know_the_settings_is_not_confirmed() {
+    let mut c = Cluster::new(3);
+    let leader = c.elect();
+    c.ask(leader, deadtime(60)).unwrap();
+    c.run(1_000);
+    for node in c.nodes.values_mut() {
+        node.told.guard = Guard::Deny("not yet".to_owned());
+    }
+    let out = others(&c, leader)[0];
+    c.cut_off(out);
+    assert!(c.wait(60_000, |c| c.nodes[&out].told.fenced));
+    c.ask(leader, deadtime(6)).unwrap();
+    // It is heard, then it hears, but the log does not get through to it.
+    c.cut.retain(|cut| *cut != (out, leader));
+    c.run(1_000);
+    c.cut_off(out);
+    c.cut.retain(|cut| *cut != (leader, out));
+    c.run(1_000);
+    c.cut_off(out);
+    for node in c.nodes.values_mut() {
+        node.told.guard = Guard::Allow;
+    }
+    let excluded = |c: &Cluster| !c.nodes[&leader].told.excluded.is_empty();
+    assert!(c.wait(20_000, excluded), "never excluded");
+    assert!(c.nodes[&out].told.fenced, "it is out, and serves");
+}
