@@ -86,10 +86,9 @@ check-lint:
 	$(CARGO) clippy $(CARGOFLAGS) --target-dir $(TARGET) --all-targets -- -D warnings
 
 check-c: stage
-	$(MAKE) -C c-examples clean
-	$(STRANGER) $(MAKE) -C c-examples CC=clang
-	$(MAKE) -C c-examples clean
-	$(STRANGER) $(MAKE) -C c-examples CC=gcc
+	for dir in c-examples benches; do for cc in clang gcc; do \
+		$(MAKE) -C $$dir clean && $(STRANGER) $(MAKE) -C $$dir CC=$$cc || exit 1; \
+	done; done
 
 check-install: all
 	scripts/test-install.sh
@@ -108,8 +107,12 @@ demo:
 	@$(STRANGER) $(MAKE) --no-print-directory -C c-examples
 	@$(STRANGER) c-examples/demo.sh $(NODES)
 
-bench: stage
-	$(STRANGER) benches/run.sh
+bench:
+	@scripts/setup.sh demo
+	@$(MAKE) --no-print-directory stage
+	@$(STRANGER) $(MAKE) --no-print-directory -C c-examples
+	@$(STRANGER) $(MAKE) --no-print-directory -C benches
+	@$(STRANGER) benches/run.sh $(abspath $(TARGET))/bench.json
 
 # Needs no cargo once `make` has run: root often has none.
 install: all
@@ -137,7 +140,7 @@ help:
 	@echo "make                         libraftkeel.so and libraftkeel.a, in $(LIB)/"
 	@echo "make check                   every test: format, lints, C examples, installation, cargo test"
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
-	@echo "make bench                   measurements"
+	@echo "make bench                   measurements, each with its target; also as $(TARGET)/bench.json"
 	@echo "make install [PREFIX=$(PREFIX)] [LIBDIR= INCLUDEDIR= PKGCONFIGDIR= DESTDIR=]"
 	@echo "make uninstall               with the same variables"
 	@echo "make clean                   removes $(TARGET)/ and $(BUILD)/"

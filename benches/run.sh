@@ -1,0 +1,149 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Measures, and prints a line a figure: name, median (least..most of the runs), target, verdict.
+# The same goes to a file as JSON: run.sh [FILE]; without it, target/bench.json.
+#   RUNS=3         runs of everything that is measured over a while
+#   IDLE_SECONDS=20, SXD_SECONDS=10    how long one of them lasts
+#
+# Exit status 0 if everything could be measured, whatever came out. The programs must have been
+# built: `make bench` does all of it. Its nodes have their directories in build/bench.
+set -eu -o pipefail
+export LC_ALL=C
+
+HERE=$(cd "$(dirname "$0")" && pwd)
+PROGRAMS=$HERE/../build/benches
+BENCH=$HERE/../build/bench
+JSON=${1:-$HERE/../target/bench.json}
+RUNS=${RUNS:-3}
+IDLE_SECONDS=${IDLE_SECONDS:-20}
+SXD_SECONDS=${SXD_SECONDS:-10}
+FAILOVERS=5
+FEEDS=9
+REPLICAS=2
+WORK=$BENCH/sxd
+. "$HERE/../c-examples/cluster.sh"
+
+FIGURES=()
+machine() {
+    local model
+    model=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr -d '"\\')
+    CORES=$(getconf _NPROCESSORS_ONLN) KERNEL=$(uname -sr) CPU=${model:-$(uname -m)}
+    FILESYSTEM=$(df --output=fstype "$BENCH" | tail -n 1) LOAD=$(cut -d' ' -f1 /proc/loadavg)
+    echo "machine: $CORES cores, $CPU, $KERNEL, $FILESYSTEM; load when this began: $LOAD"
+    echo "a figure: median (least..most of its runs); judged by the median, growth by its most;"
+    echo "a later version aims at < 0.3 % of a core for an idle node of three"
+}
+
+# figure NAME UNIT JUDGED TARGET VALUE...: JUDGED is median or most, TARGET "< N", "<= N" or "-".
+figure() {
+    local name=$1 unit=$2 judged=$3 target=$4 least median most runs verdict
+    shift 4
+    read -r least median most runs < <(printf '%s\n' "$@" | sort -n | awk '
+        { v[NR] = $1; runs = runs (NR > 1 ? "," : "") $1 }
+        END { print v[1], NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2, v[NR], runs }')
+    verdict=$(awk -v value="${!judged}" -v target="$target" 'BEGIN {
+        split(target, t, " ")
+        if (target == "-") print "-"
+        else print (t[1] == "<" ? value < t[2] + 0 : value <= t[2] + 0) ? "ok" : "SHORT" }')
+    printf '%-52s %24s %-7s %-8s %s\n' "$name" "$median ($least..$most)" "$unit" "$target" "$verdict"
+    FIGURES+=("{\"name\":\"$name\",\"unit\":\"$unit\",\"median\":$median,\"least\":$least,\"most\":$most,\
+\"runs\":[$runs],\"target\":\"$target\",\"judged_by\":\"$judged\",\"verdict\":\"$verdict\"}")
+}
+
+# new_dir NAME: an empty directory, its path in DIR.
+new_dir() {
+    DIR=$BENCH/$1
+    rm -rf "$DIR" && mkdir -p "$DIR"
+}
+
+# values FILE KEY: the values of the lines "KEY<TAB>value".
+values() { awk -v key="$2" '$1 == key { print $2 }' "$1"; }
+
+# figures_of FILE PREFIX "KEY|NAME|UNIT|JUDGED|TARGET"...
+figures_of() {
+    local file=$1 prefix=$2 spec key name unit judged target
+    shift 2
+    for spec in "$@"; do
+        IFS='|' read -r key name unit judged target <<<"$spec"
+        # Word splitting is meant: a value a run.
+        figure "$prefix: $name" "$unit" "$judged" "$target" $(values "$file" "$key")
+    done
+}
+
+idle() {
+    local nodes=$1 run out=$BENCH/idle$1.values
+    : >"$out"
+    for ((run = 0; run < RUNS; run++)); do
+        new_dir "idle$nodes"
+        "$PROGRAMS/idle" "$nodes" "$IDLE_SECONDS" "$DIR" >>"$out"
+    done
+    figures_of "$out" "idle, $nodes nodes" \
+        'leader_cpu|CPU of the leader|% core|median|< 0.5' \
+        'follower_cpu|CPU of the busiest follower|% core|median|< 0.5' \
+        'rss|resident memory, largest node|kB|median|< 8192' \
+        'growth|its growth in a run|kB|most|<= 0' \
+        'leader_turns|driving calls of the leader|/s|median|-' \
+        'follower_turns|driving calls of the busiest follower|/s|median|-' \
+        'leader_sent|messages from the leader|/s|median|-' \
+        'follower_sent|messages from the busiest follower|/s|median|-'
+}
+
+# Three sxd that have a leader, and have come to rest.
+start_sxd() {
+    local id
+    give_ports 1 3
+    for id in 1 2 3; do
+        start_node "$id" --init --peers "$(peers 3)" --hb-keepalive 1
+    done
+    until_ok 60 same_leader 1 2 3
+    # As in idle.c: what begins once is not what idling costs.
+    sleep 5
+}
+
+# As the library's figures, of the example daemon, whose messages are HTTP requests.
+idle_sxd() {
+    local run id out=$BENCH/sxd.values
+    start_sxd || { echo "bench: the sxd nodes found no leader; logs are in $WORK" >&2; exit 1; }
+    : >"$out"
+    for ((run = 0; run < RUNS; run++)); do
+        "$PROGRAMS/watch" "$SXD_SECONDS" "${PID[@]}" | awk '
+            $1 > cpu { cpu = $1 } $2 > rss { rss = $2 } $3 > growth { growth = $3 }
+            END { printf "cpu\t%.3f\nrss\t%d\ngrowth\t%d\n", cpu, rss, growth }' >>"$out"
+    done
+    for id in 1 2 3; do
+        kill_node "$id"
+    done
+    figures_of "$out" 'idle, 3 sxd over HTTP' \
+        'cpu|CPU of the busiest|% core|median|< 0.5' \
+        'rss|resident memory, largest|kB|median|-' \
+        'growth|its growth in a run|kB|most|-'
+}
+
+feed() {
+    local out=$BENCH/feed.values
+    "$PROGRAMS/feed" "$FEEDS" >"$out"
+    figures_of "$out" 'keel_recv + keel_step, one message' \
+        'follower|follower|ns|median|<= 1000' \
+        'leader|leader|ns|median|<= 1000'
+}
+
+failover() {
+    new_dir failover
+    # Word splitting is meant: a value a failover.
+    figure 'leader killed to next commit, default timers' ms median - $("$PROGRAMS/failover" "$FAILOVERS" "$DIR")
+}
+
+write_json() {
+    local IFS=,
+    mkdir -p "$(dirname "$JSON")"
+    printf '{"machine":{"cores":%d,"cpu":"%s","kernel":"%s","filesystem":"%s","load":%s},"figures":[%s]}\n' \
+        "$CORES" "$CPU" "$KERNEL" "$FILESYSTEM" "$LOAD" "${FIGURES[*]}" >"$JSON"
+}
+
+machine
+idle 3
+idle 5
+idle_sxd
+feed
+failover
+write_json

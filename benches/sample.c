@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "sample.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "nodes.h"
+
+/* The sum over all mappings, because VmRSS lags behind by up to 63 pages a core. */
+static long resident_kb(pid_t pid)
+{
+    char path[64], line[256];
+    long kb = -1;
+
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        die(path);
+    while (kb < 0 && fgets(line, sizeof line, f))
+        if (sscanf(line, "Rss: %ld kB", &kb) != 1)
+            kb = -1;
+    fclose(f);
+    if (kb < 0)
+        die(path);
+    return kb;
+}
+
+/* The process's own clock counts nanoseconds; /proc/PID/stat only ticks, and a whole measurement
+ * of an idle process is a handful of them. */
+static uint64_t cpu_ns(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec t;
+
+    errno = clock_getcpuclockid(pid, &clock);
+    if (errno != 0 || clock_gettime(clock, &t) != 0)
+        die("the CPU clock of a node");
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+struct sample sample_take(pid_t pid)
+{
+    struct sample s;
+    s.rss_kb = resident_kb(pid);
+    s.cpu_ns = cpu_ns(pid);
+    s.at_ns = now_ns();
+    return s;
+}
+
+double sample_cpu_percent(const struct sample *from, const struct sample *to)
+{
+    return 100.0 * (double)(to->cpu_ns - from->cpu_ns) / (double)(to->at_ns - from->at_ns);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What a running process has used, measured from outside so that it is not disturbed. */
+#ifndef SAMPLE_H
+#define SAMPLE_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+struct sample {
+    uint64_t at_ns;  /* when it was taken: CLOCK_MONOTONIC */
+    uint64_t cpu_ns; /* user and system time of all threads since the process began */
+    long rss_kb;     /* resident memory, shared pages included */
+};
+
+/* Exits if the process is gone. */
+struct sample sample_take(pid_t pid);
+/* Percent of one core that was used between two samples. */
+double sample_cpu_percent(const struct sample *from, const struct sample *to);
+
+#endif
