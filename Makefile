@@ -46,7 +46,7 @@ STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/
 # cargo and the C examples run in parallel by themselves; the steps of this file build on each other.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: all check check-fmt check-lint check-c check-install check-tests \
+.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-tests \
         stage demo bench install uninstall clean help
 
 all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE)
@@ -76,6 +76,7 @@ check:
 	$(MAKE) check-lint
 	$(MAKE) check-c
 	$(MAKE) check-install
+	$(MAKE) check-daemon
 	$(MAKE) check-tests
 	@echo "make check: everything passed"
 
@@ -92,6 +93,11 @@ check-c: stage
 
 check-install: all
 	scripts/test-install.sh
+
+# The example daemon as real processes: about four minutes, most of them dead times.
+check-daemon: stage
+	$(STRANGER) $(MAKE) -C c-examples
+	$(STRANGER) tests/sx/run.sh
 
 check-tests:
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --no-fail-fast
@@ -138,7 +144,8 @@ clean:
 
 help:
 	@echo "make                         libraftkeel.so and libraftkeel.a, in $(LIB)/"
-	@echo "make check                   every test: format, lints, C examples, installation, cargo test"
+	@echo "make check                   every test: format, lints, C examples, installation, daemon, cargo test"
+	@echo "make check-daemon            of these only the failover of real daemons (4 minutes)"
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
 	@echo "make bench                   measurements, each with its target; also as $(TARGET)/bench.json"
 	@echo "make install [PREFIX=$(PREFIX)] [LIBDIR= INCLUDEDIR= PKGCONFIGDIR= DESTDIR=]"

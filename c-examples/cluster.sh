@@ -63,11 +63,11 @@ peers() {
     echo "$list"
 }
 
-# start_node ID [--init --peers LIST | --join]
+# start_node ID [--init --peers LIST | --join]. UNDER: a command to run it under, or nothing.
 start_node() {
     local id=$1
     shift
-    "$BIN/sxd" --id "$id" --cluster demo --listen "$(address "$id")" --dir "$WORK/node$id" \
+    ${UNDER:-} "$BIN/sxd" --id "$id" --cluster demo --listen "$(address "$id")" --dir "$WORK/node$id" \
         --replicas "$REPLICAS" --log "$WORK/node$id.log" "$@" &
     PID[$id]=$!
     # Without this, bash itself reports every kill -9.

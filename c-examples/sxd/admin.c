@@ -249,7 +249,9 @@ static void forward_done(void *arg, const struct answer *a)
 {
     struct change *c = arg;
 
-    if (c->request && a->status)
+    if (c->request && a->status == 410)
+        http_reply_error(c->request, 503, "The leader has just been excluded: try again");
+    else if (c->request && a->status)
         http_reply(c->request, (unsigned)a->status, "application/json", a->data, a->len);
     else if (c->request)
         http_reply_error(c->request, 503, "The leader does not answer: %s; it may still take effect", a->error);

@@ -50,8 +50,12 @@ static void release(struct client *c, struct running *r)
 
 void client_free(struct client *c)
 {
-    while (c->running)
-        release(c, c->running);
+    const struct answer stopping = {.error = "this node is stopping", .data = ""};
+
+    for (struct running *r; (r = c->running);) {
+        r->done(r->arg, &stopping);
+        release(c, r);
+    }
     curl_multi_cleanup(c->multi);
     curl_global_cleanup();
     free(c);

@@ -32,11 +32,11 @@ struct answer {
 /* Why the call was no success: the reason of the transfer, or the ErrorMessage of the reply. */
 void answer_error(const struct answer *a, char *out, size_t cap);
 
-/* Called exactly once a call, from client_run() only. */
+/* Called exactly once a call, from client_run() or client_free(). */
 typedef void (*client_done)(void *arg, const struct answer *a);
 
 struct client *client_new(void);
-/* Calls under way are dropped: their callbacks do not run. */
+/* Ends the calls under way, and those that their callbacks start, as unanswered. */
 void client_free(struct client *c);
 /* All of CALL is copied. */
 void client_start(struct client *c, const struct call *call, client_done done, void *arg);

@@ -179,10 +179,18 @@ void http_run(struct http *h)
     MHD_run(h->daemon);
 }
 
+static void refuse(void *ud, struct http_req *r)
+{
+    (void)ud;
+    http_reply_error(r, MHD_HTTP_SERVICE_UNAVAILABLE, "This node is stopping");
+}
+
 void http_stop(struct http *h)
 {
+    /* The run below sends the last answers, and may find new requests as well. */
+    h->handler = refuse;
     while (h->waiting)
-        http_reply_error(h->waiting, MHD_HTTP_SERVICE_UNAVAILABLE, "This node is stopping");
+        refuse(NULL, h->waiting);
     MHD_run(h->daemon);
     MHD_stop_daemon(h->daemon);
     free(h);

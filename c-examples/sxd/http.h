@@ -23,7 +23,7 @@ int http_fd(const struct http *h);
 /* Milliseconds until http_run() is needed without input; -1 = never. */
 int http_timeout_ms(const struct http *h);
 void http_run(struct http *h);
-/* Answers what is still waiting with 503, and stops. */
+/* Answers what is still waiting, and what may come yet, with 503, and stops. */
 void http_stop(struct http *h);
 
 const char *http_method(const struct http_req *r);

@@ -247,10 +247,11 @@ int main(int argc, char **argv)
     say("sxd %s, raftkeel %s: node %" PRIu64 " listens on %s", argv[0], keel_version(), o.id, o.listen);
     int status = loop(&sx);
     say("stopping");
-    /* The engine first: it completes what it was asked for, and those requests are still there. */
+    /* Calls and the engine first: they complete what they were asked for, and the requests that wait for
+     * that are still there. */
+    client_free(sx.client);
     cluster_close(&sx);
     http_stop(sx.http);
-    client_free(sx.client);
     admin_free(sx.admin);
     objects_free(sx.objects);
     heal_free(sx.heal);

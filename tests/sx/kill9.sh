@@ -1,74 +1,175 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Random processes of three are killed with -9 and started again while a client writes numbered
-# objects. At the end every acknowledged object must be readable with its content at every node.
-#   SEED=N ROUNDS=N kill9.sh        the same seed kills the same nodes after the same pauses
+# objects: first with automatic exclusion off, then with it on and short, where nodes are excluded and
+# replaced by new ones while the killing goes on. At the end every acknowledged object must be
+# readable with its content at every member.
+#   SEED=N ROUNDS=N EXCLUSIONS=N kill9.sh    the same seed kills the same nodes after the same pauses
 set -u
 
-NODES=3 REPLICAS=2
+REPLICAS=2
 SEED=${SEED:-$((EPOCHSECONDS % 32768))}
-ROUNDS=${ROUNDS:-12}
+ROUNDS=${ROUNDS:-5}         # of killing in the steady state
+EXCLUSIONS=${EXCLUSIONS:-2} # of killing until a node is excluded, and until it is replaced
+DEADTIME=4
 HERE=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$HERE/../../build/kill9}
 . "$HERE/../../c-examples/cluster.sh"
 
-echo "SEED=$SEED ROUNDS=$ROUNDS"
+echo "SEED=$SEED ROUNDS=$ROUNDS EXCLUSIONS=$EXCLUSIONS"
 fail() { echo "FAILED after $(elapsed) s, SEED=$SEED: $*; the logs are in $WORK" >&2; exit 1; }
+tell() { printf '[%5s s] %s\n' "$(elapsed)" "$*"; }
 
-give_ports 1 $NODES
-for id in 1 2 3; do
-    start_node "$id" --init --peers "$(peers $NODES)"
-done
-until_ok 20 same_leader 1 2 3 || fail "no leader"
-
-# Writes until it is told to stop: one line for every acknowledged object. An object is overwritten
-# every tenth time, so that an old version in place of the newest would be found too.
+# Writes until it is told to stop: one line for every object tried. Most objects are overwritten again
+# and again, so that an old version in place of the newest is found; some are never touched again.
 writer() {
-    local i=0 name
-    trap 'exit 0' TERM
-    while :; do
+    local i=0 name members
+    while [ -e "$WORK/members" ]; do
         i=$((i + 1))
-        name=object-$((i % 10 == 0 ? i / 10 : i))
-        printf 'content %d' "$i" | "$BIN/sxadm" put "$name" - "$(url $((i % NODES + 1)))" >/dev/null 2>&1
+        name=object-$((i % 40 == 0 ? i : i % 40))
+        read -ra members <"$WORK/members" || continue
+        printf 'content %d' "$i" | "$BIN/sxadm" put "$name" - "$(url "${members[i % 3]}")" >/dev/null 2>&1
         # What is not acknowledged may have been stored or not: such a name is no longer judged.
         echo "$? $name content $i"
     done
 }
+
+# Its three nodes; MEMBERS changes with every replacement.
+set_members() {
+    MEMBERS=("$@")
+    echo "$*" >"$WORK/members.new" && mv "$WORK/members.new" "$WORK/members"
+}
+
+# pause MAX: up to so many tenths of a second, as SEED has it.
+pause() {
+    local tenths=$((RANDOM % $1))
+    sleep "$((tenths / 10)).$((tenths % 10))"
+}
+
+# One of MEMBERS, and at times a second one, dies and comes back.
+kill_some() {
+    local at=$((RANDOM % 3)) victim other both=$((RANDOM % 4))
+    victim=${MEMBERS[at]} other=${MEMBERS[(at + 1) % 3]}
+    pause 20
+    kill_node "$victim"
+    [ "$both" -ne 0 ] || kill_node "$other"
+    pause 15
+    start_node "$victim"
+    [ "$both" -ne 0 ] || start_node "$other"
+}
+
+# True if any member but node $1 shows it as FAULTY.
+is_faulty() {
+    local id
+    for id in "${MEMBERS[@]}"; do
+        [ "$id" -eq "$1" ] || [ -z "$(excluded_at "$id" "$1")" ] || return 0
+    done
+    return 1
+}
+
+# The other two are killed now and then, one at a time, while node $1 is down: the decision needs both.
+exclude_one() {
+    local dead=$1 others=() id rounds=0
+    for id in "${MEMBERS[@]}"; do
+        [ "$id" -eq "$dead" ] || others+=("$id")
+    done
+    kill_node "$dead"
+    until is_faulty "$dead"; do
+        [ "$rounds" -lt 20 ] || fail "node $dead was not excluded"
+        rounds=$((rounds + 1))
+        # Pauses around the dead time: a kill hits the verdict, the decision, and what follows it.
+        pause $((DEADTIME * 20))
+        id=${others[RANDOM % 2]}
+        kill_node "$id"
+        pause 10
+        start_node "$id"
+        until_ok 10 same_leader "${others[@]}" || fail "no leader of nodes ${others[*]}"
+    done
+    tell "node $dead is excluded"
+}
+
+replaced() {
+    local id
+    "$BIN/sxadm" cluster --replace-faulty "$1=$2/$(address "$2")" "$(url "$LEADER")" >/dev/null 2>&1
+    for id in "${MEMBERS[@]}"; do
+        [ "$id" -eq "$1" ] || [ -n "$(line_of "$id" "$2")" ] || return 1
+    done
+}
+
+is_member() { line_of "$1" "$2" | grep -Eq 'status: (follower|leader), online: yes'; }
+
+# replace_one OLD NEW: old and new processes are killed while NEW takes the place of OLD.
+replace_one() {
+    local old=$1 new=$2 others=() id
+    for id in "${MEMBERS[@]}"; do
+        [ "$id" -eq "$old" ] || others+=("$id")
+    done
+    start_node "$new" --join
+    until_ok 10 same_leader "${others[@]}" || fail "no leader of nodes ${others[*]}"
+    # From here on it has a directory, and can be killed.
+    until_ok 10 answers "$new" || fail "node $new does not start"
+    until_ok 15 replaced "$old" "$new" || fail "node $old was not replaced by node $new"
+    for id in "$new" "${others[RANDOM % 2]}" "$new"; do
+        pause 10
+        kill_node "$id"
+        pause 5
+        start_node "$id"
+    done
+    set_members "${others[@]}" "$new"
+    until_ok 30 same_leader "${MEMBERS[@]}" || fail "no leader of nodes ${MEMBERS[*]}"
+    until_ok 30 is_member "$LEADER" "$new" || fail "node $new is no full member"
+    until_ok 30 healed "$LEADER" || fail "the objects were not copied"
+    tell "node $new has its place"
+}
+
+# Takes what the writer was told into CONTENT.
+judge() {
+    local status name content
+    while read -r status name content; do
+        if [ "$status" -eq 0 ]; then
+            CONTENT[$name]=$content
+        else
+            unset "CONTENT[$name]"
+        fi
+    done <"$WORK/writes"
+    [ "${#CONTENT[@]}" -gt 0 ] || fail "nothing was acknowledged"
+    for name in "${!CONTENT[@]}"; do
+        for id in "${MEMBERS[@]}"; do
+            until_ok 5 reads_right "$name" "$id" ||
+                fail "$name at node $id: not \"${CONTENT[$name]}\" but \"$("$BIN/sxadm" get "$name" - "$(url "$id")" 2>&1)\""
+        done
+    done
+}
+
+give_ports 1 $((3 + EXCLUSIONS))
+set_members 1 2 3
+for id in 1 2 3; do
+    start_node "$id" --init --peers "$(peers 3)"
+done
+until_ok 20 same_leader 1 2 3 || fail "no leader"
 writer >"$WORK/writes" &
 writer=$!
-trap 'kill "$writer" 2>/dev/null; end_all' EXIT
+trap 'rm -f "$WORK/members"; end_all' EXIT
 
 RANDOM=$SEED
 for ((round = 1; round <= ROUNDS; round++)); do
-    victim=$((RANDOM % NODES + 1))
-    up=$((RANDOM % 30))
-    down=$((RANDOM % 20))
-    both=$((RANDOM % 4))
-    sleep "$((up / 10)).$((up % 10))"
-    other=$((victim % NODES + 1))
-    kill_node "$victim"
-    [ "$both" -ne 0 ] || kill_node "$other"
-    sleep "$((down / 10)).$((down % 10))"
-    start_node "$victim"
-    [ "$both" -ne 0 ] || start_node "$other"
+    kill_some
 done
-until_ok 30 same_leader 1 2 3 || fail "no leader at the end"
-sleep 1
-kill "$writer" && wait "$writer"
-
-while read -r status name content; do
-    if [ "$status" -eq 0 ]; then
-        CONTENT[$name]=$content
-    else
-        unset "CONTENT[$name]"
-    fi
-done <"$WORK/writes"
+tell "$ROUNDS rounds of killing in the steady state"
+params_set() {
+    "$BIN/sxadm" cluster --set-param hb_deadtime=$DEADTIME hb_initdead=$DEADTIME "$(url 1)" >/dev/null 2>&1
+}
+if [ "$EXCLUSIONS" -gt 0 ]; then
+    until_ok 20 params_set || fail "the settings were not taken"
+fi
+for ((round = 1; round <= EXCLUSIONS; round++)); do
+    dead=${MEMBERS[RANDOM % 3]}
+    exclude_one "$dead"
+    replace_one "$dead" $((3 + round))
+done
+until_ok 30 same_leader "${MEMBERS[@]}" || fail "no leader at the end"
+rm "$WORK/members"
+wait "$writer"
+judge
 attempts=$(wc -l <"$WORK/writes")
-[ "${#CONTENT[@]}" -gt 0 ] || fail "nothing was acknowledged"
-for name in "${!CONTENT[@]}"; do
-    for id in 1 2 3; do
-        until_ok 5 reads_right "$name" "$id" ||
-            fail "$name at node $id: not \"${CONTENT[$name]}\" but \"$("$BIN/sxadm" get "$name" - "$(url "$id")" 2>&1)\""
-    done
-done
 echo "ok: $attempts writes, ${#CONTENT[@]} acknowledged objects, all right at all nodes ($(elapsed) s)"
