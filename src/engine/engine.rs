@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::cluster::{Fact, State};
 use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term};
-use crate::detector::{Detector, Envelope, LeaderView, Output};
+use crate::detector::{BlockedBy, Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
 use crate::wire::{Header, Packet, Part, Verdict};
 
@@ -44,7 +44,7 @@ pub(super) struct Engine {
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
     told_quorum: Option<bool>,
-    told_notice: String,
+    told_blocked: Vec<(NodeId, BlockedBy)>,
     told_unreliable: Vec<NodeId>,
     leading_since: Millis,
     /// When a packet of a leader confirmed by a majority last came.
@@ -90,7 +90,7 @@ impl Engine {
             pending: BTreeMap::new(),
             told_role: (Role::Follower, 0, None),
             told_quorum: None,
-            told_notice: String::new(),
+            told_blocked: Vec::new(),
             told_unreliable: Vec::new(),
             leading_since: 0,
             leader_fresh_at: None,
@@ -546,9 +546,16 @@ impl Engine {
             let (heard, needed) = self.voters_heard();
             self.event(Event::Quorum { has, heard, needed });
         }
-        if self.detector.notice() != self.told_notice {
-            self.told_notice = self.detector.notice().to_owned();
-            let why = self.told_notice.clone();
+        if !self
+            .detector
+            .blocked()
+            .eq(self.told_blocked.iter().copied())
+        {
+            self.told_blocked = self.detector.blocked().collect();
+            let why = match self.told_blocked.is_empty() {
+                true => String::new(),
+                false => self.detector.notice().to_owned(),
+            };
             self.event(Event::Blocked { why });
         }
         let members = self.raft.configuration().members();
