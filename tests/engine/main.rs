@@ -1,5 +1,7 @@
 //! Members together, over a network in memory and with injected time.
 
+mod chaos;
 mod cluster;
 mod exclusion;
+mod fleet;
 mod load;
