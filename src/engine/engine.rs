@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::cluster::{Fact, State};
-use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term};
+use crate::cluster::State;
+use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Raft, Random, Term};
 use crate::detector::{BlockedBy, Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
 use crate::wire::{Header, Packet, Part, Verdict};
@@ -34,7 +34,7 @@ pub(super) struct Engine {
     pub now: Millis,
     started: bool,
     /// Entries that may still be applied in this driving call.
-    apply_left: usize,
+    pub apply_left: usize,
     /// When the last driving call promised to be called again.
     promised: Option<Millis>,
     outbox: Outbox,
@@ -52,7 +52,7 @@ pub(super) struct Engine {
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
     /// Where the last applied change of members or settings stands in the log.
-    changed_at: Index,
+    pub changed_at: Index,
     pub stopped: Option<Error>,
     pub metrics: Metrics,
 }
@@ -210,70 +210,6 @@ impl Engine {
         for (to, message) in self.raft.take_messages() {
             self.outbox.push(to, Part::Raft(message));
         }
-    }
-
-    /// Applies what is committed; true if there was anything.
-    fn apply(&mut self) -> bool {
-        let entries = self.raft.take_committed(self.apply_left);
-        self.apply_left -= entries.len();
-        let any = !entries.is_empty();
-        for entry in entries {
-            match self.cluster.apply(&entry) {
-                Ok(facts) => self.applied(&entry, facts),
-                Err(error) => {
-                    self.stop(Error::Corrupt(format!(
-                        "log entry {}: {error}",
-                        entry.index
-                    )));
-                    return false;
-                }
-            }
-        }
-        any
-    }
-
-    fn applied(&mut self, entry: &Entry, facts: Vec<Fact>) {
-        let index = entry.index;
-        if let Payload::Host(data) = &entry.payload {
-            let (term, data) = (entry.term, data.clone());
-            self.actions.push(Action::Apply { index, term, data });
-        }
-        let mut refused = None;
-        for fact in facts {
-            if matches!(fact, Fact::Members { .. } | Fact::Params) {
-                self.changed_at = index;
-            }
-            match fact {
-                Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index),
-                Fact::Members { epoch, index } => {
-                    self.actions.push(Action::Members { epoch, index });
-                }
-                Fact::Params => {
-                    let params = self.cluster.params().clone();
-                    self.actions.push(Action::Params(params));
-                }
-                Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
-                Fact::Readmitted { id } => self.event(Event::Readmitted { id }),
-                Fact::Replaced { old, by } => self.event(Event::Replaced { old, by }),
-                Fact::Promoted { id } => self.event(Event::Promoted { id }),
-                Fact::Bootstrapped => {}
-            }
-        }
-        self.complete(entry, refused);
-    }
-
-    fn excluded(&mut self, epoch: u64, ids: Vec<NodeId>, index: Index) {
-        if ids.contains(&self.settings.id) {
-            self.raft.note_exclusion(Exclusion { epoch, index });
-        }
-        let text = format!("excluded {ids:?} at epoch {epoch}, log index {index}");
-        self.log(2, text);
-        self.event(Event::Excluded {
-            epoch,
-            index,
-            ids: ids.clone(),
-        });
-        self.actions.push(Action::Excluded { epoch, ids, index });
     }
 
     /// Tells the detector who counts, and under which settings.

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cluster;
+mod ears;
 mod exclusion;
 mod fleet;
 mod load;
