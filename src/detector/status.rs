@@ -76,6 +76,14 @@ impl Detector {
         }
     }
 
+    /// Whose exclusions are held back, and by what: what [`Detector::notice`] is about, without
+    /// the times in it, which change with every call.
+    pub fn blocked(&self) -> impl Iterator<Item = (NodeId, BlockedBy)> + '_ {
+        let peers = self.peers.iter().filter(|peer| !peer.excluded);
+        let blocked = peers.map(|peer| (peer.id, peer.blocked_by));
+        blocked.filter(|(_, by)| *by != BlockedBy::None)
+    }
+
     /// This node's health score, 0 healthy .. 8; above 3 its testimony does not count.
     pub fn health(&self) -> u8 {
         self.health.score()

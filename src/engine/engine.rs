@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::cluster::{Fact, Params, State};
-use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term};
-use crate::detector::{Detector, Envelope, LeaderView, Output};
+use crate::cluster::State;
+use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Raft, Random, Term};
+use crate::detector::{BlockedBy, Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
 use crate::wire::{Header, Packet, Part, Verdict};
 
 use super::action::Action;
 use super::outbox::Outbox;
 use super::requests::Pending;
-use super::{Error, Event, Guard, Input, Metrics, Role, Settings, same_text};
+use super::{Error, Event, Guard, Input, Metrics, Role, Settings};
 
 /// Bytes of entries in one append.
 const BATCH_BYTES: usize = 256 << 10;
@@ -34,7 +34,7 @@ pub(super) struct Engine {
     pub now: Millis,
     started: bool,
     /// Entries that may still be applied in this driving call.
-    apply_left: usize,
+    pub apply_left: usize,
     /// When the last driving call promised to be called again.
     promised: Option<Millis>,
     outbox: Outbox,
@@ -44,7 +44,7 @@ pub(super) struct Engine {
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
     told_quorum: Option<bool>,
-    told_notice: String,
+    told_blocked: Vec<(NodeId, BlockedBy)>,
     told_unreliable: Vec<NodeId>,
     leading_since: Millis,
     /// When a packet of a leader confirmed by a majority last came.
@@ -52,7 +52,7 @@ pub(super) struct Engine {
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
     /// Where the last applied change of members or settings stands in the log.
-    changed_at: Index,
+    pub changed_at: Index,
     pub stopped: Option<Error>,
     pub metrics: Metrics,
 }
@@ -90,7 +90,7 @@ impl Engine {
             pending: BTreeMap::new(),
             told_role: (Role::Follower, 0, None),
             told_quorum: None,
-            told_notice: String::new(),
+            told_blocked: Vec::new(),
             told_unreliable: Vec::new(),
             leading_since: 0,
             leader_fresh_at: None,
@@ -210,91 +210,6 @@ impl Engine {
         for (to, message) in self.raft.take_messages() {
             self.outbox.push(to, Part::Raft(message));
         }
-    }
-
-    /// Applies what is committed; true if there was anything.
-    fn apply(&mut self) -> bool {
-        let entries = self.raft.take_committed(self.apply_left);
-        self.apply_left -= entries.len();
-        let any = !entries.is_empty();
-        for entry in entries {
-            match self.cluster.apply(&entry) {
-                Ok(facts) => self.applied(&entry, facts),
-                Err(error) => {
-                    self.stop(Error::Corrupt(format!(
-                        "log entry {}: {error}",
-                        entry.index
-                    )));
-                    return false;
-                }
-            }
-        }
-        any
-    }
-
-    fn applied(&mut self, entry: &Entry, facts: Vec<Fact>) {
-        let index = entry.index;
-        if let Payload::Host(data) = &entry.payload {
-            let (term, data) = (entry.term, data.clone());
-            self.actions.push(Action::Apply { index, term, data });
-        }
-        let mut refused = None;
-        for fact in facts {
-            if matches!(fact, Fact::Members { .. } | Fact::Params) {
-                self.changed_at = index;
-            }
-            match fact {
-                Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index),
-                Fact::Members { epoch, index } => {
-                    self.actions.push(Action::Members { epoch, index });
-                }
-                Fact::Params => {
-                    let params = self.cluster.params().clone();
-                    self.warn_of(&params);
-                    self.actions.push(Action::Params(params));
-                }
-                Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
-                Fact::Readmitted { id } => self.event(Event::Readmitted { id }),
-                Fact::Replaced { old, by } => self.event(Event::Replaced { old, by }),
-                Fact::Promoted { id } => self.event(Event::Promoted { id }),
-                Fact::Bootstrapped => {}
-            }
-        }
-        self.complete(entry, refused);
-    }
-
-    /// Settings that are allowed and likely to be regretted.
-    fn warn_of(&mut self, params: &Params) {
-        for warning in params.warnings() {
-            self.log(2, warning);
-        }
-        let election = self.settings.election;
-        let fencetime = params.fencetime_ms(election);
-        if params.deadtime_ms() > 0 && fencetime < 2 * election {
-            self.log(
-                2,
-                format!(
-                    "fencetime is {fencetime} ms, an election takes up to {} ms: a change of \
-                     leader may fence every node for a moment; a longer hb_deadtime or a shorter \
-                     election_ms helps",
-                    2 * election
-                ),
-            );
-        }
-    }
-
-    fn excluded(&mut self, epoch: u64, ids: Vec<NodeId>, index: Index) {
-        if ids.contains(&self.settings.id) {
-            self.raft.note_exclusion(Exclusion { epoch, index });
-        }
-        let text = format!("excluded {ids:?} at epoch {epoch}, log index {index}");
-        self.log(2, text);
-        self.event(Event::Excluded {
-            epoch,
-            index,
-            ids: ids.clone(),
-        });
-        self.actions.push(Action::Excluded { epoch, ids, index });
     }
 
     /// Tells the detector who counts, and under which settings.
@@ -566,9 +481,16 @@ impl Engine {
             let (heard, needed) = self.voters_heard();
             self.event(Event::Quorum { has, heard, needed });
         }
-        if !same_text(self.detector.notice(), &self.told_notice) {
-            self.told_notice = self.detector.notice().to_owned();
-            let why = self.told_notice.clone();
+        if !self
+            .detector
+            .blocked()
+            .eq(self.told_blocked.iter().copied())
+        {
+            self.told_blocked = self.detector.blocked().collect();
+            let why = match self.told_blocked.is_empty() {
+                true => String::new(),
+                false => self.detector.notice().to_owned(),
+            };
             self.event(Event::Blocked { why });
         }
         let members = self.raft.configuration().members();

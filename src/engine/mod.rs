@@ -3,10 +3,12 @@
 //!
 //! - [`Handle`]: inputs and questions, from any thread
 //! - [`Member`]: the driven half: plain steps, or behind a descriptor
-//! - `engine`: one round; `requests`: what the host asks for; `outbox`: packets; `status`: the view
+//! - `engine`: one round; `apply`: what is committed; `requests`: what the host asks for;
+//!   `outbox`: packets; `status`: the view
 //! - [`Host`]: what the host is told
 
 mod action;
+mod apply;
 mod descriptor;
 #[allow(clippy::module_inception)]
 mod engine;

@@ -162,8 +162,14 @@ impl Engine {
     pub fn fail_lost(&mut self) {
         let term = self.raft.is_leader().then(|| self.raft.term());
         let commit = self.raft.commit();
-        let lost = |index: &Index, p: &mut Pending| *index > commit && Some(p.term) != term;
-        let lost: Vec<Pending> = self.pending.extract_if(.., lost).map(|(_, p)| p).collect();
+        let mut lost = Vec::new();
+        self.pending.retain(|index, pending| {
+            let stays = *index <= commit || Some(pending.term) == term;
+            if !stays {
+                lost.push(*pending);
+            }
+            stays
+        });
         for pending in lost {
             let (ticket, result) = (pending.ticket, Err(Error::Lost));
             self.actions.push(Action::Done { ticket, result });

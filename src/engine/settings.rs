@@ -18,8 +18,8 @@ pub const QUEUE_DEFAULT: usize = 4096;
 /// Bytes of one proposal when no limit is set.
 pub const ENTRY_DEFAULT: usize = 1 << 20;
 
-/// Upper bound of both Raft timers: ten minutes.
-const TIMER_MAX: Millis = 600_000;
+/// Upper bound of both Raft timers: an hour.
+const TIMER_MAX: Millis = 3_600_000;
 const QUEUE_MAX: usize = 1 << 20;
 
 /// One member's own settings; the cluster's are [`Params`].
@@ -56,8 +56,8 @@ impl Settings {
             }
         };
         let timer = |ms: Millis| (1..=TIMER_MAX).contains(&ms);
-        rule(timer(self.heartbeat), "heartbeat_ms must be 1 to 600000")?;
-        rule(timer(self.election), "election_ms must be 1 to 600000")?;
+        rule(timer(self.heartbeat), "heartbeat_ms must be 1 to 3600000")?;
+        rule(timer(self.election), "election_ms must be 1 to 3600000")?;
         rule(
             self.election >= 2 * self.heartbeat,
             "election_ms must be at least twice heartbeat_ms",

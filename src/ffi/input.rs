@@ -10,6 +10,7 @@ use super::sized;
 use super::tickets::keel_done_fn;
 use crate::core::NodeId;
 use crate::engine::{Input, Request};
+use crate::wire::MAX_PACKET;
 
 /// A message of a peer, as its `send` gave it. `from` is who sent it if the transport knows, and
 /// then the message must say the same; 0 = believe the message.
@@ -29,6 +30,10 @@ pub unsafe extern "C" fn keel_recv(
     let result = guard::enter(k, Access::Input, |e| {
         if msg.is_null() {
             return Err(Failure::invalid("msg is NULL"));
+        }
+        if len > MAX_PACKET {
+            let text = format!("a message of {len} bytes; none has more than {MAX_PACKET}");
+            return Err(Failure::new(KEEL_ERR_TOO_BIG, text));
         }
         // SAFETY: not NULL, and the host vouches for `len` bytes.
         let bytes = unsafe { std::slice::from_raw_parts(msg.cast::<u8>(), len) };

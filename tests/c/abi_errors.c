@@ -82,6 +82,9 @@ static void configurations(void)
     CHECK_CONFIG(heartbeat_ms = 60001, KEEL_ERR_INVALID);
     CHECK_CONFIG(election_ms = 299, KEEL_ERR_INVALID);
     CHECK_CONFIG(election_ms = 300, KEEL_OK);
+    CHECK_CONFIG(election_ms = 3600000, KEEL_OK);
+    CHECK_CONFIG(election_ms = 3600001, KEEL_ERR_INVALID);
+    CHECK_CONFIG(heartbeat_ms = 60000, KEEL_OK);
     CHECK_CONFIG(queue_max = 1u << 21, KEEL_ERR_INVALID);
     CHECK_CONFIG(entry_max = 1u << 25, KEEL_ERR_INVALID);
     CHECK_CONFIG(params.size = 0, KEEL_ERR_INVALID);
@@ -252,6 +255,8 @@ static void messages(void)
 
     catch_one();
     CHECK_CODE(keel_recv(k, 1, "", 0), KEEL_ERR_MALFORMED);
+    /* What recv() returned, not looked at. */
+    CHECK_CODE(keel_recv(k, 1, "", (size_t)-1), KEEL_ERR_TOO_BIG);
     for (size_t len = 1; len < caught.len; len++)
         CHECK_CODE(keel_recv(k, 1, caught.data, len), KEEL_ERR_MALFORMED);
     for (size_t bit = 0; bit < 8 * caught.len; bit++) {

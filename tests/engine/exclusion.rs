@@ -1,7 +1,7 @@
 //! A node dies: it is excluded once, everywhere alike; it is told; it is replaced or taken back.
 
 use raftkeel::detector::NodeState;
-use raftkeel::engine::{Error, Guard, Request, Role};
+use raftkeel::engine::{Error, Event, Guard, Request, Role};
 
 use crate::cluster::{Cluster, deadtime, id, peer};
 
@@ -236,4 +236,25 @@ fn a_node_that_does_not_know_the_settings_is_not_confirmed() {
     let excluded = |c: &Cluster| !c.nodes[&leader].told.excluded.is_empty();
     assert!(c.wait(20_000, excluded), "never excluded");
     assert!(c.nodes[&out].told.fenced, "it is out, and serves");
+}
+
+#[test]
+fn what_holds_an_exclusion_back_is_told_when_it_changes() {
+    let mut c = Cluster::new(3);
+    let leader = c.elect();
+    let dead = others(&c, leader)[0];
+    c.nodes.get_mut(&dead).unwrap().down = true;
+    c.run(60_000);
+    c.nodes.get_mut(&dead).unwrap().down = false;
+    c.run(10_000);
+    for raw in others(&c, dead) {
+        let told = c.nodes[&raw].told.events.iter().filter_map(|e| match e {
+            Event::Blocked { why } => Some(why.as_str()),
+            _ => None,
+        });
+        let told: Vec<&str> = told.collect();
+        assert!(told[0].contains("DISABLED"), "{told:?}");
+        assert_eq!(told.last(), Some(&""), "{told:?}");
+        assert!(told.len() <= 4, "told {} times: {told:?}", told.len());
+    }
 }

@@ -1,5 +1,8 @@
 //! Members together, over a network in memory and with injected time.
 
+mod chaos;
 mod cluster;
+mod ears;
 mod exclusion;
+mod fleet;
 mod load;

@@ -1,0 +1,95 @@
+//! What is committed takes effect: on the cluster's state, on this node, and on the host.
+
+use crate::cluster::{Fact, Params};
+use crate::core::{Entry, Exclusion, Index, NodeId, Payload};
+
+use super::action::Action;
+use super::engine::Engine;
+use super::{Error, Event};
+
+impl Engine {
+    /// Applies what is committed; true if there was anything.
+    pub fn apply(&mut self) -> bool {
+        let entries = self.raft.take_committed(self.apply_left);
+        self.apply_left -= entries.len();
+        let any = !entries.is_empty();
+        for entry in entries {
+            match self.cluster.apply(&entry) {
+                Ok(facts) => self.applied(&entry, facts),
+                Err(error) => {
+                    self.stop(Error::Corrupt(format!(
+                        "log entry {}: {error}",
+                        entry.index
+                    )));
+                    return false;
+                }
+            }
+        }
+        any
+    }
+
+    fn applied(&mut self, entry: &Entry, facts: Vec<Fact>) {
+        let index = entry.index;
+        if let Payload::Host(data) = &entry.payload {
+            let (term, data) = (entry.term, data.clone());
+            self.actions.push(Action::Apply { index, term, data });
+        }
+        let mut refused = None;
+        for fact in facts {
+            if matches!(fact, Fact::Members { .. } | Fact::Params) {
+                self.changed_at = index;
+            }
+            match fact {
+                Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index),
+                Fact::Members { epoch, index } => {
+                    self.actions.push(Action::Members { epoch, index });
+                }
+                Fact::Params => {
+                    let params = self.cluster.params().clone();
+                    self.warn_of(&params);
+                    self.actions.push(Action::Params(params));
+                }
+                Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
+                Fact::Readmitted { id } => self.event(Event::Readmitted { id }),
+                Fact::Replaced { old, by } => self.event(Event::Replaced { old, by }),
+                Fact::Promoted { id } => self.event(Event::Promoted { id }),
+                Fact::Bootstrapped => {}
+            }
+        }
+        self.complete(entry, refused);
+    }
+
+    /// Settings that are allowed and likely to be regretted.
+    fn warn_of(&mut self, params: &Params) {
+        for warning in params.warnings() {
+            self.log(2, warning);
+        }
+        let election = self.settings.election;
+        let fencetime = params.fencetime_ms(election);
+        if params.deadtime_ms() > 0 && fencetime < 2 * election {
+            self.log(
+                2,
+                format!(
+                    "fencetime is {fencetime} ms, an election takes up to {} ms: a change of \
+                     leader may fence every node for a moment; a longer hb_deadtime or a shorter \
+                     election_ms helps",
+                    2 * election
+                ),
+            );
+        }
+    }
+
+    fn excluded(&mut self, epoch: u64, ids: Vec<NodeId>, index: Index) {
+        if ids.contains(&self.settings.id) {
+            self.raft.note_exclusion(Exclusion { epoch, index });
+        }
+        let text = format!("excluded {ids:?} at epoch {epoch}, log index {index}");
+        self.log(2, text);
+        self.event(Event::Excluded {
+            epoch,
+            index,
+            ids: ids.clone(),
+        });
+        self.actions.push(Action::Excluded { epoch, ids, index });
+    }
+}
