@@ -179,7 +179,7 @@ static int start_settings(struct sxd *sx, const cJSON *json, struct change *c, c
 static bool take_id(const cJSON *json, const char *key, uint64_t *id)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
-    if (!cJSON_IsNumber(item) || item->valuedouble < 1 || item->valuedouble >= 0x1p53)
+    if (!cJSON_IsNumber(item) || item->valuedouble < 1 || item->valuedouble > ID_MAX)
         return false;
     *id = (uint64_t)item->valuedouble;
     return true;

@@ -55,7 +55,8 @@ static long request(const char *method, const char *base, const char *path, cons
     size_t n = strlen(base);
     while (n && base[n - 1] == '/')
         n--;
-    snprintf(url, sizeof url, "%.*s%s", (int)n, base, path);
+    if (n >= sizeof url || (size_t)snprintf(url, sizeof url, "%.*s%s", (int)n, base, path) >= sizeof url)
+        die("sxadm: the URL is too long");
     curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, method);
     if (body) {
