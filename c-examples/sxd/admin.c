@@ -210,6 +210,11 @@ static int start_replace(struct sxd *sx, const cJSON *json, struct change *c, ch
         snprintf(why, cap, "\"old\" and \"new\" are ids of nodes, \"address\" is HOST:PORT");
         return KEEL_ERR_INVALID;
     }
+    /* A replaced node no longer counts as a lost replica for the guard, and its disk is gone. */
+    if (!heal_complete(sx)) {
+        snprintf(why, cap, "Not all objects are back on all their owners yet: wait until the cluster has healed");
+        return KEEL_ERR_CONFLICT;
+    }
     by.address = address->valuestring;
     return keel_node_replace(sx->keel, old, &by, change_done, c);
 }

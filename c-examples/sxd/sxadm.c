@@ -153,6 +153,8 @@ static void print_head(const cJSON *v)
         printf(", quorum: %s (%.0f of %.0f voters heard, %.0f needed)\n", truth(q, "has") ? "yes" : "** NO **",
                number(q, "heard"), number(q, "voters"), number(q, "needed"));
     print_in_force(v);
+    if (!truth(v, "healed") && strcmp(text(v, "role"), "excluded") != 0)
+        printf("Healing: objects are being copied to their new owners\n");
     if (!truth(v, "serves"))
         printf("Refuses to serve: %s\n", text(v, "refusal"));
 }
