@@ -179,7 +179,7 @@ static int start_settings(struct sxd *sx, const cJSON *json, struct change *c, c
 static bool take_id(const cJSON *json, const char *key, uint64_t *id)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
-    if (!cJSON_IsNumber(item) || item->valuedouble < 1 || item->valuedouble >= 0x1p53)
+    if (!cJSON_IsNumber(item) || item->valuedouble < 1 || item->valuedouble > ID_MAX)
         return false;
     *id = (uint64_t)item->valuedouble;
     return true;
@@ -209,6 +209,11 @@ static int start_replace(struct sxd *sx, const cJSON *json, struct change *c, ch
         strlen(address->valuestring) >= ADDRESS_SIZE) {
         snprintf(why, cap, "\"old\" and \"new\" are ids of nodes, \"address\" is HOST:PORT");
         return KEEL_ERR_INVALID;
+    }
+    /* A replaced node no longer counts as a lost replica for the guard, and its disk is gone. */
+    if (!heal_complete(sx)) {
+        snprintf(why, cap, "Not all objects are back on all their owners yet: wait until the cluster has healed");
+        return KEEL_ERR_CONFLICT;
     }
     by.address = address->valuestring;
     return keel_node_replace(sx->keel, old, &by, change_done, c);

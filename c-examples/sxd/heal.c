@@ -105,7 +105,7 @@ void heal_hear(struct sxd *sx, const cJSON *batch)
     cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(batch, "healed"))
     {
         uint64_t node;
-        if (!parse_u64(item->string, 1, UINT64_MAX, &node) || node == sx->id || !cJSON_IsNumber(item) ||
+        if (!parse_u64(item->string, 1, ID_MAX, &node) || node == sx->id || !cJSON_IsNumber(item) ||
             item->valuedouble < 0 || item->valuedouble >= 0x1p53)
             continue;
         learn(sx->heal, node, (uint64_t)item->valuedouble);

@@ -132,7 +132,9 @@ static cJSON *take_batch(struct sxd *sx, struct peer *p)
         die("out of memory");
     for (; p && p->count; drop_oldest(p)) {
         char *text = base64_encode(p->outbox[p->first].data, p->outbox[p->first].len);
-        cJSON_AddItemToArray(messages, cJSON_CreateString(text));
+        cJSON *item = cJSON_CreateString(text);
+        if (!item || !cJSON_AddItemToArray(messages, item))
+            die("out of memory");
         free(text);
     }
     return json;
@@ -143,7 +145,7 @@ static uint64_t give_batch(struct sxd *sx, const char *text, size_t len)
 {
     cJSON *json = cJSON_ParseWithLength(text, len), *message;
     const cJSON *from = cJSON_GetObjectItemCaseSensitive(json, "from");
-    uint64_t id = cJSON_IsNumber(from) && from->valuedouble >= 1 && from->valuedouble < 0x1p53
+    uint64_t id = cJSON_IsNumber(from) && from->valuedouble >= 1 && from->valuedouble <= ID_MAX
                       ? (uint64_t)from->valuedouble
                       : 0;
     if (id) {

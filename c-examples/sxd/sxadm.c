@@ -55,7 +55,8 @@ static long request(const char *method, const char *base, const char *path, cons
     size_t n = strlen(base);
     while (n && base[n - 1] == '/')
         n--;
-    snprintf(url, sizeof url, "%.*s%s", (int)n, base, path);
+    if (n >= sizeof url || (size_t)snprintf(url, sizeof url, "%.*s%s", (int)n, base, path) >= sizeof url)
+        die("sxadm: the URL is too long");
     curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, method);
     if (body) {
@@ -152,6 +153,8 @@ static void print_head(const cJSON *v)
         printf(", quorum: %s (%.0f of %.0f voters heard, %.0f needed)\n", truth(q, "has") ? "yes" : "** NO **",
                number(q, "heard"), number(q, "voters"), number(q, "needed"));
     print_in_force(v);
+    if (!truth(v, "healed") && strcmp(text(v, "role"), "excluded") != 0)
+        printf("Healing: objects are being copied to their new owners\n");
     if (!truth(v, "serves"))
         printf("Refuses to serve: %s\n", text(v, "refusal"));
 }

@@ -76,7 +76,7 @@ static void parse_peers(struct options *o, char *list)
         if (eq)
             *eq = '\0';
         *peer = (keel_peer)KEEL_PEER_INIT;
-        if (o->cluster.n_peers == MEMBERS_MAX || !eq || !parse_u64(p, 1, UINT64_MAX, &peer->id) ||
+        if (o->cluster.n_peers == MEMBERS_MAX || !eq || !parse_u64(p, 1, ID_MAX, &peer->id) ||
             strlen(eq + 1) >= ADDRESS_SIZE)
             usage("--peers is not a list of ID=HOST:PORT");
         peer->address = eq + 1;
@@ -114,7 +114,7 @@ static void parse_options(struct options *o, int argc, char **argv)
     *o = (struct options){.replicas = 2, .keepalive = 1};
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (c) {
-        case ID: ok = parse_u64(optarg, 1, UINT64_MAX, &o->id); break;
+        case ID: ok = parse_u64(optarg, 1, ID_MAX, &o->id); break;
         case CLUSTER: o->cluster.cluster = cluster_number(optarg); break;
         case LISTEN: o->listen = optarg; break;
         case DIR_: o->dir = optarg; break;

@@ -19,6 +19,8 @@
 #include "store.h"
 
 #define ADDRESS_SIZE 64
+/* Ids travel as JSON numbers, which are exact so far. */
+#define ID_MAX ((1ll << 53) - 1)
 
 struct sxd {
     uint64_t id;
