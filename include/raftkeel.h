@@ -282,6 +282,11 @@ typedef struct keel_params {
     /**
      * Silence after which a node is to be excluded; more than two keepalives. 0 = detect and
      * report, never exclude: the only field where 0 is no default but a meaning.
+     *
+     * A node learns a new value with the log. One that is out of reach while it is turned on or
+     * made shorter is judged by the new value and fences itself by the old one (with 0 before:
+     * not at all) until it is heard again: arm exclusion while all nodes are up, and check the
+     * epoch of the daemon's own traffic (keel_check_epoch()).
      */
     uint32_t hb_deadtime_ms;
     /**
@@ -323,6 +328,7 @@ typedef struct keel_config {
     /**
      * How long a leader may be silent before another is elected: drawn anew between this and
      * twice this. 0 = 20 heartbeats; at least 3, at most 3600000 ms.
+     * The same on every node: a node's right to serve is reckoned with it.
      */
     uint32_t election_ms;
     /** The most inputs that wait for the next driving call. 0 = 4096; at most 1048576. */

@@ -431,6 +431,15 @@ impl Raft {
         }
     }
 
+    /// Leader only: the index of the no-op that opened its term. Who has applied it has applied all
+    /// that was decided before.
+    pub fn opened_at(&self) -> Option<Index> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader.opened_at),
+            _ => None,
+        }
+    }
+
     /// Whether it leads, has committed in its term, and a quorum answered within the election
     /// timeout.
     pub fn is_quorum_fresh(&self, now: Millis) -> bool {

@@ -299,7 +299,7 @@ impl Engine {
     pub fn leader_view(&self) -> LeaderView {
         LeaderView {
             leading: self.raft.is_leader(),
-            fresh: self.raft.is_quorum_fresh(self.now),
+            fresh: self.is_fresh(),
             since: self.leading_since,
             change_in_flight: self.raft.change_in_flight(),
         }
@@ -353,6 +353,14 @@ impl Engine {
         self.detector.guard_answer(cut, answer);
     }
 
+    /// Whether this node leads with a majority behind it, and has applied all that was decided
+    /// before its term: until then it judges and confirms by settings of the past.
+    fn is_fresh(&self) -> bool {
+        let applied = self.cluster.applied();
+        let caught_up = self.raft.opened_at().is_some_and(|at| applied >= at);
+        caught_up && self.raft.is_quorum_fresh(self.now)
+    }
+
     /// Whether a leader that a majority has confirmed is known: this node, or one heard lately.
     pub fn has_quorum(&self) -> bool {
         let keepalive = self.cluster.params().keepalive_ms();
@@ -399,7 +407,7 @@ impl Engine {
             self.outbox = Outbox::default();
             return;
         }
-        let (fresh, changed_at) = (self.raft.is_quorum_fresh(self.now), self.changed_at);
+        let (fresh, changed_at) = (self.is_fresh(), self.changed_at);
         let base = Header {
             cluster: self.settings.cluster,
             genesis: self.cluster.genesis(),

@@ -70,6 +70,11 @@ pub struct keel_params {
     pub hb_warntime_ms: u32,
     /// Silence after which a node is to be excluded; more than two keepalives. 0 = detect and
     /// report, never exclude: the only field where 0 is no default but a meaning.
+    ///
+    /// A node learns a new value with the log. One that is out of reach while it is turned on or
+    /// made shorter is judged by the new value and fences itself by the old one (with 0 before:
+    /// not at all) until it is heard again: arm exclusion while all nodes are up, and check the
+    /// epoch of the daemon's own traffic (keel_check_epoch()).
     pub hb_deadtime_ms: u32,
     /// The same for a node that the observer has not heard since it started; not less than
     /// hb_deadtime_ms. 0 = 120000, or hb_deadtime_ms if that is more.
@@ -110,6 +115,7 @@ pub struct keel_config {
     pub heartbeat_ms: u32,
     /// How long a leader may be silent before another is elected: drawn anew between this and
     /// twice this. 0 = 20 heartbeats; at least 3, at most 3600000 ms.
+    /// The same on every node: a node's right to serve is reckoned with it.
     pub election_ms: u32,
     /// The most inputs that wait for the next driving call. 0 = 4096; at most 1048576.
     pub queue_max: u32,

@@ -29,6 +29,8 @@ mod raft;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use crate::core::Term;
+
 pub use bytes::{Reader, Writer};
 pub use entry::{decode_entry, encode_entry};
 pub use error::WireError;
@@ -39,6 +41,10 @@ pub const VERSION: u8 = 1;
 
 /// Bytes of one encoded packet: one entry of the largest size, with a mebibyte for what rides along.
 pub const MAX_PACKET: usize = MAX_PAYLOAD + (1 << 20);
+
+/// The highest term that is believed: at a thousand elections a second a cluster needs longer than
+/// there is time to get there, but one forged message could, and leave no term to go on with.
+pub const MAX_TERM: Term = 1 << 62;
 
 /// Parts of one packet, those of unknown type included.
 pub const MAX_PARTS: usize = 16;

@@ -8,7 +8,7 @@ use crate::core::{
 };
 
 use super::entry::{MIN_BODY, decode_body, encode_body};
-use super::{MAX_PACKET, Reader, WireError, Writer};
+use super::{MAX_PACKET, MAX_TERM, Reader, WireError, Writer};
 
 const ACCEPTED: u8 = 1;
 const REJECTED: u8 = 2;
@@ -30,6 +30,9 @@ pub(super) fn encode(message: &Message, out: &mut Writer<'_>) {
 
 /// Whether a correct core can have sent it.
 pub(super) fn check(message: &Message) -> Result<(), WireError> {
+    if message.term() > MAX_TERM {
+        return Err(WireError::BadValue { what: "term" });
+    }
     let rules: &[(&'static str, bool)] = match message {
         Message::PreVote(m) | Message::Vote(m) => &[
             (

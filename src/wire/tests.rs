@@ -555,3 +555,22 @@ fn config_of_one() -> Configuration {
         ..Configuration::default()
     }
 }
+
+#[test]
+fn a_term_that_leaves_no_next_one_is_refused() {
+    let reply = |term| VoteReply {
+        term,
+        granted: false,
+    };
+    let part = |term| Part::Raft(Message::VoteReply(reply(term)));
+    let mut bytes = Vec::new();
+    encode(&packet(vec![part(MAX_TERM)]), &mut bytes);
+    assert!(decode(&bytes).is_ok());
+    // The body of the only part ends with the term and one byte more, before the checksum.
+    let at = bytes.len() - 4 - 1 - 8;
+    bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let end = bytes.len() - 4;
+    let crc = crc32fast::hash(&bytes[..end]).to_le_bytes();
+    bytes[end..].copy_from_slice(&crc);
+    assert_eq!(decode(&bytes), Err(WireError::BadValue { what: "term" }));
+}

@@ -125,7 +125,7 @@ fn message(rng: &mut Rng) -> Message {
         transfer: rng.flag(),
     };
     let reply = VoteReply {
-        term: rng.number(),
+        term: rng.number().min(MAX_TERM),
         granted: rng.flag(),
     };
     let prev_index = last_index.saturating_add(rng.below(9));
@@ -146,7 +146,7 @@ fn message(rng: &mut Rng) -> Message {
         3 => Message::VoteReply(reply),
         4 => Message::Append(append(rng)),
         _ => Message::AppendReply(AppendReply {
-            term: rng.number(),
+            term: rng.number().min(MAX_TERM),
             seq: rng.number(),
             outcome,
         }),
