@@ -92,6 +92,9 @@ impl Engine {
         } else if node.role == Role::Leader {
             node.role = Role::Follower;
         }
+        if let Some(exclusion) = self.cluster.is_excluded(id) {
+            (node.epoch, node.index) = (exclusion.epoch, exclusion.index);
+        }
         let own = self.raft.hard_state().excluded;
         if let Some(exclusion) = own.filter(|_| id == self.settings.id) {
             // Told by a peer: this node's own log may not hold the decision.
@@ -106,10 +109,6 @@ impl Engine {
 
 impl NodeView {
     fn of(member: &Member) -> NodeView {
-        let (epoch, index) = match member.status {
-            Status::Excluded { epoch, index } => (epoch, index),
-            _ => (0, 0),
-        };
         let (role, state, replaced_by) = match member.status {
             Status::Voter => (Role::Follower, NodeState::Joining, None),
             Status::Learner => (Role::Learner, NodeState::Joining, None),
@@ -123,8 +122,8 @@ impl NodeView {
             blocked_by: BlockedBy::None,
             silent: None,
             excludes_in: None,
-            epoch,
-            index,
+            epoch: 0,
+            index: 0,
             match_index: 0,
             heard_by: 0,
             witnesses: 0,

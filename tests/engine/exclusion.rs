@@ -109,6 +109,12 @@ fn an_excluded_node_is_replaced_by_a_new_one() {
     assert!(c.wait(10_000, voter), "the new node never became a voter");
     assert_eq!(c.role(4), Role::Follower);
     assert_eq!(c.state(leader, dead), NodeState::Replaced);
+    let decision = c.nodes[&leader].told.excluded[0].clone();
+    let told = c.nodes[&leader].handle.view(|v| {
+        let node = v.nodes.iter().find(|n| n.id == id(dead)).unwrap();
+        (node.epoch, node.index)
+    });
+    assert_eq!(told, (decision.0, decision.2));
     let again = c.ask(leader, Request::Replace { old, by });
     assert!(again.is_err());
     // The old machine comes back, and stays out.
