@@ -2,12 +2,23 @@
 //! checked against brute force, against histories that are known to be wrong, and against right
 //! ones of which one reply was made wrong.
 
+// The simulated servers serve other tests too, which use more of them.
+#[allow(dead_code)]
+#[path = "../raft/checker.rs"]
+mod checker;
+#[allow(dead_code)]
+#[path = "../raft/cluster.rs"]
+mod cluster;
 #[path = "../support/linear.rs"]
 mod linear;
+#[allow(dead_code)]
+#[path = "../raft/network.rs"]
+mod network;
 
 mod brute;
 mod handmade;
 mod mutated;
+mod servers;
 
 /// A number from the environment.
 fn number(variable: &str) -> Option<u64> {
