@@ -3,7 +3,7 @@
 use super::types::{Entry, Index, Payload, Restored, Term};
 
 /// Contiguous entries from index 1.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Log {
     entries: Vec<Entry>,
     /// Everything up to here is on disk as it is here; a truncation lowers it at once

@@ -7,7 +7,7 @@ use super::raft::{ProposeError, Raft};
 use super::types::{Bytes, Configuration, Index, Millis, Payload, Restored, Term};
 
 /// The newest committed configuration and those after it in the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Configurations {
     /// Ascending by index; the newest is in force. Empty on a node that has none yet.
     stack: Vec<(Index, Arc<Configuration>)>,

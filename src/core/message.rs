@@ -3,7 +3,7 @@
 use super::types::{Entry, Index, Term};
 
 /// A request for a vote or a pre-vote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VoteRequest {
     /// The term campaigned for; in a pre-vote the term that would be campaigned for.
     pub term: Term,
@@ -16,7 +16,7 @@ pub struct VoteRequest {
 }
 
 /// The answer to a vote or pre-vote request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VoteReply {
     /// Granted pre-votes carry the requested term, everything else the responder's own
     /// (raft.md rule 6).
@@ -26,7 +26,7 @@ pub struct VoteReply {
 }
 
 /// Entries, or a heartbeat when there are none (thesis 3.5).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Append {
     /// The leader's term.
     pub term: Term,
@@ -43,7 +43,7 @@ pub struct Append {
 }
 
 /// The answer to an append.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppendReply {
     /// The follower's term.
     pub term: Term,
@@ -55,7 +55,7 @@ pub struct AppendReply {
 }
 
 /// How an append went.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AppendOutcome {
     /// The log agrees with the leader's and is durable up to here.
     Accepted {
@@ -74,7 +74,7 @@ pub enum AppendOutcome {
 }
 
 /// Everything that one core may say to another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// "Would you vote for me?" Changes nothing on the receiver (thesis 9.6).
     PreVote(VoteRequest),

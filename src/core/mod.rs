@@ -9,8 +9,10 @@
 //! - `membership`: thesis 4
 //! - `persistence`: what may leave when
 //! - `log`, `progress`, `quorum`: what these stand on
+//! - `digest`: what a server is, for those who search its states
 
 mod append;
+mod digest;
 mod election;
 mod log;
 mod membership;
@@ -23,6 +25,8 @@ mod random;
 mod replication;
 mod types;
 
+#[doc(hidden)]
+pub use digest::Sink;
 pub use log::Log;
 pub use membership::Configurations;
 pub use message::{Append, AppendOutcome, AppendReply, Message, VoteReply, VoteRequest};

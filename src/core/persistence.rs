@@ -8,7 +8,7 @@ use super::raft::{Raft, Role};
 use super::types::{Entry, Index, NodeId, Payload, Persist, Term, Token};
 
 /// Something that may happen only after a write.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Effect {
     /// Say this, unless the term has changed since.
     Send(NodeId, Term, Message),
@@ -19,12 +19,12 @@ pub(super) enum Effect {
 }
 
 /// What has changed and was not handed out yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Staged {
     pub hard: bool,
     /// First index of the entries to write.
     pub first: Option<Index>,
-    effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl Staged {
@@ -49,7 +49,7 @@ impl Staged {
 }
 
 /// A write that has been handed out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub token: Token,
     pub hard: bool,

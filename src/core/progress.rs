@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::types::{Index, Millis};
+use super::digest::Sink;
+use super::types::{Index, Millis, Term};
 
 /// Whether the leader knows where the peer's log agrees with its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ struct Round {
 }
 
 /// One peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Progress {
     match_index: Index,
     /// Newest number sent to anybody when `match_index` was learnt: answers to later appends
@@ -170,6 +171,31 @@ impl Progress {
         self.flow = Flow::Probe { waiting: false };
         self.inflight.clear();
         self.inflight_bytes = 0;
+    }
+
+    /// Says all that decides what is sent to the peer and believed of it, but for times.
+    pub(super) fn digest(&self, term: Term, sink: &mut dyn Sink) {
+        let Progress {
+            match_index,
+            matched_seq,
+            lost_entries,
+            next_index,
+            flow,
+            // Only limits look at what is on its way.
+            inflight: _,
+            inflight_bytes: _,
+            // Only the watch over the quorum and catching up look at these, and the clock.
+            heard_at: _,
+            heard_seq: _,
+            round: _,
+            caught_up: _,
+        } = self;
+        sink.word(*match_index);
+        sink.sequence(term, *matched_seq);
+        sink.word(u64::from(*lost_entries));
+        sink.word(*next_index);
+        sink.word(u64::from(*flow == Flow::Replicate));
+        sink.word(u64::from(self.is_open()));
     }
 
     /// Follows a learner's rounds of catching up: it has caught up once a round takes less than

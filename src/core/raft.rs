@@ -49,7 +49,7 @@ pub enum ProposeError {
 }
 
 /// What a server is doing, with what it needs only then.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Role {
     Follower,
     PreCandidate { grants: Vec<NodeId> },
@@ -58,7 +58,7 @@ pub(super) enum Role {
 }
 
 /// A leader's knowledge.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leader {
     pub peers: BTreeMap<NodeId, Progress>,
     /// Index of the no-op that opened the term.
@@ -83,7 +83,7 @@ pub enum RoleKind {
 }
 
 /// One Raft server. Every input carries its time, which never goes back.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     pub(super) options: Options,
     pub(super) id: NodeId,

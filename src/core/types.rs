@@ -59,7 +59,7 @@ pub const MAX_MEMBERS: usize = 64;
 /// Every list is sorted and free of duplicates. `outgoing` is not empty exactly while the
 /// configuration is joint: then elections, commits and check-quorum need a majority of `voters`
 /// and a majority of `outgoing`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
     /// +1 with every change of membership; leaving the joint state is not one.
     pub epoch: Epoch,
@@ -132,7 +132,7 @@ impl Configuration {
 }
 
 /// What a log entry holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
     /// Opens a leader's term (thesis 6.4, raft.md rule 4).
     Noop,
@@ -168,7 +168,7 @@ impl Payload {
 }
 
 /// One position of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Where it stands.
     pub index: Index,
@@ -179,7 +179,7 @@ pub struct Entry {
 }
 
 /// That this node has been excluded: told by a peer or read in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Exclusion {
     /// The epoch that the exclusion began.
     pub epoch: Epoch,
@@ -188,7 +188,7 @@ pub struct Exclusion {
 }
 
 /// What must survive a crash besides the log, always written before it is acted on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The newest term this node has seen.
     pub term: Term,
