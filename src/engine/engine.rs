@@ -67,6 +67,7 @@ impl Engine {
             uncommitted_bytes: UNCOMMITTED_BYTES,
             entry_max: settings.entry_max,
             seed: random.next_u64(),
+            run: incarnation,
         };
         let raft = Raft::new(options, opened.restored, 0);
         let cluster = State::default();

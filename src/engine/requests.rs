@@ -74,6 +74,9 @@ impl Engine {
                 "another change of membership is under way, or this leader is too new for one"
                     .to_owned(),
             ),
+            ProposeError::TransferInFlight => {
+                Error::Conflict("leadership is being handed over".to_owned())
+            }
             ProposeError::StaleEpoch => {
                 Error::Conflict("the membership has changed meanwhile".to_owned())
             }
