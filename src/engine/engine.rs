@@ -7,9 +7,10 @@ use crate::cluster::{Fact, Params, State};
 use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Payload, Raft, Random, Term};
 use crate::detector::{Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
-use crate::wire::{Header, Packet, Part, Verdict};
+use crate::wire::{Header, INELIGIBLE, Packet, Part, Verdict};
 
 use super::action::Action;
+use super::leadership::Leadership;
 use super::outbox::Outbox;
 use super::requests::Pending;
 use super::{Error, Event, Guard, Input, Metrics, Role, Settings, same_text};
@@ -41,6 +42,7 @@ pub(super) struct Engine {
     pub actions: Vec<Action>,
     /// Accepted requests by the index of their entry.
     pub pending: BTreeMap<Index, Pending>,
+    pub leadership: Leadership,
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
     told_quorum: Option<bool>,
@@ -87,6 +89,7 @@ impl Engine {
             outbox: Outbox::default(),
             actions: Vec::new(),
             pending: BTreeMap::new(),
+            leadership: Leadership::default(),
             told_role: (Role::Follower, 0, None),
             told_quorum: None,
             told_notice: String::new(),
@@ -142,6 +145,7 @@ impl Engine {
                 Input::Packet(packet) => self.packet(packet),
                 Input::Request(ticket, request) => self.request(ticket, request),
                 Input::Heard(node) => self.detector.note_heard(node),
+                Input::Eligible(eligible) => self.set_eligible(eligible),
             }
         }
         self.raft.tick(self.now);
@@ -152,6 +156,7 @@ impl Engine {
         self.notice_role();
         self.notice_changes();
         self.fail_lost();
+        self.follow_transfer();
         self.keepalives();
         self.flush();
     }
@@ -161,7 +166,10 @@ impl Engine {
     pub fn next_deadline(&mut self, more: bool) -> Millis {
         let due = match more {
             true => self.now,
-            false => self.raft.next_deadline().min(self.detector.next_deadline()),
+            false => {
+                let due = self.raft.next_deadline().min(self.detector.next_deadline());
+                due.min(self.transfer_due())
+            }
         };
         let due = due.max(self.now);
         self.promised = Some(due);
@@ -178,6 +186,7 @@ impl Engine {
             self.write();
             self.collect_messages();
         }
+        self.finish_barriers();
     }
 
     /// Whether committed entries were left for the next driving call.
@@ -318,6 +327,8 @@ impl Engine {
         if envelope.leader_term >= self.raft.term() && envelope.leader_term > 0 {
             self.leader_fresh_at = Some(self.now);
         }
+        self.raft
+            .note_eligible(from, header.features & INELIGIBLE == 0);
         let barred = self.is_barred(from, header.epoch);
         if barred && self.detector.node(from).is_none() {
             // A replaced node: the detector does not follow it, but it must learn its fate.
@@ -479,7 +490,12 @@ impl Engine {
             self.outbox = Outbox::default();
             return;
         }
-        let fresh = self.raft.is_quorum_fresh(self.now);
+        let fresh = self.raft.may_confirm(self.now);
+        let features = if self.raft.is_eligible() {
+            0
+        } else {
+            INELIGIBLE
+        };
         let base = Header {
             cluster: self.settings.cluster,
             genesis: self.cluster.genesis(),
@@ -492,7 +508,7 @@ impl Engine {
             echo: 0,
             echo_incarnation: 0,
             leader_term: 0,
-            features: 0,
+            features,
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
         let newest = self.raft.configuration();

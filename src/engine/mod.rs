@@ -4,6 +4,7 @@
 //! - [`Handle`]: inputs and questions, from any thread
 //! - [`Member`]: the driven half: plain steps, or behind a descriptor
 //! - `engine`: one round; `requests`: what the host asks for; `outbox`: packets; `status`: the view
+//! - `leadership`: what the host asks of it: barriers, transfers, eligibility
 //! - [`Host`]: what the host is told
 
 mod action;
@@ -13,6 +14,7 @@ mod engine;
 mod error;
 mod event;
 mod host;
+mod leadership;
 mod member;
 mod outbox;
 mod requests;

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod exclusion;
+mod leadership;
 mod load;
