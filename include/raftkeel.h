@@ -746,6 +746,48 @@ int keel_set_params(struct keel *k,
                     keel_done_fn done,
                     void *arg);
 
+/**
+ * A point to read at, without a log entry: when it completes with KEEL_OK, this node has applied
+ * everything that was committed anywhere in the cluster when it was called, and `index` is how
+ * far that goes at least. What the host reads from its own state then is linearizable. On every
+ * node that is a member; a leader asks a majority, others ask the leader. Barriers that arrive
+ * together cost one round together.
+ *
+ * Nothing changes in any case: whatever the completion says, it can be called again.
+ * KEEL_ERR_NO_QUORUM (no leader is known, or none that a majority confirms), KEEL_ERR_LOST (the
+ * leader changed meanwhile), KEEL_ERR_FULL (4096 wait on this node), KEEL_ERR_EXCLUDED.
+ *
+ * Input function. KEEL_ERR_FULL.
+ */
+KEEL_API KEEL_CHECK int keel_barrier(struct keel *k, keel_done_fn done, void *arg);
+
+/**
+ * Hands leadership over to a voter, or with 0 to the most up-to-date one in contact that may lead
+ * (keel_set_eligible()). At the leader only. Until it is over, at most for election_ms, requests
+ * that change anything complete with KEEL_ERR_CONFLICT; those accepted before are finished first.
+ *
+ * KEEL_OK: the target leads; `index` is how far this node knows the log to be committed.
+ * KEEL_ERR_CONFLICT: it did not take over in time and this node leads on, or another transfer is
+ * under way. KEEL_ERR_LOST: another node leads now, or none is known to. KEEL_ERR_NOT_FOUND (no
+ * member), KEEL_ERR_STATE (a learner, or a node that may not lead), KEEL_ERR_EXISTS (this node
+ * leads already), KEEL_ERR_NO_QUORUM (with 0: nobody is in contact), KEEL_ERR_NOT_LEADER,
+ * KEEL_ERR_EXCLUDED.
+ *
+ * Input function. KEEL_ERR_FULL.
+ */
+KEEL_API KEEL_CHECK int keel_transfer(struct keel *k, keel_id to, keel_done_fn done, void *arg);
+
+/**
+ * Whether this node may lead: 0 = no, else yes, which it may until told otherwise in each run. A
+ * node that may not lead goes on voting and does not campaign; one that leads hands over as soon
+ * as another can take it. This delays and never denies: a node that has heard no leader for ten
+ * times election_ms campaigns all the same, so a cluster whose majority may not lead is slow to
+ * elect, not dead.
+ *
+ * Input function. KEEL_ERR_FULL.
+ */
+KEEL_API int keel_set_eligible(struct keel *k, int may_lead);
+
 /** This node's KEEL_ROLE_*, or a negative code. Query function. */
 KEEL_API int keel_role(const struct keel *k);
 

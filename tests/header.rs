@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// In the order in which the header explains itself.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "code",
     "errmsg",
     "config",
@@ -13,6 +13,7 @@ const SOURCES: [&str; 10] = [
     "keel",
     "drive",
     "input",
+    "leadership",
     "query",
     "status",
 ];

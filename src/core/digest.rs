@@ -52,6 +52,10 @@ impl Raft {
             verified,
             // Counts for reports only.
             elections: _,
+            // Small searches neither read nor hand over.
+            eligible,
+            ineligible,
+            reads,
             staged,
             pending,
             // Only the order of the writes matters.
@@ -60,6 +64,8 @@ impl Raft {
             poisoned,
         } = self;
         assert!(messages.is_empty(), "messages must be taken first");
+        let plain = *eligible && ineligible.is_empty() && reads.is_idle();
+        assert!(plain, "reads and eligibility have no digest");
         sink.word(hash_of(hard));
         sink.word(log.last_index());
         for entry in log.from(1) {
@@ -78,9 +84,11 @@ impl Raft {
         match role {
             Role::Follower => sink.word(0),
             Role::PreCandidate { grants } => digest_grants(1, grants, sink),
-            Role::Candidate { grants } => digest_grants(2, grants, sink),
+            Role::Candidate { grants, transfer } => {
+                digest_grants(2 + u64::from(*transfer), grants, sink);
+            }
             Role::Leader(leader) => {
-                sink.word(3);
+                sink.word(4);
                 self.digest_leader(leader, sink);
             }
         }
@@ -94,7 +102,12 @@ impl Raft {
             heartbeat_at: _,
             // A limit, and it follows from the log and the commit index.
             uncommitted: _,
+            questions,
+            transfer,
+            willing_until: _,
         } = leader;
+        let plain = questions.is_empty() && transfer.is_none();
+        assert!(plain, "reads and transfers have no digest");
         let term = self.hard.term;
         sink.word(*opened_at);
         sink.sequence(term, *seq);
@@ -181,6 +194,9 @@ impl Message {
                 sink.sequence(*term, *seq);
                 sink.word(hash_of(&(term, outcome)));
             }
+            Message::TimeoutNow(message) => sink.word(hash_of(message)),
+            Message::ReadIndex(question) => sink.word(hash_of(question)),
+            Message::ReadIndexReply(reply) => sink.word(hash_of(reply)),
         }
     }
 }

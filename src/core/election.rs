@@ -8,6 +8,7 @@ use super::persistence::Effect;
 use super::progress::Progress;
 use super::quorum;
 use super::raft::{Leader, Raft, Role};
+use super::read::Questions;
 use super::types::{Millis, NodeId, Payload, Term};
 
 impl Raft {
@@ -59,14 +60,14 @@ impl Raft {
         // because a pre-candidate is never sticky (raft.md rule 7).
         self.become_follower(self.hard.term, None);
         self.draw_election_timeout();
-        if self.may_campaign() {
+        if self.may_campaign() && self.may_lead() {
             self.pre_campaign();
         }
     }
 
     fn pre_campaign(&mut self) {
         self.role = Role::PreCandidate { grants: Vec::new() };
-        let request = self.vote_request(self.hard.term + 1);
+        let request = self.vote_request(self.hard.term + 1, false);
         for peer in self.voting_peers() {
             // The term itself may still be on its way to the disk.
             let message = Message::PreVote(request.clone());
@@ -75,12 +76,12 @@ impl Raft {
         self.count_pre_vote(self.id);
     }
 
-    fn vote_request(&self, term: Term) -> VoteRequest {
+    fn vote_request(&self, term: Term, transfer: bool) -> VoteRequest {
         VoteRequest {
             term,
             last_index: self.log.last_index(),
             last_term: self.log.last_term(),
-            transfer: false,
+            transfer,
         }
     }
 
@@ -99,26 +100,29 @@ impl Raft {
             grants.push(from);
         }
         if quorum::agreed(config, |id| grants.contains(&id)) {
-            self.campaign();
+            self.campaign(false);
         }
     }
 
     /// Enters a new term; the vote for oneself counts, and the requests leave, once term and
-    /// vote are durable (raft.md rule 3).
-    fn campaign(&mut self) {
+    /// vote are durable (raft.md rule 3). In a transfer nobody is asked to stay loyal to the leader.
+    pub(super) fn campaign(&mut self, transfer: bool) {
         self.become_follower(self.hard.term + 1, None);
         self.draw_election_timeout();
         self.elections += 1;
-        self.role = Role::Candidate { grants: Vec::new() };
+        self.role = Role::Candidate {
+            grants: Vec::new(),
+            transfer,
+        };
         self.hard.vote = Some(self.id);
         self.after_hard(Effect::Campaign(self.hard.term));
     }
 
     pub(super) fn campaign_durable(&mut self) {
-        if !matches!(self.role, Role::Candidate { .. }) {
+        let Role::Candidate { transfer, .. } = self.role else {
             return;
-        }
-        let request = self.vote_request(self.hard.term);
+        };
+        let request = self.vote_request(self.hard.term, transfer);
         for peer in self.voting_peers() {
             self.send(peer, Message::Vote(request.clone()));
         }
@@ -127,7 +131,7 @@ impl Raft {
 
     fn count_vote(&mut self, from: NodeId) {
         let config = self.configs.latest();
-        let Role::Candidate { grants } = &mut self.role else {
+        let Role::Candidate { grants, .. } = &mut self.role else {
             return;
         };
         if !grants.contains(&from) {
@@ -153,6 +157,9 @@ impl Raft {
             seq: 0,
             heartbeat_at: now + heartbeat,
             uncommitted: 0,
+            questions: Questions::default(),
+            transfer: None,
+            willing_until: now,
         });
         // It commits what earlier leaders left, and opens the way for changes (rule 4).
         self.append_own(Payload::Noop);

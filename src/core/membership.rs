@@ -87,6 +87,9 @@ impl Raft {
         if !self.is_leader() {
             return Err(ProposeError::NotLeader);
         }
+        if self.transferring().is_some() {
+            return Err(ProposeError::TransferInFlight);
+        }
         if self.change_in_flight() {
             return Err(ProposeError::ChangeInFlight);
         }
@@ -105,11 +108,12 @@ impl Raft {
         Ok(self.append_own(Payload::Config(Arc::new(target), cause)))
     }
 
-    /// Whether a change of membership must wait: one is uncommitted or joint, or this leader has
-    /// not committed in its term yet.
+    /// Whether a change of membership must wait: one is uncommitted or joint, this leader has not
+    /// committed in its term yet, or hands over.
     pub fn change_in_flight(&self) -> bool {
         let uncommitted = self.configs.latest_index() > self.commit;
-        uncommitted || self.configs.latest().is_joint() || !self.has_committed_in_term()
+        let leaving = self.configs.latest().is_joint() || self.transferring().is_some();
+        uncommitted || leaving || !self.has_committed_in_term()
     }
 
     /// Leaves the joint state once it is committed, also when a predecessor entered it

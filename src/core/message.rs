@@ -73,6 +73,43 @@ pub enum AppendOutcome {
     },
 }
 
+/// "Campaign now": a leader hands over (thesis 3.10).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TimeoutNow {
+    /// The leader's term.
+    pub term: Term,
+    /// Numbered among the appends of the term: stale once a later append has come.
+    pub seq: u64,
+    /// Index of the leader's last entry.
+    pub last_index: Index,
+    /// Its term.
+    pub last_term: Term,
+}
+
+/// "Up to where must I apply?" (thesis 6.4)
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReadIndex {
+    /// The term of the leader that is asked.
+    pub term: Term,
+    /// The asker's run, so that the answer to a question of an earlier one is known as that.
+    pub run: u64,
+    /// The newest of the asker's reads; grows within a run.
+    pub seq: u64,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReadIndexReply {
+    /// The leader's term.
+    pub term: Term,
+    /// The run that asked.
+    pub run: u64,
+    /// The `seq` of the question: the answer is for all reads up to that one.
+    pub seq: u64,
+    /// Everything that was committed anywhere when the question was asked is at or below this.
+    pub index: Index,
+}
+
 /// Everything that one core may say to another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
@@ -88,6 +125,12 @@ pub enum Message {
     Append(Append),
     /// The answer to it.
     AppendReply(AppendReply),
+    /// "Campaign now."
+    TimeoutNow(TimeoutNow),
+    /// A follower's read.
+    ReadIndex(ReadIndex),
+    /// The answer to it.
+    ReadIndexReply(ReadIndexReply),
 }
 
 impl Message {
@@ -98,6 +141,9 @@ impl Message {
             Message::PreVoteReply(m) | Message::VoteReply(m) => m.term,
             Message::Append(m) => m.term,
             Message::AppendReply(m) => m.term,
+            Message::TimeoutNow(m) => m.term,
+            Message::ReadIndex(m) => m.term,
+            Message::ReadIndexReply(m) => m.term,
         }
     }
 }

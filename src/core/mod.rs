@@ -2,11 +2,12 @@
 //!
 //! [`Raft`] is driven by three inputs, [`Raft::receive`], [`Raft::tick`] and the proposals, and by
 //! [`Raft::persisted`]. After any of them, what it wants is taken: [`Raft::take_persist`],
-//! [`Raft::take_messages`], [`Raft::take_committed`]. One file per part of the protocol:
+//! [`Raft::take_messages`], [`Raft::take_committed`], [`Raft::take_reads`], in this order. One file per part of the protocol:
 //!
 //! - `election`: paper 5.2, 5.4.1; thesis 9.6
 //! - `replication` (leader) and `append` (follower): paper 5.3, 5.4.2
 //! - `membership`: thesis 4
+//! - `read`: thesis 6.4; `transfer`: thesis 3.10
 //! - `persistence`: what may leave when
 //! - `log`, `progress`, `quorum`: what these stand on
 //! - `digest`: what a server is, for those who search its states
@@ -22,18 +23,25 @@ mod progress;
 mod quorum;
 mod raft;
 mod random;
+mod read;
 mod replication;
+mod transfer;
 mod types;
 
 #[doc(hidden)]
 pub use digest::Sink;
 pub use log::Log;
 pub use membership::Configurations;
-pub use message::{Append, AppendOutcome, AppendReply, Message, VoteReply, VoteRequest};
+pub use message::{
+    Append, AppendOutcome, AppendReply, Message, ReadIndex, ReadIndexReply, TimeoutNow, VoteReply,
+    VoteRequest,
+};
 pub use progress::{Flow, Progress};
 pub use quorum::{agreed, majority, reached};
 pub use raft::{Options, ProposeError, Raft, RoleKind};
 pub use random::Random;
+pub use read::{MAX_READS, ReadError, ReadId};
+pub use transfer::TransferError;
 pub use types::{
     Bytes, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis, NodeId,
     Payload, Persist, Restored, Term, Token,

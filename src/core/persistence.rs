@@ -5,6 +5,7 @@
 
 use super::message::{AppendOutcome, AppendReply, Message};
 use super::raft::{Raft, Role};
+use super::read::Reads;
 use super::types::{Entry, Index, NodeId, Payload, Persist, Term, Token};
 
 /// Something that may happen only after a write.
@@ -111,6 +112,7 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = None;
         self.messages.clear();
+        self.reads = Reads::default();
         self.pending.clear();
     }
 

@@ -83,6 +83,11 @@ impl Progress {
         self.heard_at
     }
 
+    /// Number of the newest append that the peer has answered.
+    pub fn heard_seq(&self) -> u64 {
+        self.heard_seq
+    }
+
     /// The peer has answered the append numbered `seq`. An old copy of an answer does not prove
     /// that the peer is in contact.
     pub fn heard(&mut self, seq: u64, now: Millis) {

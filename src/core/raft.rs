@@ -9,6 +9,8 @@ use super::message::Message;
 use super::persistence::{Effect, Pending, Staged};
 use super::progress::Progress;
 use super::random::Random;
+use super::read::{Questions, ReadError, Reads};
+use super::transfer::Transfer;
 use super::types::{
     Bytes, Configuration, Entry, HardState, Index, Millis, NodeId, Payload, Restored, Term,
 };
@@ -31,6 +33,8 @@ pub struct Options {
     pub entry_max: usize,
     /// Of the election jitter; differs from node to node.
     pub seed: u64,
+    /// Names this run of the server: no other run of it has the same.
+    pub run: u64,
 }
 
 /// Why a proposal was refused; it is surely not in the log.
@@ -46,6 +50,8 @@ pub enum ProposeError {
     ChangeInFlight,
     /// The membership changed since the proposal was made.
     StaleEpoch,
+    /// Leadership is being handed over.
+    TransferInFlight,
 }
 
 /// What a server is doing, with what it needs only then.
@@ -53,7 +59,7 @@ pub enum ProposeError {
 pub(super) enum Role {
     Follower,
     PreCandidate { grants: Vec<NodeId> },
-    Candidate { grants: Vec<NodeId> },
+    Candidate { grants: Vec<NodeId>, transfer: bool },
     Leader(Leader),
 }
 
@@ -67,6 +73,10 @@ pub(super) struct Leader {
     pub heartbeat_at: Millis,
     /// Bytes of own entries above the commit index.
     pub uncommitted: usize,
+    pub questions: Questions,
+    pub transfer: Option<Transfer>,
+    /// An ineligible leader does not hand over of itself before this.
+    pub willing_until: Millis,
 }
 
 /// A server's role, for those who ask.
@@ -96,7 +106,8 @@ pub struct Raft {
     pub(super) handed: Index,
     pub(super) role: Role,
     pub(super) leader: Option<NodeId>,
-    /// When the leader was last heard, by an append that is not an old copy.
+    /// When the leader was last heard, by an append that is not an old copy; this server itself
+    /// counts while it leads, and its start does.
     pub(super) leader_heard_at: Millis,
     /// Highest `seq` heard in this term.
     pub(super) leader_seq: u64,
@@ -104,6 +115,11 @@ pub struct Raft {
     pub(super) verified: Index,
     pub(super) election_at: Millis,
     pub(super) elections: u64,
+    /// This server may lead.
+    pub(super) eligible: bool,
+    /// Members that may not.
+    pub(super) ineligible: Vec<NodeId>,
+    pub(super) reads: Reads,
     pub(super) staged: Staged,
     pub(super) pending: VecDeque<Pending>,
     pub(super) next_token: u64,
@@ -147,10 +163,13 @@ impl Raft {
             configs,
             role: Role::Follower,
             leader: None,
-            leader_heard_at: 0,
+            leader_heard_at: now,
             leader_seq: 0,
             election_at: 0,
             elections: 0,
+            eligible: true,
+            ineligible: Vec::new(),
+            reads: Reads::default(),
             staged: Staged::default(),
             pending: VecDeque::new(),
             next_token: 1,
@@ -191,6 +210,7 @@ impl Raft {
     /// The first driving call: the clock may stand anywhere, and timeouts run from here.
     pub fn start(&mut self, now: Millis) {
         self.observe(now);
+        self.leader_heard_at = now;
         self.draw_first_timeout();
     }
 
@@ -217,6 +237,9 @@ impl Raft {
             Message::VoteReply(reply) => self.on_vote_reply(from, &reply),
             Message::Append(append) => self.on_append(from, append),
             Message::AppendReply(reply) => self.on_append_reply(from, &reply),
+            Message::TimeoutNow(message) => self.on_timeout_now(from, &message),
+            Message::ReadIndex(question) => self.on_read_index(from, &question),
+            Message::ReadIndexReply(reply) => self.on_read_index_reply(from, &reply),
         }
     }
 
@@ -231,15 +254,18 @@ impl Raft {
         } else if self.now >= self.election_at {
             self.election_timed_out();
         }
+        self.tick_reads();
     }
 
     /// When [`Raft::tick`] must be called again at the latest.
     pub fn next_deadline(&self) -> Millis {
-        match &self.role {
-            _ if self.poisoned => Millis::MAX,
+        let due = match &self.role {
+            _ if self.poisoned => return Millis::MAX,
+            // A transfer that takes too long is given up at a heartbeat at the latest.
             Role::Leader(leader) => leader.heartbeat_at.min(self.quorum_lost_at()),
             _ => self.election_at,
-        }
+        };
+        due.min(self.reads_due())
     }
 
     /// Appends the host's data or a cluster command; the entry's place is returned, which says
@@ -258,6 +284,9 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader);
         };
+        if leader.transfer.is_some() {
+            return Err(ProposeError::TransferInFlight);
+        }
         if payload.len() > self.options.entry_max {
             return Err(ProposeError::TooBig);
         }
@@ -295,8 +324,12 @@ impl Raft {
 
     /// What is to be sent now.
     pub fn take_messages(&mut self) -> Vec<(NodeId, Message)> {
-        if self.is_leader() && !self.poisoned {
+        if !self.poisoned {
+            self.ask_for_reads();
             self.replicate();
+            self.begin_round();
+            self.tell_successor();
+            self.answer_questions();
         }
         std::mem::take(&mut self.messages)
     }
@@ -338,6 +371,10 @@ impl Raft {
     pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.hard.term, "terms never go back");
         let was_leader = self.is_leader();
+        let follows_on = matches!(self.role, Role::Follower) && leader == self.leader;
+        if term > self.hard.term || !follows_on {
+            self.fail_reads(ReadError::LeaderLost);
+        }
         if term > self.hard.term {
             self.hard.term = term;
             self.hard.vote = None;
@@ -349,6 +386,7 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = leader;
         if was_leader {
+            self.leader_heard_at = self.now;
             // A leader had no election timer: start one.
             self.draw_election_timeout();
         }

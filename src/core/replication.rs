@@ -43,13 +43,15 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        if self.now >= leader.heartbeat_at {
+        let heartbeat = self.now >= leader.heartbeat_at;
+        if heartbeat {
             leader.heartbeat_at = self.now + self.options.heartbeat;
             let peers: Vec<NodeId> = leader.peers.keys().copied().collect();
             for peer in peers {
                 self.send_append(peer, false);
             }
         }
+        self.tick_transfer(heartbeat);
     }
 
     /// Sends every peer what its window has room for.
@@ -70,7 +72,7 @@ impl Raft {
 
     /// One append: with entries, or empty as a heartbeat. Both carry the place before the next
     /// entry, so that a heartbeat finds out whether anything got lost (raft.md rules 20, 21).
-    fn send_append(&mut self, to: NodeId, with_entries: bool) {
+    pub(super) fn send_append(&mut self, to: NodeId, with_entries: bool) {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };

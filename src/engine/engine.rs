@@ -7,9 +7,10 @@ use crate::cluster::State;
 use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Raft, Random, Term};
 use crate::detector::{BlockedBy, Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
-use crate::wire::{Header, Packet, Part, Verdict};
+use crate::wire::{Header, INELIGIBLE, Packet, Part, Verdict};
 
 use super::action::Action;
+use super::leadership::Leadership;
 use super::outbox::Outbox;
 use super::requests::Pending;
 use super::{Error, Event, Guard, Input, Metrics, Role, Settings};
@@ -41,6 +42,7 @@ pub(super) struct Engine {
     pub actions: Vec<Action>,
     /// Accepted requests by the index of their entry.
     pub pending: BTreeMap<Index, Pending>,
+    pub leadership: Leadership,
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
     told_quorum: Option<bool>,
@@ -69,6 +71,7 @@ impl Engine {
             uncommitted_bytes: UNCOMMITTED_BYTES,
             entry_max: settings.entry_max,
             seed: random.next_u64(),
+            run: incarnation,
         };
         let raft = Raft::new(options, opened.restored, 0);
         let cluster = State::default();
@@ -88,6 +91,7 @@ impl Engine {
             outbox: Outbox::default(),
             actions: Vec::new(),
             pending: BTreeMap::new(),
+            leadership: Leadership::default(),
             told_role: (Role::Follower, 0, None),
             told_quorum: None,
             told_blocked: Vec::new(),
@@ -144,6 +148,7 @@ impl Engine {
                 Input::Packet(packet) => self.packet(packet),
                 Input::Request(ticket, request) => self.request(ticket, request),
                 Input::Heard(node) => self.detector.note_heard(node),
+                Input::Eligible(eligible) => self.set_eligible(eligible),
             }
         }
         self.raft.tick(self.now);
@@ -154,6 +159,7 @@ impl Engine {
         self.notice_role();
         self.notice_changes();
         self.fail_lost();
+        self.follow_transfer();
         self.keepalives();
         self.flush();
     }
@@ -163,7 +169,10 @@ impl Engine {
     pub fn next_deadline(&mut self, more: bool) -> Millis {
         let due = match more {
             true => self.now,
-            false => self.raft.next_deadline().min(self.detector.next_deadline()),
+            false => {
+                let due = self.raft.next_deadline().min(self.detector.next_deadline());
+                due.min(self.transfer_due())
+            }
         };
         let due = due.max(self.now);
         self.promised = Some(due);
@@ -180,6 +189,7 @@ impl Engine {
             self.write();
             self.collect_messages();
         }
+        self.finish_barriers();
     }
 
     /// Whether committed entries were left for the next driving call.
@@ -238,6 +248,8 @@ impl Engine {
         if envelope.leader_term >= self.raft.term() && envelope.leader_term > 0 {
             self.leader_fresh_at = Some(self.now);
         }
+        self.raft
+            .note_eligible(from, header.features & INELIGIBLE == 0);
         let barred = self.is_barred(from, header.epoch);
         if barred && self.detector.node(from).is_none() {
             // A replaced node: the detector does not follow it, but it must learn its fate.
@@ -407,7 +419,13 @@ impl Engine {
             self.outbox = Outbox::default();
             return;
         }
-        let (fresh, changed_at) = (self.is_fresh(), self.changed_at);
+        let fresh = self.is_fresh() && self.raft.may_confirm(self.now);
+        let changed_at = self.changed_at;
+        let features = if self.raft.is_eligible() {
+            0
+        } else {
+            INELIGIBLE
+        };
         let base = Header {
             cluster: self.settings.cluster,
             genesis: self.cluster.genesis(),
@@ -420,7 +438,7 @@ impl Engine {
             echo: 0,
             echo_incarnation: 0,
             leader_term: 0,
-            features: 0,
+            features,
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
         let newest = self.raft.configuration();

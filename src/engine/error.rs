@@ -68,7 +68,7 @@ impl fmt::Display for Error {
             Error::Closed => f.write_str("the engine stopped before this was done"),
             Error::NotLeader => f.write_str("this node does not lead"),
             Error::Lost => f.write_str("leadership was lost before the outcome was known"),
-            Error::Full => f.write_str("the input queue is full"),
+            Error::Full => f.write_str("too much is waiting already"),
             Error::Excluded => f.write_str("this node has been excluded"),
         }
     }

@@ -14,7 +14,7 @@ pub use crate::detector::GuardAnswer as Guard;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
-/// What a leader can be asked for.
+/// What a member can be asked for; all but a barrier only the leader.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Append the host's data to the log.
@@ -32,6 +32,11 @@ pub enum Request {
     },
     /// Change the cluster-wide settings; `Params::version` is the one expected, 0 for any.
     SetParams(Params),
+    /// Wait until everything is applied here that was committed anywhere when this was asked.
+    Barrier,
+    /// Hand leadership over to this node; `None` to the most up-to-date one in contact that may
+    /// lead.
+    Transfer(Option<NodeId>),
 }
 
 /// What the engine is fed with, from any thread.
@@ -43,6 +48,8 @@ pub enum Input {
     Request(Ticket, Request),
     /// The host heard this node by other means.
     Heard(NodeId),
+    /// Whether this node may lead; it may until this says otherwise.
+    Eligible(bool),
 }
 
 /// What the host is told, only at the end of a driving call. Every method may do nothing.

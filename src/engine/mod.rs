@@ -4,7 +4,7 @@
 //! - [`Handle`]: inputs and questions, from any thread
 //! - [`Member`]: the driven half: plain steps, or behind a descriptor
 //! - `engine`: one round; `apply`: what is committed; `requests`: what the host asks for;
-//!   `outbox`: packets; `status`: the view
+//!   `leadership`: barriers, transfers, eligibility; `outbox`: packets; `status`: the view
 //! - [`Host`]: what the host is told
 
 mod action;
@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod event;
 mod host;
+mod leadership;
 mod member;
 mod outbox;
 mod requests;

@@ -16,7 +16,12 @@ pub(super) struct Pending {
 
 impl Engine {
     pub fn request(&mut self, ticket: Ticket, request: Request) {
-        match self.propose(request) {
+        let proposed = match request {
+            Request::Barrier => return self.barrier(ticket),
+            Request::Transfer(to) => return self.transfer(ticket, to),
+            request => self.propose(request),
+        };
+        match proposed {
             Ok((term, index)) => {
                 let earlier = self.pending.insert(index, Pending { ticket, term });
                 assert!(earlier.is_none(), "two requests wait for index {index}");
@@ -48,6 +53,9 @@ impl Engine {
             Request::Readmit(id) => Command::Readmit { expect, id },
             Request::Replace { old, by } => Command::Replace { expect, old, by },
             Request::SetParams(params) => set_params(params)?,
+            Request::Barrier | Request::Transfer(_) => {
+                panic!("barriers and transfers are not proposed")
+            }
         };
         self.propose_command(&command)
     }
@@ -74,6 +82,9 @@ impl Engine {
                 "another change of membership is under way, or this leader is too new for one"
                     .to_owned(),
             ),
+            ProposeError::TransferInFlight => {
+                Error::Conflict("leadership is being handed over".to_owned())
+            }
             ProposeError::StaleEpoch => {
                 Error::Conflict("the membership has changed meanwhile".to_owned())
             }

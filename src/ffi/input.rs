@@ -58,7 +58,7 @@ pub unsafe extern "C" fn keel_heard(k: *mut keel, from: keel_id) -> c_int {
 }
 
 /// Queues a request; on success its completion is certain, on failure there is none.
-fn request(
+pub(super) fn request(
     k: Option<&keel>,
     done: keel_done_fn,
     arg: *mut c_void,

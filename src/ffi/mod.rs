@@ -10,7 +10,8 @@
 //! - [`sized`]: structs that the host fills and that may be older or newer than this library.
 //! - [`config`], [`callbacks`]: what an engine is made from.
 //! - [`tickets`]: who waits for the completion of which request.
-//! - [`keel`]: an engine's life. [`drive`], [`input`], [`query`]: its functions by kind of access.
+//! - [`keel`]: an engine's life. [`drive`], [`input`], [`query`]: its functions by kind of access;
+//!   [`leadership`]: the inputs about that.
 //! - [`status`], [`json`]: a snapshot of what an engine knows.
 
 #![allow(unsafe_code, reason = "the only place where C's pointers are touched")]
@@ -29,6 +30,7 @@ pub mod guard;
 pub mod input;
 pub mod json;
 pub mod keel;
+pub mod leadership;
 pub mod query;
 pub mod sized;
 pub mod status;

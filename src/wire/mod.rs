@@ -34,7 +34,7 @@ use crate::core::Term;
 pub use bytes::{Reader, Writer};
 pub use entry::{decode_entry, encode_entry};
 pub use error::WireError;
-pub use packet::{Header, Packet, Part, Verdict, decode, encode, peek};
+pub use packet::{Header, INELIGIBLE, Packet, Part, Verdict, decode, encode, peek};
 
 /// Version of the packet format that this library speaks.
 pub const VERSION: u8 = 1;

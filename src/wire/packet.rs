@@ -17,6 +17,9 @@ const VOTE: u8 = 3;
 const VOTE_REPLY: u8 = 4;
 const APPEND: u8 = 5;
 const APPEND_REPLY: u8 = 6;
+const TIMEOUT_NOW: u8 = 7;
+const READ_INDEX: u8 = 8;
+const READ_INDEX_REPLY: u8 = 9;
 const KEEPALIVE: u8 = 16;
 const VERDICT: u8 = 17;
 
@@ -46,9 +49,12 @@ pub struct Header {
     pub echo_incarnation: u64,
     /// The sender's term if it leads and a majority has just confirmed it, else 0.
     pub leader_term: Term,
-    /// What the sender's version can do, a bit each; unknown bits are ignored.
+    /// What the sender can do and may do, a bit each; unknown bits are ignored.
     pub features: u32,
 }
+
+/// A bit of [`Header::features`]: the sender may not lead.
+pub const INELIGIBLE: u32 = 1;
 
 /// "You are excluded", told by anyone to the excluded node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +222,9 @@ fn part_type(part: &Part) -> u8 {
         Part::Raft(Message::VoteReply(_)) => VOTE_REPLY,
         Part::Raft(Message::Append(_)) => APPEND,
         Part::Raft(Message::AppendReply(_)) => APPEND_REPLY,
+        Part::Raft(Message::TimeoutNow(_)) => TIMEOUT_NOW,
+        Part::Raft(Message::ReadIndex(_)) => READ_INDEX,
+        Part::Raft(Message::ReadIndexReply(_)) => READ_INDEX_REPLY,
         Part::Keepalive(_) => KEEPALIVE,
         Part::Verdict(_) => VERDICT,
     }
@@ -242,6 +251,9 @@ fn decode_part(kind: u8, body: &mut Reader<'_>) -> Result<Option<Part>, WireErro
         VOTE_REPLY => Message::VoteReply(raft::decode_vote_reply(body)?),
         APPEND => Message::Append(raft::decode_append(body)?),
         APPEND_REPLY => Message::AppendReply(raft::decode_append_reply(body)?),
+        TIMEOUT_NOW => Message::TimeoutNow(raft::decode_timeout_now(body)?),
+        READ_INDEX => Message::ReadIndex(raft::decode_read_index(body)?),
+        READ_INDEX_REPLY => Message::ReadIndexReply(raft::decode_read_index_reply(body)?),
         KEEPALIVE => return Ok(Some(Part::Keepalive(keepalive::decode(body)?))),
         VERDICT => {
             return Ok(Some(Part::Verdict(Verdict {

@@ -4,7 +4,8 @@
 //! same, by the same functions.
 
 use crate::core::{
-    Append, AppendOutcome, AppendReply, Entry, Index, Message, Term, VoteReply, VoteRequest,
+    Append, AppendOutcome, AppendReply, Entry, Index, Message, ReadIndex, ReadIndexReply, Term,
+    TimeoutNow, VoteReply, VoteRequest,
 };
 
 use super::entry::{MIN_BODY, decode_body, encode_body};
@@ -25,6 +26,23 @@ pub(super) fn encode(message: &Message, out: &mut Writer<'_>) {
         }
         Message::Append(m) => encode_append(m, out),
         Message::AppendReply(m) => encode_append_reply(m, out),
+        Message::TimeoutNow(m) => {
+            out.u64(m.term);
+            out.u64(m.seq);
+            out.u64(m.last_index);
+            out.u64(m.last_term);
+        }
+        Message::ReadIndex(m) => {
+            out.u64(m.term);
+            out.u64(m.run);
+            out.u64(m.seq);
+        }
+        Message::ReadIndexReply(m) => {
+            out.u64(m.term);
+            out.u64(m.run);
+            out.u64(m.seq);
+            out.u64(m.index);
+        }
     }
 }
 
@@ -62,6 +80,16 @@ pub(super) fn check(message: &Message) -> Result<(), WireError> {
                 ("hint above the rejected index", hint_index <= prev_index),
             ],
         },
+        Message::TimeoutNow(m) => &[
+            // A leader has opened its term with an entry.
+            ("last entry of a leader", m.last_index > 0),
+            ("term of a leader", m.last_term == m.term && m.term > 0),
+        ],
+        Message::ReadIndex(m) => &[("term of a question", m.term > 0)],
+        Message::ReadIndexReply(m) => &[
+            ("term of an answer", m.term > 0),
+            ("index of an answer", m.index > 0),
+        ],
     };
     match rules.iter().find(|(_, holds)| !holds) {
         Some((what, _)) => Err(WireError::BadValue { what }),
@@ -186,4 +214,30 @@ pub(super) fn decode_append_reply(input: &mut Reader<'_>) -> Result<AppendReply,
         }
     };
     Ok(AppendReply { term, seq, outcome })
+}
+
+pub(super) fn decode_timeout_now(input: &mut Reader<'_>) -> Result<TimeoutNow, WireError> {
+    Ok(TimeoutNow {
+        term: input.u64()?,
+        seq: input.u64()?,
+        last_index: input.u64()?,
+        last_term: input.u64()?,
+    })
+}
+
+pub(super) fn decode_read_index(input: &mut Reader<'_>) -> Result<ReadIndex, WireError> {
+    Ok(ReadIndex {
+        term: input.u64()?,
+        run: input.u64()?,
+        seq: input.u64()?,
+    })
+}
+
+pub(super) fn decode_read_index_reply(input: &mut Reader<'_>) -> Result<ReadIndexReply, WireError> {
+    Ok(ReadIndexReply {
+        term: input.u64()?,
+        run: input.u64()?,
+        seq: input.u64()?,
+        index: input.u64()?,
+    })
 }

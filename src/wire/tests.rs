@@ -5,8 +5,8 @@ mod random;
 
 use super::*;
 use crate::core::{
-    Append, AppendOutcome, AppendReply, Configuration, Entry, Message, NodeId, Payload, VoteReply,
-    VoteRequest,
+    Append, AppendOutcome, AppendReply, Configuration, Entry, Message, NodeId, Payload, ReadIndex,
+    ReadIndexReply, TimeoutNow, VoteReply, VoteRequest,
 };
 use crate::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 
@@ -119,6 +119,23 @@ fn samples() -> Vec<(&'static str, Packet)> {
         hint_index: 4,
         hint_term: 2,
     };
+    let timeout_now = TimeoutNow {
+        term: 8,
+        seq: 22,
+        last_index: 15,
+        last_term: 8,
+    };
+    let read_index = ReadIndex {
+        term: 8,
+        run: 4,
+        seq: 31,
+    };
+    let read_index_reply = ReadIndexReply {
+        term: 8,
+        run: 4,
+        seq: 31,
+        index: 15,
+    };
     let notice = Notice {
         nodes: vec![
             (n(2), NodeState::Alive, BlockedBy::None),
@@ -169,6 +186,12 @@ fn samples() -> Vec<(&'static str, Packet)> {
                 Part::Raft(Message::Append(append(vec![]))),
                 Part::Keepalive(keepalive(KeepaliveKind::Push)),
             ]),
+        ),
+        ("timeout now", raft(Message::TimeoutNow(timeout_now))),
+        ("read index", raft(Message::ReadIndex(read_index))),
+        (
+            "read index reply",
+            raft(Message::ReadIndexReply(read_index_reply)),
         ),
     ]
 }
@@ -381,6 +404,12 @@ fn messages_that_no_correct_core_sends_are_refused() {
             with(u64s(&[8, 1]), &with(vec![2], &u64s(&[3, 2, 0]))),
             "hint of a rejection",
         ),
+        (7, u64s(&[8, 1, 0, 8]), "last entry of a leader"),
+        (7, u64s(&[8, 1, 3, 7]), "term of a leader"),
+        (7, u64s(&[0, 1, 3, 0]), "term of a leader"),
+        (8, u64s(&[0, 1, 1]), "term of a question"),
+        (9, u64s(&[0, 1, 1, 1]), "term of an answer"),
+        (9, u64s(&[8, 1, 1, 0]), "index of an answer"),
     ];
     for (kind, body, what) in cases {
         let refused = decode(&forge(&[(kind, &body)]));

@@ -137,6 +137,90 @@ static void administration(struct cluster *c)
     wait_for(c, r, KEEL_ERR_CONFLICT); /* that version is no more */
 }
 
+static struct request *barrier(struct node *n)
+{
+    struct request *r = &requests[made++];
+
+    CHECK(made <= REQUESTS_MAX);
+    CHECK_CODE(keel_barrier(n->k, on_done, r), KEEL_OK);
+    cluster_wake(n);
+    return r;
+}
+
+static struct request *transfer(struct node *n, keel_id to)
+{
+    struct request *r = &requests[made++];
+
+    CHECK(made <= REQUESTS_MAX);
+    CHECK_CODE(keel_transfer(n->k, to, on_done, r), KEEL_OK);
+    cluster_wake(n);
+    return r;
+}
+
+static void barriers(struct cluster *c)
+{
+    struct node *leader = cluster_elect(c), *alone = another(c, leader);
+    struct request *r[6];
+
+    for (size_t i = 0; i < 6; i++)
+        r[i] = barrier(&c->nodes[i % c->count]);
+    for (size_t i = 0; i < 6; i++)
+        wait_for(c, r[i], KEEL_OK);
+    cluster_isolate(c, (size_t)(alone->id - 1), 1);
+    r[0] = barrier(alone);
+    CHECK(cluster_run_until(c, 60000, done, r[0]));
+    CHECK(r[0]->status == KEEL_ERR_NO_QUORUM || r[0]->status == KEEL_ERR_LOST);
+    cluster_run(c, 20000);
+    wait_for(c, barrier(alone), KEEL_ERR_NO_QUORUM); /* no leader is known any more */
+    cluster_isolate(c, (size_t)(alone->id - 1), 0);
+    cluster_run(c, 20000);
+    wait_for(c, barrier(alone), KEEL_OK);
+}
+
+static void transfers(struct cluster *c)
+{
+    struct node *leader = cluster_elect(c), *next = another(c, leader);
+    struct request *first, *second, *r;
+
+    wait_for(c, transfer(next, leader->id), KEEL_ERR_NOT_LEADER);
+    wait_for(c, transfer(leader, leader->id), KEEL_ERR_EXISTS);
+    wait_for(c, transfer(leader, 50), KEEL_ERR_NOT_FOUND);
+    first = transfer(leader, next->id);
+    second = transfer(leader, 0);
+    r = propose(leader);
+    wait_for(c, second, KEEL_ERR_CONFLICT);
+    wait_for(c, r, KEEL_ERR_CONFLICT);
+    wait_for(c, first, KEEL_OK);
+    CHECK(keel_leader(leader->k) == next->id);
+    cluster_run(c, 2000);
+
+    /* To one that cannot hear of it: this node leads on. */
+    leader = cluster_elect(c);
+    CHECK(leader == next);
+    cluster_isolate(c, (size_t)(another(c, leader)->id - 1), 1);
+    wait_for(c, transfer(leader, another(c, leader)->id), KEEL_ERR_CONFLICT);
+    wait_for(c, propose(leader), KEEL_OK);
+    cluster_isolate(c, (size_t)(another(c, leader)->id - 1), 0);
+    cluster_run(c, 20000);
+
+    /* One that may not lead does not, and is no target. */
+    leader = cluster_elect(c);
+    next = another(c, leader);
+    CHECK_CODE(keel_set_eligible(next->k, 0), KEEL_OK);
+    cluster_wake(next);
+    cluster_run(c, 5000);
+    wait_for(c, transfer(leader, next->id), KEEL_ERR_STATE);
+    CHECK_CODE(keel_set_eligible(leader->k, 0), KEEL_OK);
+    cluster_wake(leader);
+    cluster_run(c, 5000);
+    CHECK(cluster_elect(c) == another(c, next));
+    CHECK_CODE(keel_set_eligible(next->k, 1), KEEL_OK);
+    CHECK_CODE(keel_set_eligible(leader->k, 1), KEEL_OK);
+    cluster_wake(next);
+    cluster_wake(leader);
+    cluster_run(c, 5000);
+}
+
 static void what_was_said_is_true(void)
 {
     for (size_t i = 0; i < made; i++) {
@@ -161,6 +245,8 @@ int main(void)
     at_the_leader_and_elsewhere(c);
     when_leadership_is_lost(c);
     administration(c);
+    barriers(c);
+    transfers(c);
 
     /* The end, with requests that no driving call has taken and some that are on their way. */
     leader = cluster_elect(c);
@@ -170,6 +256,9 @@ int main(void)
     for (int i = 0; i < 5; i++)
         propose(leader);
     propose(another(c, leader));
+    barrier(leader);
+    barrier(another(c, leader));
+    transfer(leader, 0);
     cluster_free(c);
     for (size_t i = before; i < made; i++)
         CHECK(requests[i].completions == 1 && requests[i].status == KEEL_ERR_CLOSED);

@@ -25,6 +25,9 @@ static void without_an_engine(void)
     CHECK_CODE(keel_node_readmit(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_replace(NULL, 1, &peer, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_set_params(NULL, &params, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_barrier(NULL, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_transfer(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_set_eligible(NULL, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_heard(NULL, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_role(NULL), KEEL_ERR_INVALID);
     CHECK(keel_leader(NULL) == 0);
@@ -80,6 +83,9 @@ static void with_an_engine(keel *k)
     CHECK_CODE(keel_node_replace(k, 0, &peer, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_replace(k, 1, &peer, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_set_params(k, NULL, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_barrier(k, NULL, NULL), KEEL_OK);
+    CHECK_CODE(keel_transfer(k, 0, NULL, NULL), KEEL_OK);
+    CHECK_CODE(keel_set_eligible(k, 1), KEEL_OK);
     CHECK_CODE(keel_heard(k, 0), KEEL_ERR_INVALID);
     CHECK_CODE(keel_check_epoch(k, 0, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_get_params(k, NULL), KEEL_ERR_INVALID);

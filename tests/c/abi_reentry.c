@@ -31,10 +31,13 @@ static void inputs(keel *k, int wanted)
     CHECK_CODE(keel_node_exclude(k, 99, on_done, k), wanted);
     CHECK_CODE(keel_node_readmit(k, 99, on_done, k), wanted);
     CHECK_CODE(keel_node_replace(k, 98, &peer, on_done, k), wanted);
+    CHECK_CODE(keel_barrier(k, on_done, k), wanted);
+    CHECK_CODE(keel_transfer(k, 99, on_done, k), wanted);
+    CHECK_CODE(keel_set_eligible(k, 1), wanted);
     params.version = 1000;
     CHECK_CODE(keel_set_params(k, &params, on_done, k), wanted);
     if (wanted == KEEL_OK)
-        accepted += 5;
+        accepted += 7;
 }
 
 static void queries(keel *k)

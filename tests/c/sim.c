@@ -97,11 +97,22 @@ static void resume(struct node *n)
         sim_fail("node %d comes back excluded, and serves", (int)n->id);
 }
 
+static void set_eligible(struct node *n, int may_lead)
+{
+    int code = keel_set_eligible(n->k, may_lead);
+
+    if (code != KEEL_OK && code != KEEL_ERR_FULL)
+        sim_fail("eligibility gives %s: %s", keel_strerror(code), keel_errmsg());
+    cluster_wake(n);
+}
+
 static void heal(void)
 {
     cluster_heal(sim.c);
-    for (size_t i = 0; i < sim.c->count; i++)
+    for (size_t i = 0; i < sim.c->count; i++) {
         resume(&sim.c->nodes[i]);
+        set_eligible(&sim.c->nodes[i], 1);
+    }
     sim_links_changed();
 }
 
@@ -115,6 +126,17 @@ static void weather(void)
             sim.c->links[from][to].duplicate = (uint32_t)below(50);
             sim.c->links[from][to].late = (uint32_t)below(100);
         }
+}
+
+/* Leadership is to go elsewhere, asked of whoever leads or of somebody who may believe it. */
+static void hand_over(void)
+{
+    struct node *n = below(2) == 0 ? cluster_leader(sim.c) : any_node();
+
+    if (below(3) == 0)
+        set_eligible(any_node(), below(2) == 0);
+    if (n != NULL)
+        sim_transfer(n, below(2) == 0 ? 0 : any_node()->id);
 }
 
 /* An order of the administrator, at whoever leads. */
@@ -140,7 +162,7 @@ static void something_happens(void)
     struct cluster *c = sim.c;
     size_t a = (size_t)below(c->count), b = (size_t)below(c->count);
 
-    switch (below(10)) {
+    switch (below(12)) {
     case 0: cluster_isolate(c, a, (int)below(2)); break;
     case 1: cluster_cut(c, a, b, 1); break;
     case 2: cluster_cut_one_way(c, a, b, 1); break;
@@ -150,6 +172,8 @@ static void something_happens(void)
     case 6: resume(&c->nodes[a]); break;
     case 7: weather(); break;
     case 8: administrate(); break;
+    case 9:
+    case 10: hand_over(); break;
     default: heal(); break;
     }
     sim_links_changed();
@@ -163,6 +187,8 @@ static void chaos(void)
         something_happens();
         for (uint64_t i = below(4); i > 0; i--)
             sim_propose(any_node());
+        for (uint64_t i = below(4); i > 0; i--)
+            sim_barrier(any_node());
         /* Now and then long enough for a verdict. */
         cluster_run(sim.c, below(8) == 0 ? DEADTIME_MS + SETTLE_MS : 100 + below(4000));
     }
@@ -261,12 +287,29 @@ static int applied_by_all(struct cluster *c, void *arg)
     return 1;
 }
 
+static int is_done(struct cluster *c, void *arg)
+{
+    const struct request *r = &sim.requests[*(size_t *)arg];
+
+    (void)c;
+    if (r->completions && r->status != KEEL_OK)
+        sim_fail("a barrier at node %d ends in %s", (int)r->at, keel_strerror(r->status));
+    return r->completions > 0;
+}
+
 static void works(const char *when)
 {
     size_t number = sim.request_count;
 
     sim_propose(leader(when));
     wait_until(LIVENESS_MS, applied_by_all, &number, when);
+    for (size_t i = 0; i < sim.c->count; i++) {
+        if (sim.nodes[i].dead)
+            continue;
+        number = sim.request_count;
+        sim_barrier(&sim.c->nodes[i]);
+        wait_until(LIVENESS_MS, is_done, &number, when);
+    }
 }
 
 static void kill_one(struct node *n)

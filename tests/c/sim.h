@@ -21,7 +21,12 @@ struct entry {
     uint32_t number; /* of the request that proposed it, + 1; 0 = none seen at this index */
 };
 
+enum kind { PROPOSAL, BARRIER, TRANSFER };
+
 struct request {
+    enum kind kind;
+    keel_id at;         /* the node */
+    uint64_t committed; /* a barrier: the last index that anybody had applied when it was made */
     unsigned completions;
     int accepted, applied, status;
     uint64_t index;
@@ -79,6 +84,10 @@ void sim_finish(void);
 void sim_links_changed(void);
 /* Proposes something new at a node. */
 void sim_propose(struct node *n);
+/* Wants to read at a node. */
+void sim_barrier(struct node *n);
+/* Wants a node to hand leadership over; 0 = to whom it likes. */
+void sim_transfer(struct node *n, keel_id to);
 /* The last exclusion of a node, or NULL. */
 const struct exclusion *sim_exclusion_of(keel_id id);
 

@@ -221,24 +221,59 @@ static void on_done(void *arg, int status, uint64_t index)
     if ((status == KEEL_OK) != (index > 0))
         sim_fail("request %zu: status %d with index %llu", number, status,
                  (unsigned long long)index);
+    /* Linearizability: who may read here has applied all that anybody had applied before. */
+    if (r->kind == BARRIER && status == KEEL_OK &&
+        (index < r->committed || sim.nodes[r->at - 1].applied < r->committed))
+        sim_fail("node %d reads at %llu, and index %llu was applied somewhere before", (int)r->at,
+                 (unsigned long long)index, (unsigned long long)r->committed);
     r->status = status;
     r->index = index;
 }
 
-void sim_propose(struct node *n)
+static uint32_t new_request(struct node *n, enum kind kind)
 {
     uint32_t number = (uint32_t)sim.request_count;
-    int code;
+    struct request *r;
 
     sim.requests = grown(sim.requests, &sim.request_room, sim.request_count + 1,
                          sizeof *sim.requests);
-    memset(&sim.requests[number], 0, sizeof sim.requests[number]);
+    r = &sim.requests[number];
+    memset(r, 0, sizeof *r);
+    r->kind = kind;
+    r->at = n->id;
+    r->committed = sim.log_len > 0 ? sim.log_len - 1 : 0;
     sim.request_count++;
-    code = keel_propose(n->k, &number, sizeof number, on_done, (void *)(uintptr_t)number);
+    return number;
+}
+
+static void requested(struct node *n, uint32_t number, int code)
+{
     if (code != KEEL_OK && code != KEEL_ERR_FULL)
-        sim_fail("a proposal gives %s: %s", keel_strerror(code), keel_errmsg());
+        sim_fail("a request gives %s: %s", keel_strerror(code), keel_errmsg());
     sim.requests[number].accepted = code == KEEL_OK;
     cluster_wake(n);
+}
+
+void sim_propose(struct node *n)
+{
+    uint32_t number = new_request(n, PROPOSAL);
+
+    requested(n, number,
+              keel_propose(n->k, &number, sizeof number, on_done, (void *)(uintptr_t)number));
+}
+
+void sim_barrier(struct node *n)
+{
+    uint32_t number = new_request(n, BARRIER);
+
+    requested(n, number, keel_barrier(n->k, on_done, (void *)(uintptr_t)number));
+}
+
+void sim_transfer(struct node *n, keel_id to)
+{
+    uint32_t number = new_request(n, TRANSFER);
+
+    requested(n, number, keel_transfer(n->k, to, on_done, (void *)(uintptr_t)number));
 }
 
 void sim_links_changed(void)
@@ -281,7 +316,7 @@ void sim_finish(void)
             wrong = "has no completion";
         else if (!r->accepted && r->applied)
             wrong = "was not accepted, and is applied";
-        else if (r->accepted && r->status == KEEL_OK &&
+        else if (r->kind == PROPOSAL && r->accepted && r->status == KEEL_OK &&
                  (r->index >= sim.log_len || sim.log[r->index].number != i + 1))
             wrong = "was done, and is not where it should be in the log";
         else if (r->accepted && r->status != KEEL_OK && r->status != KEEL_ERR_LOST &&

@@ -5,4 +5,5 @@ mod cluster;
 mod ears;
 mod exclusion;
 mod fleet;
+mod leadership;
 mod load;

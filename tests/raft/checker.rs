@@ -7,8 +7,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use raftkeel::core::{
-    AppendOutcome, Configuration, Entry, Index, Message, NodeId, Payload, Persist, Raft, RoleKind,
-    Term,
+    AppendOutcome, Configuration, Entry, Index, Message, NodeId, Payload, Persist, Raft, ReadError,
+    ReadId, RoleKind, Term,
 };
 
 use crate::cluster::Node;
@@ -48,6 +48,9 @@ pub struct Checker {
     durable_votes: BTreeMap<(NodeId, Term), NodeId>,
     acks: BTreeMap<(NodeId, Term), Index>,
     sent_terms: BTreeMap<NodeId, Term>,
+    /// Reads that wait, with what anybody knew to be committed when they were made.
+    reads: BTreeMap<(NodeId, ReadId), Index>,
+    reads_done: u64,
     /// A disk has lost what was on it: whether enough copies are left is not looked at any more.
     pub disks_lie: bool,
 }
@@ -110,6 +113,7 @@ impl Checker {
     /// A server has stopped, and forgets what is not on its disk.
     pub fn stopped(&mut self, id: NodeId) {
         self.views.remove(&id);
+        self.reads.retain(|(node, _), _| *node != id);
     }
 
     /// A server gets another past.
@@ -174,6 +178,35 @@ impl Checker {
                 Some(entry.term),
                 nodes[&id].disk.term(entry.index),
                 "{id} applies what is not on its disk"
+            );
+        }
+    }
+
+    /// A server has taken a read in.
+    pub fn read_made(&mut self, id: NodeId, read: ReadId) {
+        let before = self.reads.insert((id, read), self.committed());
+        assert!(before.is_none(), "{id} gives {read:?} out twice");
+    }
+
+    /// I17: who reads at an index has applied all that was committed anywhere when it asked.
+    pub fn read_finished(&mut self, id: NodeId, read: ReadId, result: Result<Index, ReadError>) {
+        let Some(committed) = self.reads.remove(&(id, read)) else {
+            panic!("{id} finishes {read:?}, which does not wait");
+        };
+        let Some(view) = self.views.get(&id) else {
+            panic!("{id} does not run, and finishes {read:?}");
+        };
+        assert!(!view.poisoned, "I21: {id} reads after an I/O error");
+        if let Ok(index) = result {
+            self.reads_done += 1;
+            assert!(
+                index >= committed,
+                "I17: {id} reads at {index}, {committed} was committed before"
+            );
+            assert!(
+                view.applied >= index,
+                "I17: {id} reads at {index}, and has applied {}",
+                view.applied
             );
         }
     }
@@ -490,6 +523,16 @@ impl Checker {
     /// Number of entries that anybody ever knew to be committed.
     pub fn committed(&self) -> Index {
         self.committed.len() as Index
+    }
+
+    /// Reads that wait at a server.
+    pub fn reads_waiting(&self, id: NodeId) -> usize {
+        self.reads.keys().filter(|(node, _)| *node == id).count()
+    }
+
+    /// Reads that were answered.
+    pub fn reads_done(&self) -> u64 {
+        self.reads_done
     }
 
     /// The newest configuration that anybody ever knew to be committed.

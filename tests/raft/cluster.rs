@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use raftkeel::core::{
     Append, Configuration, Entry, HardState, Index, Message, Millis, NodeId, Options, Payload,
-    Persist, ProposeError, Raft, Random, Restored, RoleKind, Term,
+    Persist, ProposeError, Raft, Random, ReadError, ReadId, Restored, RoleKind, Term,
+    TransferError,
 };
 
 use crate::checker::Checker;
@@ -89,6 +90,10 @@ pub struct Node {
     pub poisoned: bool,
     /// What the host has been given in this run.
     pub applied: Vec<Entry>,
+    /// What became of this run's reads.
+    pub reads: BTreeMap<ReadId, Result<Index, ReadError>>,
+    /// This server is made so, in every run.
+    pub ineligible: bool,
     runs: u64,
 }
 
@@ -118,6 +123,7 @@ impl Cluster {
                 uncommitted_bytes: 1 << 20,
                 entry_max: 1 << 16,
                 seed: 0,
+                run: 0,
             },
             random: Random::new(seed),
         };
@@ -206,13 +212,17 @@ impl Cluster {
         let node = self.node_mut(raw);
         node.runs += 1;
         node.applied.clear();
+        node.reads.clear();
         options.id = n(raw);
         options.seed = raw * 1000 + node.runs;
+        options.run = node.runs;
         let restored = Restored {
             hard: node.disk.hard,
             entries: node.disk.entries.clone(),
         };
-        node.raft = Some(Raft::new(options, restored, now));
+        let mut raft = Raft::new(options, restored, now);
+        raft.set_eligible(!node.ineligible);
+        node.raft = Some(raft);
         self.after_call(n(raw));
     }
 
@@ -243,12 +253,15 @@ impl Cluster {
 
     /// Calls into a server, takes what it wants, and checks.
     pub fn call<T>(&mut self, id: NodeId, input: impl FnOnce(&mut Raft, Millis) -> T) -> T {
-        let now = self.clock(id);
-        let node = self.nodes.get_mut(&id).expect("the node exists");
-        let raft = node.raft.as_mut().expect("the server runs");
-        let result = input(raft, now);
+        let result = self.call_unfinished(id, input);
         self.after_call(id);
         result
+    }
+
+    fn call_unfinished<T>(&mut self, id: NodeId, input: impl FnOnce(&mut Raft, Millis) -> T) -> T {
+        let now = self.clock(id);
+        let node = self.nodes.get_mut(&id).expect("the node exists");
+        input(node.raft.as_mut().expect("the server runs"), now)
     }
 
     fn after_call(&mut self, id: NodeId) {
@@ -272,7 +285,12 @@ impl Cluster {
         let messages = raft.take_messages();
         let committed = raft.take_committed(usize::MAX);
         node.applied.extend(committed.iter().cloned());
+        let finished = raft.take_reads();
+        node.reads.extend(finished.iter().copied());
         self.checker.applied(id, &committed, &self.nodes);
+        for (read, result) in finished {
+            self.checker.read_finished(id, read, result);
+        }
         for (to, message) in messages {
             self.checker.sent(id, to, &message, &self.nodes);
             let envelope = Envelope {
@@ -322,6 +340,36 @@ impl Cluster {
     pub fn propose(&mut self, raw: u64, data: &str) -> Result<(Term, Index), ProposeError> {
         let payload = Payload::Host(Arc::from(data.as_bytes()));
         self.call(n(raw), |raft, now| raft.propose(now, payload))
+    }
+
+    /// Makes a read; the checker sees to what comes of it.
+    pub fn read(&mut self, raw: u64) -> Result<ReadId, ReadError> {
+        let read = self.call_unfinished(n(raw), Raft::read);
+        if let Ok(read) = read {
+            self.checker.read_made(n(raw), read);
+        }
+        self.after_call(n(raw));
+        read
+    }
+
+    /// What became of a read of a server's present run; `None` while it waits.
+    pub fn outcome(&self, raw: u64, read: ReadId) -> Option<Result<Index, ReadError>> {
+        self.node(raw).reads.get(&read).copied()
+    }
+
+    pub fn transfer(&mut self, raw: u64, to: Option<u64>) -> Result<NodeId, TransferError> {
+        self.call(n(raw), |raft, now| raft.transfer(now, to.map(n)))
+    }
+
+    /// Says whether a server may lead, to itself and to all others.
+    pub fn set_eligible(&mut self, raw: u64, eligible: bool) {
+        self.node_mut(raw).ineligible = !eligible;
+        for node in self.nodes.values_mut() {
+            if let Some(raft) = &mut node.raft {
+                raft.note_eligible(n(raw), eligible);
+            }
+        }
+        self.call(n(raw), |raft, _| raft.set_eligible(eligible));
     }
 
     pub fn change(

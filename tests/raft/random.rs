@@ -25,6 +25,9 @@ struct Weather {
     proposals: u64,
     changes: u64,
     step_downs: u64,
+    reads: u64,
+    transfers: u64,
+    eligibility: u64,
     /// One write in this many milliseconds completes, per server; 0 for at once.
     disk: u64,
     broken_disks: u64,
@@ -52,6 +55,9 @@ impl Weather {
             step_downs: rarely(20),
             disk: rarely(12),
             broken_disks: rarely(10),
+            reads: 100 + rarely(1_000),
+            transfers: rarely(100),
+            eligibility: rarely(30),
         }
     }
 }
@@ -120,6 +126,8 @@ impl Run {
             if self.chance(self.weather.changes) {
                 self.change_members();
             }
+            self.read();
+            self.hand_over();
         }
     }
 
@@ -213,6 +221,39 @@ impl Run {
         }
     }
 
+    fn read(&mut self) {
+        for raw in 1..=self.size {
+            if self.chance(self.weather.reads) && self.is_at_work(raw) {
+                // A refusal is an answer too.
+                let _ = self.cluster.read(raw);
+            }
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let raw = self.any();
+        if self.chance(self.weather.eligibility) && self.cluster.is_up(raw) {
+            let eligible = self.cluster.nodes[&n(raw)].ineligible;
+            self.cluster.set_eligible(raw, eligible);
+        }
+        if self.chance(self.weather.transfers) {
+            let to = self.any();
+            let to = (self.random.between(0, 3) > 0).then_some(to);
+            for raw in (1..=self.size)
+                .filter(|raw| self.is_at_work(*raw))
+                .collect::<Vec<_>>()
+            {
+                // A refusal is an answer too.
+                let _ = self.cluster.transfer(raw, to);
+            }
+        }
+    }
+
+    /// Runs, and is not frozen.
+    fn is_at_work(&self, raw: u64) -> bool {
+        self.cluster.is_up(raw) && self.cluster.nodes[&n(raw)].paused_until <= self.cluster.now
+    }
+
     fn change_members(&mut self) {
         self.tell_the_excluded();
         for raw in 1..=self.size {
@@ -286,6 +327,7 @@ impl Run {
         self.cluster.network.set_faults(None);
         for raw in 1..=self.size {
             self.cluster.node_mut(raw).paused_until = 0;
+            self.cluster.node_mut(raw).ineligible = false;
             if self.cluster.is_up(raw) {
                 // Only a restart heals a server whose disk has failed.
                 if self.random.between(0, 2) == 0 || self.cluster.nodes[&n(raw)].poisoned {
@@ -296,6 +338,9 @@ impl Run {
                 self.crash_or_restart(raw);
             }
             self.cluster.complete_all(raw);
+        }
+        for raw in 1..=self.size {
+            self.cluster.set_eligible(raw, true);
         }
     }
 
@@ -314,9 +359,30 @@ impl Run {
         assert!(last.is_ok(), "a leader at rest refuses a proposal");
         self.cluster
             .run_until(4 * E, "the last entry is everywhere", members_agree);
+        self.read_everywhere(leader);
         self.cluster.run(4 * E);
         assert_eq!(Some(leader), self.cluster.leader(), "leadership is at rest");
         assert_eq!(term, self.cluster.term(leader), "terms are at rest");
+    }
+
+    /// L2 of reads: everybody who follows is answered, and nobody's old reads are left over.
+    fn read_everywhere(&mut self, leader: u64) {
+        let config = self.cluster.raft(leader).configuration().clone();
+        let members: Vec<u64> = config.members().map(NodeId::get).collect();
+        let mut reads = Vec::new();
+        for raw in members {
+            let read = self.cluster.read(raw);
+            reads.push((raw, read.expect("a member at rest refuses a read")));
+        }
+        self.cluster.run_until(E, "all reads are answered", |c| {
+            let answered = |(raw, read)| c.outcome(raw, read).is_some_and(|r| r.is_ok());
+            reads.iter().copied().all(answered)
+        });
+        self.cluster.run(2 * E);
+        for raw in 1..=self.size {
+            let left = self.cluster.checker.reads_waiting(n(raw));
+            assert_eq!(0, left, "reads of n{raw} are never finished");
+        }
     }
 }
 
@@ -337,16 +403,18 @@ fn members_agree(cluster: &Cluster) -> bool {
         let able = raft.hard_state().excluded.is_none();
         raft.log().last_index() == last && raft.commit() == last && able
     };
-    config.contains(n(leader)) && !config.is_joint() && config.members().all(same)
+    let stays = config.contains(n(leader)) && raft.transferring().is_none();
+    stays && !config.is_joint() && config.members().all(same)
 }
 
-fn simulate(seed: u64) -> (u64, Index) {
+fn simulate(seed: u64) -> (u64, Index, u64) {
     let mut run = Run::new(seed);
     run.cluster.network.forget();
     run.chaos();
     run.calm();
     run.settle();
-    (run.proposed, run.cluster.checker.committed())
+    let checker = &run.cluster.checker;
+    (run.proposed, checker.committed(), checker.reads_done())
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -361,10 +429,12 @@ fn no_promise_is_broken_by_any_mix_of_faults() {
         None => 0..number("RAFTKEEL_SEEDS").unwrap_or(SEEDS),
     };
     let count = seeds.end - seeds.start;
-    let mut done = (0, 0);
+    let mut done = (0, 0, 0);
     for seed in seeds {
         match catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
-            Ok((proposed, committed)) => done = (done.0 + proposed, done.1 + committed),
+            Ok((proposed, committed, read)) => {
+                done = (done.0 + proposed, done.1 + committed, done.2 + read);
+            }
             Err(panic) => {
                 eprintln!("failed: RAFTKEEL_SEED={seed} replays it");
                 resume_unwind(panic);
@@ -373,7 +443,11 @@ fn no_promise_is_broken_by_any_mix_of_faults() {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(done.1 > count * 10, "hardly anything was committed");
-    println!("{count} runs: {} proposed, {} committed", done.0, done.1);
+    assert!(done.2 > count * 10, "hardly anything was read");
+    println!(
+        "{count} runs: {} proposed, {} committed, {} read",
+        done.0, done.1, done.2
+    );
 }
 
 /// I22: the same inputs give the same outputs.

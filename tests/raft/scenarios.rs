@@ -5,4 +5,6 @@
 mod election;
 mod membership;
 mod persistence;
+mod read;
 mod replication;
+mod transfer;

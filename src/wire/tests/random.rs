@@ -139,12 +139,29 @@ fn message(rng: &mut Rng) -> Message {
             hint_term: last_term,
         },
     };
-    match rng.below(6) {
+    match rng.below(9) {
         0 => Message::PreVote(request),
         1 => Message::PreVoteReply(reply),
         2 => Message::Vote(request),
         3 => Message::VoteReply(reply),
         4 => Message::Append(append(rng)),
+        5 => Message::TimeoutNow(TimeoutNow {
+            term: last_term + 1,
+            seq: rng.number(),
+            last_index: rng.number().max(1),
+            last_term: last_term + 1,
+        }),
+        6 => Message::ReadIndex(ReadIndex {
+            term: rng.number().max(1),
+            run: rng.number(),
+            seq: rng.number(),
+        }),
+        7 => Message::ReadIndexReply(ReadIndexReply {
+            term: rng.number().max(1),
+            run: rng.number(),
+            seq: rng.number(),
+            index: rng.number().max(1),
+        }),
         _ => Message::AppendReply(AppendReply {
             term: rng.number().min(MAX_TERM),
             seq: rng.number(),

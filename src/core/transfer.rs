@@ -1,0 +1,226 @@
+//! Handing leadership over, and who may not have it (thesis 3.10; raft.md rules 12, 56, 57).
+//!
+//! A leader that hands over takes no proposals, brings its successor's log up to its own, and
+//! tells it to campaign at once. What comes of it is an election like any other: nothing here is
+//! needed for safety. If the successor does not lead within an election timeout, the leader goes
+//! on.
+
+use std::cmp::Reverse;
+
+use super::message::{Message, TimeoutNow};
+use super::raft::{Leader, Raft, Role};
+use super::types::{Millis, NodeId};
+
+/// An ineligible server campaigns all the same after this many election timeouts without a
+/// leader, and tries as seldom to get rid of leadership that nobody takes: eligibility may delay
+/// an election, and must not deny it for ever (raft.md rule 12).
+const PATIENCE: Millis = 10;
+
+/// Why a leader does not hand over; nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferError {
+    /// Another server leads, or none.
+    NotLeader,
+    /// A transfer is under way already.
+    InFlight,
+    /// This server leads already.
+    Leads,
+    /// The target is no member.
+    NotMember,
+    /// The target is a learner, or is on its way out.
+    NotVoter,
+    /// The target may not lead.
+    Ineligible,
+    /// No other voter that may lead is in contact.
+    NobodyElse,
+}
+
+/// Leadership that is being handed over. It is part of a leader's state, and so ends with its
+/// role and its term, however these end.
+#[derive(Clone, Debug)]
+pub(super) struct Transfer {
+    to: NodeId,
+    /// Given up then.
+    until: Millis,
+    /// The target has been told since the last heartbeat.
+    told: bool,
+}
+
+impl Raft {
+    /// Begins to hand leadership over to `to`, or to the most up-to-date eligible voter in
+    /// contact; returns who it is. Until that one leads, or an election timeout has passed,
+    /// proposals are refused.
+    pub fn transfer(&mut self, now: Millis, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        self.observe(now);
+        let Role::Leader(leader) = &self.role else {
+            return Err(TransferError::NotLeader);
+        };
+        if leader.transfer.is_some() {
+            return Err(TransferError::InFlight);
+        }
+        let to = match to {
+            Some(to) => self.check_target(to)?,
+            None => self.successor().ok_or(TransferError::NobodyElse)?,
+        };
+        self.begin_transfer(to);
+        Ok(to)
+    }
+
+    /// Leader only: to whom it hands over.
+    pub fn transferring(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.transfer.as_ref().map(|transfer| transfer.to),
+            _ => None,
+        }
+    }
+
+    /// Whether others may take this server's word as the leader's: not once it has told one to
+    /// take over, who need not wait for anybody's loyalty to end (raft.md rule 55).
+    pub fn may_confirm(&self, now: Millis) -> bool {
+        self.is_quorum_fresh(now) && self.transferring().is_none()
+    }
+
+    /// Whether this server may lead; it may at first, and after every start. One that may not
+    /// votes like any other, and hands leadership over as soon as there is somebody to take it.
+    pub fn set_eligible(&mut self, eligible: bool) {
+        self.eligible = eligible;
+    }
+
+    /// Whether this server may lead.
+    pub fn is_eligible(&self) -> bool {
+        self.eligible
+    }
+
+    /// Another server says whether it may lead.
+    pub fn note_eligible(&mut self, id: NodeId, eligible: bool) {
+        let config = self.configs.latest();
+        let known = self.ineligible.contains(&id);
+        if known == eligible && config.contains(id) {
+            // Members only, so that there are never more than members.
+            self.ineligible
+                .retain(|other| *other != id && config.contains(*other));
+            if !eligible {
+                self.ineligible.push(id);
+            }
+        }
+    }
+
+    /// Whether this server may campaign as far as eligibility goes.
+    pub(super) fn may_lead(&self) -> bool {
+        let patience = PATIENCE * self.options.election;
+        self.eligible || self.now >= self.leader_heard_at + patience
+    }
+
+    fn check_target(&self, to: NodeId) -> Result<NodeId, TransferError> {
+        let config = self.configs.latest();
+        if to == self.id {
+            return Err(TransferError::Leads);
+        }
+        if !config.contains(to) {
+            return Err(TransferError::NotMember);
+        }
+        if config.voters.binary_search(&to).is_err() {
+            return Err(TransferError::NotVoter);
+        }
+        if self.ineligible.contains(&to) {
+            return Err(TransferError::Ineligible);
+        }
+        Ok(to)
+    }
+
+    fn successor(&self) -> Option<NodeId> {
+        let Role::Leader(leader) = &self.role else {
+            return None;
+        };
+        let able = leader.peers.iter().filter(|(id, progress)| {
+            let in_contact = self.now < progress.heard_at() + self.options.election;
+            in_contact && self.check_target(**id).is_ok()
+        });
+        able.max_by_key(|(id, progress)| (progress.match_index(), Reverse(**id)))
+            .map(|(id, _)| *id)
+    }
+
+    fn begin_transfer(&mut self, to: NodeId) {
+        let until = self.now + self.options.election;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.transfer = Some(Transfer {
+                to,
+                until,
+                told: false,
+            });
+        }
+    }
+
+    /// Gives up a transfer that takes too long, has the target told again with every heartbeat,
+    /// and hands over of itself when this server may not lead.
+    pub(super) fn tick_transfer(&mut self, heartbeat: bool) {
+        let now = self.now;
+        let reluctant = !self.eligible && self.has_committed_in_term();
+        let patience = PATIENCE * self.options.election;
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if let Some(transfer) = &mut leader.transfer {
+            transfer.told &= !heartbeat;
+            if now >= transfer.until {
+                leader.transfer = None;
+                leader.willing_until = now + patience;
+            }
+            return;
+        }
+        if reluctant
+            && now >= leader.willing_until
+            && let Some(to) = self.successor()
+        {
+            self.begin_transfer(to);
+        }
+    }
+
+    /// Tells the target to campaign, once its log holds all that this one holds. Everything is
+    /// committed by then, so that no proposal's outcome is in doubt because of the transfer.
+    pub(super) fn tell_successor(&mut self) {
+        let (term, commit) = (self.hard.term, self.commit);
+        let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
+        let config = self.configs.latest();
+        let Role::Leader(Leader {
+            peers,
+            seq,
+            transfer: Some(transfer),
+            ..
+        }) = &mut self.role
+        else {
+            return;
+        };
+        let to = transfer.to;
+        let votes = config.voters.binary_search(&to).is_ok();
+        let matches = peers
+            .get(&to)
+            .is_some_and(|p| p.match_index() == last_index);
+        if transfer.told || !votes || !matches || commit < last_index {
+            return;
+        }
+        transfer.told = true;
+        *seq += 1;
+        let message = Message::TimeoutNow(TimeoutNow {
+            term,
+            seq: *seq,
+            last_index,
+            last_term,
+        });
+        self.send(to, message);
+    }
+
+    /// Campaigns at once, unless the word is out of date: then the leader has gone on, and is
+    /// not to be disturbed.
+    pub(super) fn on_timeout_now(&mut self, from: NodeId, message: &TimeoutNow) {
+        let current = message.term == self.hard.term
+            && self.leader == Some(from)
+            && message.seq > self.leader_seq;
+        let last = (self.log.last_index(), self.log.last_term());
+        let complete = last == (message.last_index, message.last_term);
+        let durable = self.log.durable() == self.log.last_index();
+        if current && complete && durable && self.eligible && self.may_campaign() {
+            self.campaign(true);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What the host asks of leadership itself: a point in time to read at, another leader, and not to
+//! be one. Every barrier and every transfer is completed exactly once, unless the engine stops.
+
+use std::collections::BTreeMap;
+
+use crate::core::{Index, Millis, NodeId, ReadError, ReadId, Term, TransferError};
+
+use super::action::Action;
+use super::engine::Engine;
+use super::{Error, Ticket};
+
+/// Barriers and a transfer on their way.
+#[derive(Debug, Default)]
+pub(super) struct Leadership {
+    barriers: BTreeMap<ReadId, Ticket>,
+    transfer: Option<Transfer>,
+}
+
+/// A transfer whose outcome is not known.
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    ticket: Ticket,
+    to: NodeId,
+    /// The term that this node led.
+    term: Term,
+    /// Nobody is known to lead by then: nobody knows what has become of it.
+    due: Millis,
+}
+
+impl Engine {
+    pub fn barrier(&mut self, ticket: Ticket) {
+        let made = match self.raft.hard_state().excluded {
+            Some(_) => Err(Error::Excluded),
+            None => self.raft.read(self.now).map_err(Error::from),
+        };
+        match made {
+            Ok(id) => {
+                let earlier = self.leadership.barriers.insert(id, ticket);
+                assert!(earlier.is_none(), "a read is numbered once");
+            }
+            Err(error) => self.done(ticket, Err(error)),
+        }
+    }
+
+    /// Comes after everything that was applied, so that the host has seen it when it is told.
+    pub fn finish_barriers(&mut self) {
+        for (id, result) in self.raft.take_reads() {
+            let Some(ticket) = self.leadership.barriers.remove(&id) else {
+                panic!("nobody waits for {id:?}");
+            };
+            self.done(ticket, result.map_err(Error::from));
+        }
+    }
+
+    pub fn transfer(&mut self, ticket: Ticket, to: Option<NodeId>) {
+        let begun = match self.raft.hard_state().excluded {
+            Some(_) => Err(Error::Excluded),
+            None => self.raft.transfer(self.now, to).map_err(Error::from),
+        };
+        let to = match begun {
+            Ok(to) => to,
+            Err(error) => return self.done(ticket, Err(error)),
+        };
+        // This node leads again, so the last one has come to its end.
+        self.end_transfer(Err(Error::Lost));
+        self.log(3, format!("handing leadership over to {to}"));
+        let transfer = Transfer {
+            ticket,
+            to,
+            term: self.raft.term(),
+            // It is given up after one election timeout; electing somebody takes up to two.
+            due: self.now + 3 * self.settings.election,
+        };
+        self.leadership.transfer = Some(transfer);
+    }
+
+    /// Completes a transfer as soon as its outcome is known.
+    pub fn follow_transfer(&mut self) {
+        if let Some(transfer) = self.leadership.transfer
+            && let Some(result) = self.outcome(&transfer)
+        {
+            self.end_transfer(result);
+        }
+    }
+
+    /// When [`Engine::follow_transfer`] must look at the latest.
+    pub fn transfer_due(&self) -> Millis {
+        let transfer = &self.leadership.transfer;
+        transfer.as_ref().map_or(Millis::MAX, |t| t.due)
+    }
+
+    pub fn set_eligible(&mut self, eligible: bool) {
+        if eligible != self.raft.is_eligible() {
+            let word = if eligible { "may lead" } else { "may not lead" };
+            self.log(3, format!("this node {word} from now on"));
+            self.raft.set_eligible(eligible);
+        }
+    }
+
+    fn outcome(&self, transfer: &Transfer) -> Option<Result<Index, Error>> {
+        let (term, leader) = (self.raft.term(), self.raft.leader());
+        let later = term > transfer.term;
+        if later && leader == Some(transfer.to) {
+            return Some(Ok(self.raft.commit()));
+        }
+        if self.raft.is_leader() && !later {
+            let given_up = self.raft.transferring() != Some(transfer.to);
+            let text = format!(
+                "{} did not take over in time, this node leads on",
+                transfer.to
+            );
+            return given_up.then_some(Err(Error::Conflict(text)));
+        }
+        let lost = (later && leader.is_some()) || self.now >= transfer.due;
+        lost.then_some(Err(Error::Lost))
+    }
+
+    fn end_transfer(&mut self, result: Result<Index, Error>) {
+        if let Some(transfer) = self.leadership.transfer.take() {
+            self.done(transfer.ticket, result);
+        }
+    }
+
+    fn done(&mut self, ticket: Ticket, result: Result<Index, Error>) {
+        self.actions.push(Action::Done { ticket, result });
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Error {
+        match error {
+            ReadError::NoLeader => Error::NoQuorum("no leader is known".to_owned()),
+            ReadError::Full => Error::Full,
+            ReadError::LeaderLost => Error::Lost,
+            ReadError::TimedOut => {
+                Error::NoQuorum("no majority has confirmed the leader in time".to_owned())
+            }
+        }
+    }
+}
+
+impl From<TransferError> for Error {
+    fn from(error: TransferError) -> Error {
+        match error {
+            TransferError::NotLeader => Error::NotLeader,
+            TransferError::InFlight => {
+                Error::Conflict("leadership is being handed over".to_owned())
+            }
+            TransferError::Leads => Error::Exists("this node leads already".to_owned()),
+            TransferError::NotMember => Error::NotFound("no such member".to_owned()),
+            TransferError::NotVoter => Error::State("only a voter can lead".to_owned()),
+            TransferError::Ineligible => Error::State("that node may not lead".to_owned()),
+            TransferError::NobodyElse => {
+                Error::NoQuorum("no other voter that may lead is in contact".to_owned())
+            }
+        }
+    }
+}
