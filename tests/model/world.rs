@@ -130,6 +130,7 @@ fn start(id: NodeId, restored: Restored) -> Raft {
         uncommitted_bytes: 1 << 20,
         entry_max: 1 << 16,
         seed: 1,
+        run: 0,
     };
     Raft::new(options, restored, 0)
 }

@@ -152,12 +152,12 @@ fn message(rng: &mut Rng) -> Message {
             last_term: last_term + 1,
         }),
         6 => Message::ReadIndex(ReadIndex {
-            term: rng.number().max(1),
+            term: rng.number().clamp(1, MAX_TERM),
             run: rng.number(),
             seq: rng.number(),
         }),
         7 => Message::ReadIndexReply(ReadIndexReply {
-            term: rng.number().max(1),
+            term: rng.number().clamp(1, MAX_TERM),
             run: rng.number(),
             seq: rng.number(),
             index: rng.number().max(1),
