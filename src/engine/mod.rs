@@ -4,6 +4,7 @@
 //! - [`Handle`]: inputs and questions, from any thread
 //! - [`Member`]: the driven half: plain steps, or behind a descriptor
 //! - `engine`: one round; `requests`: what the host asks for; `outbox`: packets; `status`: the view
+//! - `instances`: which storage every member has; `outcast`: who is out, and is told
 //! - [`Host`]: what the host is told
 
 mod action;
@@ -13,8 +14,10 @@ mod engine;
 mod error;
 mod event;
 mod host;
+mod instances;
 mod member;
 mod outbox;
+mod outcast;
 mod requests;
 mod settings;
 mod shared;

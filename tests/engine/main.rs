@@ -3,3 +3,4 @@
 mod cluster;
 mod exclusion;
 mod load;
+mod members;
