@@ -720,9 +720,10 @@ KEEL_API KEEL_CHECK int keel_node_exclude(struct keel *k, keel_id id, keel_done_
 
 /**
  * A new node, whose id was never used before, joins: as a learner, which receives the log and
- * votes only after keel_node_promote(). It is started with KEEL_NEW_NODE, before or after, and not
- * bootstrapped. At the leader only. Completions: KEEL_ERR_EXISTS (the id was used), KEEL_ERR_TOO_BIG
- * (64 nodes), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+ * votes only after keel_node_promote(). It is started with KEEL_NEW_NODE and not bootstrapped,
+ * before or soon after: like every member it is excluded if it is not heard for hb_initdead_ms. At
+ * the leader only. Completions: KEEL_ERR_EXISTS (the id was used), KEEL_ERR_TOO_BIG (64 nodes),
+ * KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
  *
  * Input function.
  */

@@ -145,6 +145,8 @@ fn a_leader_leads_its_own_removal_to_its_end() {
         c.ask(old, Request::Remove(id(old))).unwrap();
         let out = |c: &Cluster| c.role(old) == Role::Excluded;
         assert!(c.wait(2_000, out), "it never left");
+        let info = c.nodes[&old].handle.view(|v| v.info.clone());
+        assert_eq!(info.commit, info.last_index, "it left before its end");
         let stay = others(&c, old);
         for raw in &stay {
             assert_eq!(term(&c, *raw), before, "no other leader was needed");
