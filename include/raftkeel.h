@@ -144,7 +144,10 @@
 /** The host's guard refused. */
 #define KEEL_ERR_VETOED (-20)
 
-/** Go elsewhere: this node has been excluded, or (keel_check_epoch()) the other one has. */
+/**
+ * Go elsewhere: this node has been excluded or removed or has lost its state, or
+ * (keel_check_epoch()) the other one is out.
+ */
 #define KEEL_ERR_EXCLUDED (-21)
 
 /** A message or a directory of another cluster or of another node. */
@@ -193,7 +196,7 @@
 /** Receives the log and does not vote yet. */
 #define KEEL_ROLE_LEARNER 4
 
-/** Has been excluded, and knows it. */
+/** Has been excluded or removed, or has lost its state, and knows it. */
 #define KEEL_ROLE_EXCLUDED 5
 
 /** Never heard by this node since it started. */
@@ -219,6 +222,9 @@
 
 /** Another node has its place for good. */
 #define KEEL_NODE_REPLACED 7
+
+/** The administrator took it away for good. */
+#define KEEL_NODE_REMOVED 8
 
 /** Nothing holds the exclusion back. */
 #define KEEL_GUARD_NONE 0
@@ -336,7 +342,8 @@ typedef struct keel_config {
     /** The most bytes of one proposal. 0 = 1 MiB; at most 16 MiB. */
     uint32_t entry_max;
     /**
-     * Of the random election timeouts; the same seed and the same inputs give the same run.
+     * Of the random election timeouts; the same seed and the same inputs give the same run, but
+     * for the number that tells a new directory from others, which messages carry.
      * 0 = from the system.
      */
     uint64_t seed;
@@ -386,9 +393,11 @@ typedef struct keel_callbacks {
     /**
      * Something worth a line in a monitoring system: a stable code and its facts as one JSON
      * object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
-     * (epoch, index, ids); EXCLUDED_SELF (epoch, index, told_by); READMITTED, PROMOTED,
-     * PEER_LOST_DATA (id); REPLACED (old, by); BLOCKED (why; empty when nothing is held back any
-     * more); PAUSED (late_ms). Later versions add codes and facts.
+     * (epoch, index, ids); EXCLUDED_SELF, REMOVED_SELF (epoch, index, told_by); READMITTED, ADDED,
+     * PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
+     * by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
+     * empty when nothing is held back any more); PAUSED (late_ms). Later versions add codes and
+     * facts.
      */
     void (*event)(void *ud, const char *code, const char *json);
     /**
@@ -488,6 +497,8 @@ typedef struct keel_info {
     uint32_t fencetime_ms;
     /** Fewest voters that automatic exclusion leaves. */
     uint32_t min_nodes;
+    /** Why this node must not serve, or "". */
+    const char *fenced_why;
 } keel_info;
 
 /**
@@ -542,9 +553,9 @@ typedef struct keel_node {
     uint32_t silent_ms;
     /** When it will be excluded unless it is heard; UINT32_MAX = not foreseen. */
     uint32_t excludes_in_ms;
-    /** The epoch that its exclusion began, else 0. */
+    /** The epoch that its exclusion or removal began, else 0. */
     uint64_t epoch;
-    /** The log index of its exclusion, else 0. */
+    /** The log index of its exclusion or removal, else 0. */
     uint64_t index;
     /** On a leader: how far its log is known to agree; elsewhere 0. */
     uint64_t match_index;
@@ -560,6 +571,13 @@ typedef struct keel_node {
     size_t meta_len;
     /** Who took its place; 0 = nobody. */
     keel_id replaced_by;
+    /**
+     * 1: it runs with another directory than the one that the cluster knows under its id, and is
+     * ignored: replace it under a new id.
+     */
+    int32_t lost_state;
+    /** 1: a learner that votes only after keel_node_promote(). */
+    int32_t awaits_promotion;
 } keel_node;
 
 #ifdef __cplusplus
@@ -604,7 +622,7 @@ int keel_new(struct keel **out,
 /**
  * The first start of a cluster: every first member calls it once, with the same list in any
  * order, itself included. A node that joins later is made with KEEL_NEW_NODE and never
- * bootstrapped: the leader adds it (keel_node_replace()) and sends it everything.
+ * bootstrapped: the leader adds it (keel_node_add(), keel_node_replace()) and sends it everything.
  *
  * Driving function. KEEL_ERR_EXISTS once the node has any log: a restarted daemon may call it
  * every time and take that for success. KEEL_ERR_INVALID: a bad list or bad settings in
@@ -707,9 +725,48 @@ int keel_propose(struct keel *k,
 KEEL_API KEEL_CHECK int keel_node_exclude(struct keel *k, keel_id id, keel_done_fn done, void *arg);
 
 /**
+ * A new node, whose id was never used before, joins: as a learner, which receives the log and
+ * votes only after keel_node_promote(). It is started with KEEL_NEW_NODE and not bootstrapped,
+ * before or soon after: like every member it is excluded if it is not heard for hb_initdead_ms. At
+ * the leader only. Completions: KEEL_ERR_EXISTS (the id was used), KEEL_ERR_TOO_BIG (64 nodes),
+ * KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+ *
+ * Input function.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_node_add(struct keel *k,
+                  const struct keel_peer *peer,
+                  keel_done_fn done,
+                  void *arg);
+
+/**
+ * Makes a learner a voter. At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it
+ * votes already, is out, or has lost its state), KEEL_ERR_CONFLICT (it has not caught up:
+ * keel_errmsg() inside the completion says how far behind it is; or another change is under way),
+ * KEEL_ERR_NOT_LEADER.
+ *
+ * Input function.
+ */
+KEEL_API KEEL_CHECK int keel_node_promote(struct keel *k, keel_id id, keel_done_fn done, void *arg);
+
+/**
+ * Takes a voter, a learner or an excluded node away for good: it is told and must not serve any
+ * more, and its id is never used again. The leader may take itself away; the others then elect a
+ * new one. `excluded` is not called: whatever a node stores must be elsewhere before it is removed.
+ * At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it is the last voter, or
+ * gone already), KEEL_ERR_NO_QUORUM (too few voters are alive to decide it, or to go on without
+ * it), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+ *
+ * Input function.
+ */
+KEEL_API KEEL_CHECK int keel_node_remove(struct keel *k, keel_id id, keel_done_fn done, void *arg);
+
+/**
  * Takes an excluded node back, with the data it has: as a learner, which votes again when it has
- * caught up. At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it is not
- * excluded), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+ * caught up, if it ever did or was meant to. At the leader only. Completions: KEEL_ERR_NOT_FOUND,
+ * KEEL_ERR_STATE (it is not excluded, or has lost its state), KEEL_ERR_CONFLICT,
+ * KEEL_ERR_NOT_LEADER.
  *
  * Input function.
  */
@@ -717,7 +774,7 @@ KEEL_API KEEL_CHECK int keel_node_readmit(struct keel *k, keel_id id, keel_done_
 
 /**
  * Puts a new node, whose id was never used before, in the place of an excluded one: as a
- * learner, which votes when it has caught up. At the leader only. Completions:
+ * learner, which votes when it has caught up, as the old one did. At the leader only. Completions:
  * KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (the old one is not excluded), KEEL_ERR_EXISTS (the new id
  * was used), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
  *
@@ -807,11 +864,14 @@ KEEL_API uint64_t keel_epoch(const struct keel *k);
 /**
  * Whether the host's own traffic from a node may be served, by the epoch that came with it:
  * KEEL_OK: both know the same membership; KEEL_EPOCH_AHEAD (positive): this node is behind, wait
- * until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded or replaced, refuse;
- * KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
+ * until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded, replaced or
+ * removed, refuse; KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
  * has caught up. Query function.
  */
-KEEL_API int keel_check_epoch(const struct keel *k, keel_id from, uint64_t epoch);
+KEEL_API
+int keel_check_epoch(const struct keel *k,
+                     keel_id from,
+                     uint64_t epoch);
 
 /**
  * How many milliseconds this node may go on serving without hearing from a majority: > 0; 0 =

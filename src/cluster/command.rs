@@ -65,6 +65,25 @@ pub enum Command {
         /// The settings; their own `version` is not looked at.
         params: Params,
     },
+    /// A new node joins, as a learner that is not promoted unless asked for.
+    Add {
+        /// The epoch decided on.
+        expect: Epoch,
+        /// Which node.
+        peer: Peer,
+    },
+    /// A member leaves for good.
+    Remove {
+        /// The epoch decided on.
+        expect: Epoch,
+        /// Which member.
+        id: NodeId,
+    },
+    /// Which storage members have. Holds on every epoch, for none of them is ever changed.
+    Register {
+        /// Members and their instances, none of which is 0.
+        instances: Vec<(NodeId, u64)>,
+    },
 }
 
 // The tag names the command and the layout of its fields. A changed layout gets a new tag; a tag
@@ -75,6 +94,9 @@ const READMIT: u8 = 3;
 const REPLACE: u8 = 4;
 const PROMOTE: u8 = 5;
 const SET_PARAMS: u8 = 6;
+const ADD: u8 = 7;
+const REMOVE: u8 = 8;
+const REGISTER: u8 = 9;
 
 const BY_DETECTOR: u8 = 1;
 const BY_ADMIN: u8 = 2;
@@ -125,6 +147,17 @@ impl Command {
                 out.u64(*expect_version);
                 params.encode(&mut out);
             }
+            Command::Add { expect, peer } => {
+                out.u8(ADD);
+                out.u64(*expect);
+                peer.encode(&mut out);
+            }
+            Command::Remove { expect, id } => {
+                out.u8(REMOVE);
+                out.u64(*expect);
+                out.node(*id);
+            }
+            Command::Register { instances } => encode_register(&mut out, instances),
         }
         assert!(bytes.len() <= MAX_COMMAND, "a command outgrew its limit");
         bytes
@@ -154,6 +187,15 @@ impl Command {
                 expect_version: input.u64()?,
                 params: Params::decode(&mut input)?,
             },
+            ADD => Command::Add {
+                expect: input.u64()?,
+                peer: Peer::decode(&mut input)?,
+            },
+            REMOVE => Command::Remove {
+                expect: input.u64()?,
+                id: input.node("removed id")?,
+            },
+            REGISTER => decode_register(&mut input)?,
             kind => {
                 return Err(WireError::UnknownKind {
                     what: "cluster command",
@@ -179,6 +221,23 @@ fn encode_exclude(out: &mut Writer<'_>, expect: Epoch, ids: &[NodeId], silent: &
         out.node(*id);
         out.u32(*silent);
     }
+}
+
+fn encode_register(out: &mut Writer<'_>, instances: &[(NodeId, u64)]) {
+    out.u8(REGISTER);
+    out.count("instances", MAX_MEMBERS, instances.len());
+    for (id, instance) in instances {
+        out.node(*id);
+        out.u64(*instance);
+    }
+}
+
+fn decode_register(input: &mut Reader<'_>) -> Result<Command, WireError> {
+    let count = input.count("instances", MAX_MEMBERS, 16)?;
+    let instances = (0..count)
+        .map(|_| Ok((input.node("registered id")?, input.u64()?)))
+        .collect::<Result<_, WireError>>()?;
+    Ok(Command::Register { instances })
 }
 
 fn decode_bootstrap(input: &mut Reader<'_>) -> Result<Command, WireError> {

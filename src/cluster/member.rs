@@ -3,8 +3,8 @@
 use crate::core::{Bytes, Epoch, Index, NodeId};
 use crate::wire::{Reader, WireError, Writer};
 
-/// Nodes that a cluster may have had in its life. A replaced one is remembered for ever, so that its
-/// id is never given to another; this bounds the memory for it.
+/// Nodes that a cluster may have had in its life. One that was replaced or removed is remembered for
+/// ever, so that its id is never given to another; this bounds the memory for it.
 pub const MAX_IDS: usize = 4096;
 /// Bytes of a node's address.
 pub const MAX_ADDRESS: usize = 255;
@@ -16,7 +16,7 @@ pub const MAX_META: usize = 256;
 pub enum Status {
     /// Votes.
     Voter,
-    /// Receives the log, is promoted when it has caught up.
+    /// Receives the log and does not vote.
     Learner,
     /// Out, by decision.
     Excluded {
@@ -30,6 +30,24 @@ pub enum Status {
         /// That node.
         by: NodeId,
     },
+    /// Out for good: the administrator took it away.
+    Removed {
+        /// The epoch that began with it.
+        epoch: Epoch,
+        /// The log index of the decision.
+        index: Index,
+    },
+}
+
+impl Status {
+    /// Whether it is a part of the cluster for which there must be room: also one that is excluded,
+    /// for it may come back.
+    pub fn is_provisioned(&self) -> bool {
+        match self {
+            Status::Voter | Status::Learner | Status::Excluded { .. } => true,
+            Status::Replaced { .. } | Status::Removed { .. } => false,
+        }
+    }
 }
 
 /// One node of the cluster.
@@ -43,6 +61,13 @@ pub struct Member {
     pub meta: Bytes,
     /// Where it stands.
     pub status: Status,
+    /// Whether it is meant to vote: a learner that is, is promoted without being asked for when it
+    /// has caught up. One that was added is not until somebody promotes it.
+    pub meant_to_vote: bool,
+    /// Which storage it has, as its packets say (`wire::Header::instance`); 0 = not registered yet.
+    /// Never changed: another one under the same id has lost what this one has acknowledged
+    /// (raft.md rule 51).
+    pub instance: u64,
 }
 
 /// A node that is to become a member.
@@ -60,12 +85,14 @@ impl Peer {
     /// Bytes of the shortest encoding.
     pub(super) const MIN_LEN: usize = 16;
 
-    pub(super) fn into_member(self, status: Status) -> Member {
+    pub(super) fn into_member(self, status: Status, meant_to_vote: bool) -> Member {
         Member {
             id: self.id,
             address: self.address,
             meta: self.meta,
             status,
+            meant_to_vote,
+            instance: 0,
         }
     }
 

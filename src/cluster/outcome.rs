@@ -63,6 +63,26 @@ pub enum Fact {
         /// Which.
         id: NodeId,
     },
+    /// A new node has joined, as a learner.
+    Added {
+        /// Which.
+        id: NodeId,
+    },
+    /// A node leaves for good. Until the joint configuration is left, if there is one, it still
+    /// counts.
+    Removed {
+        /// The epoch that begins with it.
+        epoch: Epoch,
+        /// Which.
+        id: NodeId,
+        /// The log index of the decision.
+        index: Index,
+    },
+    /// It is known which storage a member has.
+    Registered {
+        /// Which member.
+        id: NodeId,
+    },
     /// The membership changed; follows the fact that says how.
     Members {
         /// The epoch that begins.

@@ -36,7 +36,7 @@ impl State {
         };
         for peer in members {
             check_peer(peer)?;
-            let member = peer.clone().into_member(Status::Voter);
+            let member = peer.clone().into_member(Status::Voter, true);
             state.members.insert(peer.id, member);
         }
         Ok(state)
@@ -87,29 +87,54 @@ impl State {
                 self.check_excluded(*old)?;
                 self.check_newcomer(by)?;
                 next.put_status(*old, Status::Replaced { by: by.id });
-                let member = by.clone().into_member(Status::Learner);
+                let member = by
+                    .clone()
+                    .into_member(Status::Learner, self.is_elector(*old));
                 next.members.insert(by.id, member);
             }
             Command::Promote { expect, id } => {
                 self.check_epoch(*expect)?;
                 self.check_learner(*id)?;
                 next.put_status(*id, Status::Voter);
+                next.member_mut(*id).meant_to_vote = true;
+            }
+            Command::Add { expect, peer } => {
+                self.check_epoch(*expect)?;
+                self.check_newcomer(peer)?;
+                self.check_room()?;
+                let member = peer.clone().into_member(Status::Learner, false);
+                next.members.insert(peer.id, member);
+            }
+            Command::Remove { expect, id } => {
+                self.check_epoch(*expect)?;
+                self.check_removal(*id)?;
+                next.take_away(*id, index);
             }
             Command::Bootstrap { .. } => {
                 return Err(Refusal::Exists("the cluster exists already".into()));
             }
-            Command::SetParams { .. } => {
-                return Err(Refusal::Invalid("settings are no membership".into()));
+            Command::SetParams { .. } | Command::Register { .. } => {
+                return Err(Refusal::Invalid("this changes no membership".into()));
             }
         }
         Ok(next)
     }
 
-    fn put_status(&mut self, id: NodeId, status: Status) {
+    fn member_mut(&mut self, id: NodeId) -> &mut Member {
         match self.members.get_mut(&id) {
-            Some(member) => member.status = status,
+            Some(member) => member,
             None => panic!("{id} was checked to be a member"),
         }
+    }
+
+    fn put_status(&mut self, id: NodeId, status: Status) {
+        self.member_mut(id).status = status;
+    }
+
+    fn take_away(&mut self, id: NodeId, index: Index) {
+        let epoch = self.epoch;
+        self.put_status(id, Status::Removed { epoch, index });
+        self.exclusions.insert(id, Exclusion { epoch, index });
     }
 
     fn put_out(&mut self, id: NodeId, index: Index) {
@@ -136,7 +161,8 @@ impl State {
     fn check_excluded(&self, id: NodeId) -> Result<(), Refusal> {
         match self.known(id)?.status {
             Status::Excluded { .. } => Ok(()),
-            Status::Replaced { by } => Err(Refusal::State(format!("{id} was replaced by {by}"))),
+            Status::Replaced { by } => Err(replaced(id, by)),
+            Status::Removed { epoch, .. } => Err(removed(id, epoch)),
             Status::Voter | Status::Learner => Err(Refusal::State(format!("{id} is not excluded"))),
         }
     }
@@ -145,10 +171,31 @@ impl State {
         match self.known(id)?.status {
             Status::Learner => Ok(()),
             Status::Voter => Err(Refusal::State(format!("{id} votes already"))),
-            Status::Excluded { .. } | Status::Replaced { .. } => {
-                Err(Refusal::State(format!("{id} is excluded")))
-            }
+            Status::Excluded { .. } => Err(Refusal::State(format!("{id} is excluded"))),
+            Status::Replaced { by } => Err(replaced(id, by)),
+            Status::Removed { epoch, .. } => Err(removed(id, epoch)),
         }
+    }
+
+    /// A voter, a learner or an excluded node, but not the last voter.
+    fn check_removal(&self, id: NodeId) -> Result<(), Refusal> {
+        match self.known(id)?.status {
+            Status::Voter if self.configuration().voters.len() == 1 => {
+                Err(Refusal::State(format!("{id} is the last voter")))
+            }
+            Status::Voter | Status::Learner | Status::Excluded { .. } => Ok(()),
+            Status::Replaced { by } => Err(replaced(id, by)),
+            Status::Removed { epoch, .. } => Err(removed(id, epoch)),
+        }
+    }
+
+    fn check_room(&self) -> Result<(), Refusal> {
+        if self.provisioned() < MAX_MEMBERS {
+            return Ok(());
+        }
+        Err(Refusal::TooBig(format!(
+            "the cluster has {MAX_MEMBERS} nodes, excluded ones included, which is the limit"
+        )))
     }
 
     fn check_newcomer(&self, peer: &Peer) -> Result<(), Refusal> {
@@ -187,9 +234,8 @@ impl State {
                         "{id} has been excluded since epoch {epoch}"
                     )));
                 }
-                Status::Replaced { by } => {
-                    return Err(Refusal::State(format!("{id} was replaced by {by}")));
-                }
+                Status::Replaced { by } => return Err(replaced(*id, by)),
+                Status::Removed { epoch, .. } => return Err(removed(*id, epoch)),
             }
         }
         self.check_remaining(voters_out)
@@ -209,6 +255,14 @@ impl State {
             "{remain} of {voters} voters would remain, {needed} are needed to decide it"
         )))
     }
+}
+
+fn replaced(id: NodeId, by: NodeId) -> Refusal {
+    Refusal::State(format!("{id} was replaced by {by}"))
+}
+
+fn removed(id: NodeId, epoch: Epoch) -> Refusal {
+    Refusal::State(format!("{id} was removed at epoch {epoch}"))
 }
 
 fn check_peer(peer: &Peer) -> Result<(), Refusal> {

@@ -13,7 +13,8 @@ use super::{Change, ClusterError, Command, Fact, Member, Params, Peer, Refusal, 
 pub struct State {
     /// Everybody who is or was a member: an id is never used again.
     pub(super) members: BTreeMap<NodeId, Member>,
-    /// Who is out, replaced ones included: `Status::Replaced` has no room for since when.
+    /// Who is out, replaced and removed ones included: `Status::Replaced` has no room for since
+    /// when.
     pub(super) exclusions: BTreeMap<NodeId, Exclusion>,
     pub(super) params: Params,
     pub(super) epoch: Epoch,
@@ -74,6 +75,9 @@ impl State {
             self.changed_params(*expect_version, params)?;
             return Ok(Change::Plain);
         }
+        if let Command::Register { .. } = cmd {
+            return Ok(Change::Plain);
+        }
         if newest.epoch != self.epoch || self.joint {
             return Err(Refusal::Conflict(
                 "another change of members is under way".into(),
@@ -108,28 +112,48 @@ impl State {
     }
 
     fn apply_plain(&mut self, command: &Command) -> Result<Vec<Fact>, ClusterError> {
-        let Command::SetParams {
-            expect_version,
-            params,
-        } = command
-        else {
-            return Err(ClusterError::Contradiction(
-                "a change of members without its configuration",
-            ));
-        };
         if self.epoch == 0 {
             return Err(ClusterError::Contradiction(
                 "a command before the bootstrap entry",
             ));
         }
-        // Two that were proposed on the same version may both be committed: the first one wins.
-        Ok(vec![match self.changed_params(*expect_version, params) {
+        match command {
+            Command::SetParams {
+                expect_version,
+                params,
+            } => Ok(vec![self.set_params(*expect_version, params)]),
+            Command::Register { instances } => Ok(self.register(instances)),
+            _ => Err(ClusterError::Contradiction(
+                "a change of members without its configuration",
+            )),
+        }
+    }
+
+    /// Two that were proposed on the same version may both be committed: the first one wins.
+    fn set_params(&mut self, expect_version: u64, params: &Params) -> Fact {
+        match self.changed_params(expect_version, params) {
             Ok(params) => {
                 self.params = params;
                 Fact::Params
             }
             Err(refusal) => Fact::ParamsRefused(refusal),
-        }])
+        }
+    }
+
+    /// The first instance that is registered for a node holds for ever: two leaders may have heard
+    /// two, and the second one is what must be found (raft.md rule 51).
+    fn register(&mut self, instances: &[(NodeId, u64)]) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        for (id, instance) in instances {
+            if let Some(member) = self.members.get_mut(id)
+                && member.instance == 0
+                && *instance != 0
+            {
+                member.instance = *instance;
+                facts.push(Fact::Registered { id: *id });
+            }
+        }
+        facts
     }
 
     fn leave_joint(&mut self, target: &Configuration) -> Result<Vec<Fact>, ClusterError> {
@@ -226,18 +250,37 @@ impl State {
             .filter(|m| matches!(m.status, Status::Excluded { .. }))
     }
 
-    /// The exclusion of a node that is out, also if another node has its place by now: the old
-    /// machine must be told when it comes back.
+    /// The exclusion of a node that is out, also if it was removed or another node has its place by
+    /// now: the old machine must be told when it comes back. A voter that is being removed is out
+    /// only when the joint configuration is left: it lives, and its consent may be needed to leave
+    /// it; a leader leads the change that removes it to its end (thesis 4.2.2).
     pub fn is_excluded(&self, id: NodeId) -> Option<Exclusion> {
-        self.exclusions.get(&id).copied()
+        let exclusion = self.exclusions.get(&id).copied()?;
+        let leaving = self.joint && exclusion.epoch == self.epoch && self.is_removed(id);
+        (!leaving).then_some(exclusion)
+    }
+
+    /// Whether it was decided that a node leaves for good.
+    pub fn is_removed(&self, id: NodeId) -> bool {
+        let status = self.member(id).map(|m| &m.status);
+        matches!(status, Some(Status::Removed { .. }))
+    }
+
+    /// Whether a node is meant to vote once it has caught up.
+    pub fn is_elector(&self, id: NodeId) -> bool {
+        self.member(id).is_some_and(|m| m.meant_to_vote)
+    }
+
+    /// Which storage a node has; `None` for strangers and while it is not registered.
+    pub fn instance(&self, id: NodeId) -> Option<u64> {
+        let instance = self.member(id).map(|m| m.instance);
+        instance.filter(|instance| *instance != 0)
     }
 
     /// How many nodes the cluster is meant to have: voters, learners, and the excluded that nobody
-    /// has replaced (detection.md 4.6, cumulative minority rule).
+    /// has replaced or removed (detection.md 4.6, cumulative minority rule).
     pub fn provisioned(&self) -> usize {
-        self.members()
-            .filter(|m| !matches!(m.status, Status::Replaced { .. }))
-            .count()
+        self.members().filter(|m| m.status.is_provisioned()).count()
     }
 
     /// The configuration that the members make, never joint.
@@ -279,7 +322,15 @@ fn facts_of(command: &Command, epoch: Epoch, index: Index) -> Vec<Fact> {
             by: by.id,
         }],
         Command::Promote { id, .. } => vec![Fact::Promoted { id: *id }],
-        Command::SetParams { .. } => panic!("settings are no change of members"),
+        Command::Add { peer, .. } => vec![Fact::Added { id: peer.id }],
+        Command::Remove { id, .. } => vec![Fact::Removed {
+            epoch,
+            id: *id,
+            index,
+        }],
+        Command::SetParams { .. } | Command::Register { .. } => {
+            panic!("this is no change of members")
+        }
     };
     facts.push(Fact::Members { epoch, index });
     facts

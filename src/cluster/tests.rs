@@ -2,6 +2,7 @@
 
 mod commands;
 mod log;
+mod members;
 mod random;
 mod settings;
 
@@ -147,6 +148,17 @@ fn samples() -> Vec<Command> {
                 settle: 5,
                 min_nodes: 6,
             },
+        },
+        Command::Add {
+            expect: 7,
+            peer: peer(4),
+        },
+        Command::Remove {
+            expect: 8,
+            id: n(3),
+        },
+        Command::Register {
+            instances: vec![(n(1), 0x0123_4567_89ab_cdef), (n(2), 5)],
         },
     ]
 }
@@ -418,7 +430,7 @@ fn the_number_of_ids_is_bounded() {
     run_on(&mut state, |s| exclude(s, &[3])).expect("2 of 3 remain");
     let by = n(3);
     for id in 10..10 + (MAX_IDS as u64 - 4) {
-        let member = peer(id).into_member(Status::Replaced { by });
+        let member = peer(id).into_member(Status::Replaced { by }, true);
         state.members.insert(n(id), member);
     }
     assert!(
@@ -426,7 +438,7 @@ fn the_number_of_ids_is_bounded() {
             .check(&state.configuration(), &replace(&state, 3, 4))
             .is_ok()
     );
-    let member = peer(9).into_member(Status::Replaced { by });
+    let member = peer(9).into_member(Status::Replaced { by }, true);
     state.members.insert(n(9), member);
     assert!(matches!(
         refusal(&state, &replace(&state, 3, 4)),

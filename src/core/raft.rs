@@ -484,20 +484,14 @@ impl Raft {
         self.has_committed_in_term() && now < self.quorum_lost_at()
     }
 
-    /// Leader only: a learner that has caught up and is in contact, ready to vote.
-    pub fn ready_learner(&self) -> Option<NodeId> {
-        let Role::Leader(leader) = &self.role else {
-            return None;
-        };
-        let ready = |id: &NodeId| {
-            leader.peers.get(id).is_some_and(|p| {
-                let near = p.match_index() >= self.commit;
-                let recent = self.now - p.heard_at() < self.options.election;
-                p.has_caught_up() && near && recent
-            })
-        };
-        let learners = &self.configs.latest().learners;
-        learners.iter().copied().find(ready)
+    /// Leader only: whether a learner has caught up and is in contact, ready to vote.
+    pub fn is_ready_to_vote(&self, learner: NodeId) -> bool {
+        let progress = self.progress(learner);
+        progress.is_some_and(|p| {
+            let near = p.match_index() >= self.commit;
+            let recent = self.now - p.heard_at() < self.options.election;
+            p.has_caught_up() && near && recent
+        })
     }
 
     /// An empty byte string for entries without a cause.

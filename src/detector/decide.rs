@@ -86,7 +86,9 @@ impl Detector {
         let quorum_echo = self.quorum_echo();
         let keepalive = self.timers.keepalive;
         self.recovering = self.clock.recovering(keepalive, quorum_echo);
-        if self.view.leading && self.view.fresh {
+        // One that leads its own way out gives leave to others, not to itself.
+        let stays = self.members.incoming().contains(&self.me);
+        if self.view.leading && self.view.fresh && stays {
             self.lease.lead(quorum_echo);
         }
         if let Some((fenced, why)) = self.lease.judge(self.clock.now(), &self.timers) {

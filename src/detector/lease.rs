@@ -7,8 +7,8 @@
 
 use crate::core::{Millis, Term};
 
-use super::Timers;
 use super::evidence::Envelope;
+use super::{Outcast, Timers};
 
 /// Whether this node may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ enum Standing {
     Unconfirmed,
     Serving,
     Silent,
-    Excluded,
+    Out(Outcast),
 }
 
 impl Standing {
@@ -25,7 +25,11 @@ impl Standing {
             Standing::Unconfirmed => "not confirmed by a leader yet",
             Standing::Serving => "confirmed by a leader",
             Standing::Silent => "no leader with a majority has answered for too long",
-            Standing::Excluded => "excluded",
+            Standing::Out(Outcast::Excluded) => "excluded",
+            Standing::Out(Outcast::Removed) => "removed from the cluster for good",
+            Standing::Out(Outcast::LostState) => {
+                "this node has lost its state: a new node under a new id must replace it"
+            }
         }
     }
 }
@@ -36,7 +40,7 @@ pub(super) struct Lease {
     /// When this node sent the newest packet that is confirmed.
     confirmed: Option<Millis>,
     leader_term: Term,
-    excluded: bool,
+    outcast: Option<Outcast>,
     /// What the host was told last.
     told: Option<Standing>,
 }
@@ -59,10 +63,10 @@ impl Lease {
         self.confirm(quorum_echo);
     }
 
-    /// This node was excluded, or taken back: then it needs a new confirmation.
-    pub(super) fn set_excluded(&mut self, excluded: bool) {
-        if self.excluded != excluded {
-            self.excluded = excluded;
+    /// This node was put out, or taken back: then it needs a new confirmation.
+    pub(super) fn set_outcast(&mut self, outcast: Option<Outcast>) {
+        if self.outcast != outcast {
+            self.outcast = outcast;
             self.confirmed = None;
         }
     }
@@ -77,7 +81,7 @@ impl Lease {
         match self.standing(now, timers) {
             Standing::Serving if timers.deadtime == 0 => None,
             Standing::Serving => self.deadline(timers).map(|end| end.saturating_sub(now)),
-            Standing::Unconfirmed | Standing::Silent | Standing::Excluded => Some(0),
+            Standing::Unconfirmed | Standing::Silent | Standing::Out(_) => Some(0),
         }
     }
 
@@ -87,9 +91,10 @@ impl Lease {
         timers.deadtime > 0 && age.is_some_and(|age| age > timers.fencetime / 2)
     }
 
-    /// Whether the host was told, or has to assume, that it must not serve.
-    pub(super) fn is_fenced(&self) -> bool {
-        self.told != Some(Standing::Serving)
+    /// Why it must not serve, as the host was told or has to assume; `None` if it may.
+    pub(super) fn fenced(&self) -> Option<&'static str> {
+        let told = self.told.unwrap_or(Standing::Unconfirmed);
+        (told != Standing::Serving).then(|| told.why())
     }
 
     /// What the host must be told, if it changed: fenced or not, and why.
@@ -102,8 +107,8 @@ impl Lease {
     }
 
     fn standing(&self, now: Millis, timers: &Timers) -> Standing {
-        if self.excluded {
-            return Standing::Excluded;
+        if let Some(outcast) = self.outcast {
+            return Standing::Out(outcast);
         }
         match self.deadline(timers) {
             None => Standing::Unconfirmed,
@@ -117,7 +122,7 @@ impl Lease {
     }
 
     fn confirm(&mut self, sent: Millis) {
-        if sent > 0 && !self.excluded {
+        if sent > 0 && self.outcast.is_none() {
             self.confirmed = self.confirmed.max(Some(sent));
         }
     }
@@ -142,7 +147,7 @@ mod tests {
     #[test]
     fn a_node_is_fenced_until_a_leader_confirms_it() {
         let (t, mut lease) = (timers(), Lease::default());
-        assert!(lease.is_fenced());
+        assert!(lease.fenced().is_some());
         let first = lease.judge(1000, &t);
         assert_eq!(first, Some((true, "not confirmed by a leader yet")));
         lease.packet(&from_leader(0), Some(900), 1000);
@@ -202,10 +207,10 @@ mod tests {
         let (t, mut lease) = (timers(), Lease::default());
         lease.packet(&from_leader(3), Some(900), 1000);
         lease.judge(1000, &t);
-        lease.set_excluded(true);
+        lease.set_outcast(Some(Outcast::Excluded));
         lease.packet(&from_leader(3), Some(950), 1000);
         assert_eq!(lease.judge(1000, &t), Some((true, "excluded")));
-        lease.set_excluded(false);
+        lease.set_outcast(None);
         assert!(lease.judge(1000, &t).is_some_and(|(fenced, _)| fenced));
         lease.packet(&from_leader(3), Some(990), 1000);
         assert!(lease.judge(1000, &t).is_some_and(|(fenced, _)| !fenced));

@@ -13,7 +13,7 @@ use super::verdict::Cut;
 use super::witness::{Instant, Witness};
 use super::{
     BlockedBy, Envelope, GuardAnswer, Keepalive, KeepaliveKind, LeaderView, NodeState, Notice,
-    Output, RowItem, Timers,
+    Outcast, Output, RowItem, Timers,
 };
 
 /// All that is kept about one other node.
@@ -65,7 +65,7 @@ pub struct Detector {
     pub(super) peers: Vec<Peer>,
     pub(super) health: Health,
     pub(super) lease: Lease,
-    pub(super) excluded: bool,
+    pub(super) outcast: Option<Outcast>,
     pub(super) view: LeaderView,
     /// A pause is not yet overcome.
     pub(super) recovering: bool,
@@ -102,7 +102,7 @@ impl Detector {
             members: Members::default(),
             peers: Vec::new(),
             lease: Lease::default(),
-            excluded: false,
+            outcast: None,
             view: LeaderView::default(),
             recovering: false,
             cut: Cut::default(),
@@ -127,7 +127,7 @@ impl Detector {
         }
     }
 
-    /// The membership in force. `excluded` are the nodes put out and not replaced; `provisioned`
+    /// The membership in force. `excluded` are the nodes put out and not gone for good; `provisioned`
     /// counts voters, learners and them. What is known about nodes that stay is kept; a node that
     /// becomes a member, or becomes one again, is listened for from now on.
     pub fn set_members(&mut self, config: &Configuration, excluded: &[NodeId], provisioned: u32) {
@@ -160,10 +160,10 @@ impl Detector {
         }
     }
 
-    /// This node itself is excluded, or is a member again.
-    pub fn set_excluded(&mut self, excluded: bool) {
-        self.excluded = excluded;
-        self.lease.set_excluded(excluded);
+    /// This node itself is no member, or is one again.
+    pub fn set_outcast(&mut self, outcast: Option<Outcast>) {
+        self.outcast = outcast;
+        self.lease.set_outcast(outcast);
     }
 
     /// How far this node has applied the log; told to the peers.

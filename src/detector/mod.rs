@@ -60,6 +60,19 @@ pub enum NodeState {
     Returned,
     /// Another node has its place.
     Replaced,
+    /// Taken away for good by the administrator.
+    Removed,
+}
+
+/// Why this node itself is no member and must not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcast {
+    /// It was excluded, and may be taken back.
+    Excluded,
+    /// It was removed for good.
+    Removed,
+    /// Its storage is not the one that the cluster knows under its id (raft.md rule 51).
+    LostState,
 }
 
 /// What holds an exclusion back; the codes of detection.md 4.6 that exist so far, in their order.

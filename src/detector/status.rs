@@ -3,7 +3,7 @@
 use crate::core::{Index, Millis, NodeId};
 
 use super::machine::Detector;
-use super::{BlockedBy, NodeState};
+use super::{BlockedBy, NodeState, Outcast};
 
 /// One node as this node sees it, as of the last evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +59,10 @@ impl Detector {
     /// What a node is taken for, without what the others say about it.
     pub fn state(&self, id: NodeId) -> Option<NodeState> {
         if id == self.me {
-            return Some(match self.excluded {
-                true => NodeState::Excluded,
-                false => NodeState::Alive,
+            return Some(match self.outcast {
+                Some(Outcast::Removed) => NodeState::Removed,
+                Some(Outcast::Excluded | Outcast::LostState) => NodeState::Excluded,
+                None => NodeState::Alive,
             });
         }
         self.position(id).map(|i| self.peers[i].state)
@@ -94,8 +95,8 @@ impl Detector {
         self.lease.remaining(now, &self.timers)
     }
 
-    /// Whether this node must not serve, as last output.
-    pub fn fenced(&self) -> bool {
-        self.lease.is_fenced()
+    /// Why this node must not serve, as last output; `None` if it may.
+    pub fn fenced(&self) -> Option<&'static str> {
+        self.lease.fenced()
     }
 }

@@ -53,6 +53,9 @@ impl Engine {
                 Fact::Readmitted { id } => self.event(Event::Readmitted { id }),
                 Fact::Replaced { old, by } => self.event(Event::Replaced { old, by }),
                 Fact::Promoted { id } => self.event(Event::Promoted { id }),
+                Fact::Added { id } => self.event(Event::Added { id }),
+                Fact::Removed { epoch, id, index } => self.removed(epoch, id, index),
+                Fact::Registered { id } => self.registered(id),
                 Fact::Bootstrapped => {}
             }
         }

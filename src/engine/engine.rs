@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::cluster::State;
-use crate::core::{Entry, Exclusion, Index, Millis, NodeId, Options, Raft, Random, Term};
+use crate::core::{Entry, Index, Millis, NodeId, Options, Raft, Random, Term};
 use crate::detector::{BlockedBy, Detector, Envelope, LeaderView, Output};
 use crate::storage::{Opened, Storage, StorageError};
-use crate::wire::{Header, INELIGIBLE, Packet, Part, Verdict};
+use crate::wire::{Header, INELIGIBLE, Packet, Part};
 
 use super::action::Action;
+use super::instances::Instances;
 use super::leadership::Leadership;
 use super::outbox::Outbox;
+use super::outcast::Fate;
 use super::requests::Pending;
 use super::{Error, Event, Guard, Input, Metrics, Role, Settings};
 
@@ -30,7 +32,7 @@ pub(super) struct Engine {
     pub detector: Detector,
     pub cluster: State,
     storage: Box<dyn Storage>,
-    instance: u64,
+    pub instance: u64,
     incarnation: u64,
     pub now: Millis,
     started: bool,
@@ -38,11 +40,13 @@ pub(super) struct Engine {
     pub apply_left: usize,
     /// When the last driving call promised to be called again.
     promised: Option<Millis>,
-    outbox: Outbox,
+    pub outbox: Outbox,
     pub actions: Vec<Action>,
     /// Accepted requests by the index of their entry.
     pub pending: BTreeMap<Index, Pending>,
     pub leadership: Leadership,
+    pub instances: Instances,
+    pub fate: Fate,
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
     told_quorum: Option<bool>,
@@ -77,6 +81,8 @@ impl Engine {
         let cluster = State::default();
         let timers = super::timers(cluster.params(), &settings, 0);
         let detector = Detector::new(settings.id, incarnation, random.next_u64(), timers);
+        let mut instances = Instances::default();
+        instances.hear(settings.id, opened.instance);
         Engine {
             raft,
             detector,
@@ -92,6 +98,8 @@ impl Engine {
             actions: Vec::new(),
             pending: BTreeMap::new(),
             leadership: Leadership::default(),
+            instances,
+            fate: Fate::default(),
             told_role: (Role::Follower, 0, None),
             told_quorum: None,
             told_blocked: Vec::new(),
@@ -147,6 +155,8 @@ impl Engine {
             match input {
                 Input::Packet(packet) => self.packet(packet),
                 Input::Request(ticket, request) => self.request(ticket, request),
+                // Whatever still speaks there, it is not the member of that id.
+                Input::Heard(node) if self.instances.has_lost(node) => {}
                 Input::Heard(node) => self.detector.note_heard(node),
                 Input::Eligible(eligible) => self.set_eligible(eligible),
             }
@@ -155,12 +165,15 @@ impl Engine {
         self.settle();
         self.detect();
         self.promote();
+        self.register_instances();
         self.settle();
         self.notice_role();
         self.notice_changes();
         self.fail_lost();
         self.follow_transfer();
-        self.keepalives();
+        if !self.has_lost_state() {
+            self.keepalives();
+        }
         self.flush();
     }
 
@@ -185,6 +198,7 @@ impl Engine {
         self.collect_messages();
         if self.apply() {
             // What was applied may change who counts, and may concern this node itself.
+            self.leave();
             self.follow_membership();
             self.write();
             self.collect_messages();
@@ -241,9 +255,16 @@ impl Engine {
     // ---- packets ---------------------------------------------------------
 
     fn packet(&mut self, packet: Packet) {
-        let header = packet.header;
-        let from = header.from;
-        let envelope = self.envelope(&header);
+        let from = packet.header.from;
+        if self.has_lost_state() {
+            self.admit_loss(&packet);
+            return;
+        }
+        if !self.is_genuine(&packet) {
+            return;
+        }
+        let header = &packet.header;
+        let envelope = self.envelope(header);
         self.detector.heard(self.now, &envelope);
         if envelope.leader_term >= self.raft.term() && envelope.leader_term > 0 {
             self.leader_fresh_at = Some(self.now);
@@ -252,7 +273,7 @@ impl Engine {
             .note_eligible(from, header.features & INELIGIBLE == 0);
         let barred = self.is_barred(from, header.epoch);
         if barred && self.detector.node(from).is_none() {
-            // A replaced node: the detector does not follow it, but it must learn its fate.
+            // Out for good: the detector does not follow it, but it must learn its fate.
             self.tell(from);
         }
         for part in packet.parts {
@@ -262,7 +283,9 @@ impl Engine {
                 Part::Keepalive(keepalive) => {
                     self.detector.keepalive(self.now, &envelope, keepalive);
                 }
-                Part::Verdict(verdict) => self.verdict(from, verdict),
+                Part::Verdict(verdict) => self.verdict(from, verdict, false),
+                Part::Removed(verdict) => self.verdict(from, verdict, true),
+                Part::LostState { node, instance } => self.lost_state(from, node, instance),
             }
         }
     }
@@ -282,30 +305,6 @@ impl Engine {
         }
     }
 
-    /// Whether a node is out and does not speak from a later epoch, in which it may be back
-    /// while this node lags behind.
-    fn is_barred(&self, from: NodeId, epoch: u64) -> bool {
-        let out = self.cluster.is_excluded(from);
-        out.is_some_and(|exclusion| epoch <= exclusion.epoch)
-    }
-
-    /// A peer says that this node has been excluded.
-    fn verdict(&mut self, from: NodeId, verdict: Verdict) {
-        let before = self.raft.hard_state().excluded;
-        let (epoch, index) = (verdict.epoch, verdict.index);
-        self.raft.note_exclusion(Exclusion { epoch, index });
-        if self.raft.hard_state().excluded != before {
-            let text = format!("{from} says: excluded at epoch {epoch}, log index {index}");
-            self.log(1, text);
-            let told_by = from;
-            self.event(Event::ExcludedSelf {
-                epoch,
-                index,
-                told_by,
-            });
-        }
-    }
-
     // ---- detection -------------------------------------------------------
 
     pub fn leader_view(&self) -> LeaderView {
@@ -318,8 +317,7 @@ impl Engine {
     }
 
     fn detect(&mut self) {
-        let excluded = self.raft.hard_state().excluded.is_some();
-        self.detector.set_excluded(excluded);
+        self.detector.set_outcast(self.outcast());
         let leader = self.leader_view();
         self.detector.evaluate(self.now, leader);
         for output in self.detector.take_outputs() {
@@ -382,19 +380,6 @@ impl Engine {
             .is_some_and(|at| self.now < at + recent);
         let follows = heard && !self.raft.is_leader() && self.role() != Role::Excluded;
         self.raft.is_quorum_fresh(self.now) || follows
-    }
-
-    /// Tells an excluded node that it is, so that it stops serving.
-    fn tell(&mut self, id: NodeId) {
-        let Some(exclusion) = self.cluster.is_excluded(id) else {
-            return;
-        };
-        let verdict = Verdict {
-            epoch: exclusion.epoch,
-            index: exclusion.index,
-            leader: self.raft.leader(),
-        };
-        self.outbox.push(id, Part::Verdict(verdict));
     }
 
     // ---- outgoing --------------------------------------------------------
@@ -470,7 +455,7 @@ impl Engine {
     pub fn role(&self) -> Role {
         use crate::core::RoleKind;
         let id = self.settings.id;
-        if self.raft.hard_state().excluded.is_some() {
+        if self.outcast().is_some() {
             return Role::Excluded;
         }
         match self.raft.role() {

@@ -41,7 +41,7 @@ pub enum Error {
     Full,
     /// The host's guard refused.
     Vetoed(String),
-    /// This node has been excluded.
+    /// This node has been excluded or removed, or has lost its state.
     Excluded,
     /// Written by a newer version, or an unknown flag.
     Unsupported(String),
@@ -69,7 +69,7 @@ impl fmt::Display for Error {
             Error::NotLeader => f.write_str("this node does not lead"),
             Error::Lost => f.write_str("leadership was lost before the outcome was known"),
             Error::Full => f.write_str("too much is waiting already"),
-            Error::Excluded => f.write_str("this node has been excluded"),
+            Error::Excluded => f.write_str("this node is no member of the cluster any more"),
         }
     }
 }

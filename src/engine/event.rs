@@ -59,6 +59,29 @@ pub enum Event {
         /// Which.
         id: NodeId,
     },
+    /// A new node has joined, as a learner.
+    Added {
+        /// Which.
+        id: NodeId,
+    },
+    /// It was decided that a node leaves for good.
+    Removed {
+        /// The epoch that began with it.
+        epoch: Epoch,
+        /// The log index of the decision.
+        index: Index,
+        /// Which.
+        id: NodeId,
+    },
+    /// A peer told this node that it has been removed for good.
+    RemovedSelf {
+        /// The epoch that began with it.
+        epoch: Epoch,
+        /// The log index of the decision.
+        index: Index,
+        /// The peer.
+        told_by: NodeId,
+    },
     /// What holds an exclusion back changed; an empty text: nothing any more.
     Blocked {
         /// In plain words.
@@ -74,6 +97,13 @@ pub enum Event {
         /// Which.
         id: NodeId,
     },
+    /// A node was heard whose storage is not the one that is known under its id.
+    PeerLostState {
+        /// Which.
+        id: NodeId,
+    },
+    /// This node's storage is not the one that the cluster knows under its id.
+    LostState,
 }
 
 impl Event {
@@ -89,9 +119,14 @@ impl Event {
             Event::Readmitted { .. } => "READMITTED",
             Event::Replaced { .. } => "REPLACED",
             Event::Promoted { .. } => "PROMOTED",
+            Event::Added { .. } => "ADDED",
+            Event::Removed { .. } => "REMOVED",
+            Event::RemovedSelf { .. } => "REMOVED_SELF",
             Event::Blocked { .. } => "BLOCKED",
             Event::Paused { .. } => "PAUSED",
             Event::PeerLostData { .. } => "PEER_LOST_DATA",
+            Event::PeerLostState { .. } => "PEER_LOST_STATE",
+            Event::LostState => "LOST_STATE",
         }
     }
 }

@@ -30,6 +30,13 @@ pub enum Request {
         /// The new one; its id was never used before.
         by: Peer,
     },
+    /// A new node joins, as a learner that votes only once it is promoted by request; its id was
+    /// never used before.
+    Add(Peer),
+    /// Make a learner that has caught up a voter.
+    Promote(NodeId),
+    /// A voter, a learner or an excluded node leaves for good.
+    Remove(NodeId),
     /// Change the cluster-wide settings; `Params::version` is the one expected, 0 for any.
     SetParams(Params),
     /// Wait until everything is applied here that was committed anywhere when this was asked.

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use rustix::rand::{GetRandomFlags, getrandom};
+
 use crate::cluster::{Peer, bootstrap_entry};
-use crate::core::{Millis, Random};
+use crate::core::Millis;
 use crate::storage::{Directory, Identity, Memory, Opened, Storage};
 
 use super::action::Answer;
@@ -175,8 +177,18 @@ impl Member {
     }
 }
 
+/// Not from the seed: storage that is made anew must differ from what it was before, whatever the
+/// host has set.
+fn draw_instance() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|error| Error::Io(format!("getrandom: {error}")))?;
+    // 0 stands for "not registered".
+    Ok(u64::from_ne_bytes(bytes).max(1))
+}
+
 fn open(settings: &Settings, place: Place) -> Result<(Opened, Box<dyn Storage>), Error> {
-    let instance = Random::new(settings.seed ^ settings.id.get()).next_u64();
+    let instance = draw_instance()?;
     let identity = Identity {
         cluster: settings.cluster,
         node: settings.id,

@@ -5,6 +5,7 @@
 //! - [`Member`]: the driven half: plain steps, or behind a descriptor
 //! - `engine`: one round; `apply`: what is committed; `requests`: what the host asks for;
 //!   `leadership`: barriers, transfers, eligibility; `outbox`: packets; `status`: the view
+//! - `instances`: which storage every member has; `outcast`: who is out, and is told
 //! - [`Host`]: what the host is told
 
 mod action;
@@ -15,9 +16,11 @@ mod engine;
 mod error;
 mod event;
 mod host;
+mod instances;
 mod leadership;
 mod member;
 mod outbox;
+mod outcast;
 mod requests;
 mod settings;
 mod shared;

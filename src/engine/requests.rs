@@ -34,7 +34,7 @@ impl Engine {
     }
 
     fn propose(&mut self, request: Request) -> Result<(Term, Index), Error> {
-        if self.raft.hard_state().excluded.is_some() {
+        if self.outcast().is_some() {
             return Err(Error::Excluded);
         }
         if !self.raft.is_leader() {
@@ -50,8 +50,14 @@ impl Engine {
                 self.require_quorum_without(id)?;
                 self.exclusion(vec![id], Cause::Admin)
             }
-            Request::Readmit(id) => Command::Readmit { expect, id },
+            Request::Readmit(id) => {
+                self.require_state_of(id)?;
+                Command::Readmit { expect, id }
+            }
             Request::Replace { old, by } => Command::Replace { expect, old, by },
+            Request::Add(peer) => Command::Add { expect, peer },
+            Request::Promote(id) => self.promotion(id)?,
+            Request::Remove(id) => self.removal(id)?,
             Request::SetParams(params) => set_params(params)?,
             Request::Barrier | Request::Transfer(_) => {
                 panic!("barriers and transfers are not proposed")
@@ -60,7 +66,7 @@ impl Engine {
         self.propose_command(&command)
     }
 
-    fn propose_command(&mut self, command: &Command) -> Result<(Term, Index), Error> {
+    pub fn propose_command(&mut self, command: &Command) -> Result<(Term, Index), Error> {
         let change = self.cluster.check(self.raft.configuration(), command)?;
         let bytes: Bytes = command.encode().into();
         let proposed = match change {
@@ -118,6 +124,55 @@ impl Engine {
         )))
     }
 
+    /// A node that comes back without its state would never be listened to.
+    fn require_state_of(&self, id: NodeId) -> Result<(), Error> {
+        if !self.instances.has_lost(id) {
+            return Ok(());
+        }
+        Err(Error::State(format!(
+            "{id} has lost its state: a new node under a new id must replace it"
+        )))
+    }
+
+    fn promotion(&self, id: NodeId) -> Result<Command, Error> {
+        let expect = self.cluster.epoch();
+        let command = Command::Promote { expect, id };
+        // What waiting cannot mend is said first.
+        self.cluster.check(self.raft.configuration(), &command)?;
+        self.require_state_of(id)?;
+        if self.is_promotable(id) {
+            return Ok(command);
+        }
+        let progress = self.raft.progress(id);
+        let (held, commit) = (progress.map_or(0, |p| p.match_index()), self.raft.commit());
+        Err(Error::Conflict(match commit.saturating_sub(held) {
+            0 => format!("{id} has not followed for long enough, or is out of contact"),
+            behind => format!(
+                "{id} is {behind} entries behind: it holds the log up to {held} of {commit}"
+            ),
+        }))
+    }
+
+    /// A voter's storage must be on record before it votes, or its loss could not be found.
+    fn is_promotable(&self, learner: NodeId) -> bool {
+        let registered = self.cluster.instance(learner).is_some();
+        registered && self.raft.is_ready_to_vote(learner)
+    }
+
+    /// The node that leaves may help to decide it, but the others must be able to go on alone.
+    fn removal(&self, id: NodeId) -> Result<Command, Error> {
+        let expect = self.cluster.epoch();
+        let command = Command::Remove { expect, id };
+        let change = self.cluster.check(self.raft.configuration(), &command)?;
+        let alive = |voter: NodeId| self.is_heard(voter);
+        match change {
+            Change::Config(target) if !agreed(&target, alive) => Err(Error::NoQuorum(format!(
+                "too few voters are alive to remove {id} and to go on without it"
+            ))),
+            _ => Ok(command),
+        }
+    }
+
     /// The detector's verdict on dead nodes.
     pub fn exclude_dead(&mut self, ids: Vec<NodeId>, silent: Vec<u32>) {
         let text = format!("excluding {ids:?}, silent for {silent:?} ms");
@@ -138,12 +193,14 @@ impl Engine {
         }
     }
 
-    /// Makes a learner that has caught up a voter.
+    /// Makes a learner that is meant to vote, and has caught up, a voter.
     pub fn promote(&mut self) {
         if self.raft.change_in_flight() {
             return;
         }
-        let Some(id) = self.raft.ready_learner() else {
+        let mut learners = self.raft.configuration().learners.iter().copied();
+        let ready = |id: &NodeId| self.cluster.is_elector(*id) && self.is_promotable(*id);
+        let Some(id) = learners.find(ready) else {
             return;
         };
         let expect = self.cluster.epoch();

@@ -42,7 +42,9 @@ impl Engine {
         info.id = Some(self.settings.id);
         info.leader = self.raft.leader();
         info.role = self.role();
-        info.fenced = self.detector.fenced();
+        let fenced = self.detector.fenced();
+        info.fenced = fenced.is_some();
+        info.fenced_why = fenced.unwrap_or_default();
         info.cluster = self.settings.cluster;
         info.term = self.raft.term();
         info.epoch = self.cluster.epoch();
@@ -95,13 +97,17 @@ impl Engine {
         if let Some(exclusion) = self.cluster.is_excluded(id) {
             (node.epoch, node.index) = (exclusion.epoch, exclusion.index);
         }
+        let me = id == self.settings.id;
+        node.lost_state = self.instances.has_lost(id) || me && self.has_lost_state();
         let own = self.raft.hard_state().excluded;
-        if let Some(exclusion) = own.filter(|_| id == self.settings.id) {
+        if let Some(exclusion) = own.filter(|_| me) {
             // Told by a peer: this node's own log may not hold the decision.
             node.role = Role::Excluded;
             (node.epoch, node.index) = (exclusion.epoch, exclusion.index);
         }
-        if let Some(seen) = seen.filter(|_| node.state != NodeState::Replaced) {
+        // The detector follows those who leave until they have left.
+        let gone = matches!(node.state, NodeState::Replaced | NodeState::Removed);
+        if let Some(seen) = seen.filter(|_| !gone) {
             node.see(seen);
         }
     }
@@ -109,11 +115,16 @@ impl Engine {
 
 impl NodeView {
     fn of(member: &Member) -> NodeView {
+        let (epoch, index) = match member.status {
+            Status::Excluded { epoch, index } | Status::Removed { epoch, index } => (epoch, index),
+            _ => (0, 0),
+        };
         let (role, state, replaced_by) = match member.status {
             Status::Voter => (Role::Follower, NodeState::Joining, None),
             Status::Learner => (Role::Learner, NodeState::Joining, None),
             Status::Excluded { .. } => (Role::Excluded, NodeState::Excluded, None),
             Status::Replaced { by } => (Role::Excluded, NodeState::Replaced, Some(by)),
+            Status::Removed { .. } => (Role::Excluded, NodeState::Removed, None),
         };
         NodeView {
             id: member.id,
@@ -122,14 +133,16 @@ impl NodeView {
             blocked_by: BlockedBy::None,
             silent: None,
             excludes_in: None,
-            epoch: 0,
-            index: 0,
+            epoch,
+            index,
             match_index: 0,
             heard_by: 0,
             witnesses: 0,
             address: member.address.clone(),
             meta: member.meta.clone(),
             replaced_by,
+            lost_state: false,
+            awaits_promotion: member.status == Status::Learner && !member.meant_to_vote,
         }
     }
 

@@ -16,7 +16,7 @@ pub enum Role {
     Leader,
     /// Receives the log and does not vote.
     Learner,
-    /// Has been excluded.
+    /// Has been excluded or removed, or has lost its state.
     Excluded,
 }
 
@@ -31,6 +31,8 @@ pub struct Info {
     pub role: Role,
     /// Whether this node must not serve.
     pub fenced: bool,
+    /// Why it must not, in plain words; or empty.
+    pub fenced_why: &'static str,
     /// The cluster's number.
     pub cluster: u64,
     /// Raft's term.
@@ -78,9 +80,9 @@ pub struct NodeView {
     pub silent: Option<Millis>,
     /// When it will be excluded unless heard.
     pub excludes_in: Option<Millis>,
-    /// The epoch of its exclusion.
+    /// The epoch of its exclusion or removal.
     pub epoch: Epoch,
-    /// The log index of its exclusion.
+    /// The log index of its exclusion or removal.
     pub index: Index,
     /// Leader only: how far its durable log agrees.
     pub match_index: Index,
@@ -94,6 +96,10 @@ pub struct NodeView {
     pub meta: Bytes,
     /// Who took its place.
     pub replaced_by: Option<NodeId>,
+    /// Whether it was heard without the storage that is known under its id.
+    pub lost_state: bool,
+    /// Whether it is a learner that votes only once it is promoted by request.
+    pub awaits_promotion: bool,
 }
 
 /// Counters since the engine was made.

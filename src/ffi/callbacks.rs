@@ -71,9 +71,11 @@ pub struct keel_callbacks {
     pub fence: Option<unsafe extern "C" fn(ud: *mut c_void, fenced: c_int, why: *const c_char)>,
     /// Something worth a line in a monitoring system: a stable code and its facts as one JSON
     /// object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
-    /// (epoch, index, ids); EXCLUDED_SELF (epoch, index, told_by); READMITTED, PROMOTED,
-    /// PEER_LOST_DATA (id); REPLACED (old, by); BLOCKED (why; empty when nothing is held back any
-    /// more); PAUSED (late_ms). Later versions add codes and facts.
+    /// (epoch, index, ids); EXCLUDED_SELF, REMOVED_SELF (epoch, index, told_by); READMITTED, ADDED,
+    /// PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
+    /// by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
+    /// empty when nothing is held back any more); PAUSED (late_ms). Later versions add codes and
+    /// facts.
     pub event:
         Option<unsafe extern "C" fn(ud: *mut c_void, code: *const c_char, json: *const c_char)>,
     /// The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It

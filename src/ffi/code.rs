@@ -49,7 +49,8 @@ pub const KEEL_ERR_TOO_BIG: c_int = -18;
 pub const KEEL_ERR_FULL: c_int = -19;
 /// The host's guard refused.
 pub const KEEL_ERR_VETOED: c_int = -20;
-/// Go elsewhere: this node has been excluded, or (keel_check_epoch()) the other one has.
+/// Go elsewhere: this node has been excluded or removed or has lost its state, or
+/// (keel_check_epoch()) the other one is out.
 pub const KEEL_ERR_EXCLUDED: c_int = -21;
 /// A message or a directory of another cluster or of another node.
 pub const KEEL_ERR_FOREIGN: c_int = -22;

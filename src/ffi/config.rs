@@ -121,7 +121,8 @@ pub struct keel_config {
     pub queue_max: u32,
     /// The most bytes of one proposal. 0 = 1 MiB; at most 16 MiB.
     pub entry_max: u32,
-    /// Of the random election timeouts; the same seed and the same inputs give the same run.
+    /// Of the random election timeouts; the same seed and the same inputs give the same run, but
+    /// for the number that tells a new directory from others, which messages carry.
     /// 0 = from the system.
     pub seed: u64,
     /// 1 error, 2 warning, 3 notice, 4 debug, 5 trace. 0 = 3.

@@ -124,9 +124,73 @@ pub unsafe extern "C" fn keel_node_exclude(
     request(k, done, arg, |_| Ok(Request::Exclude(node_id(id, "id")?)))
 }
 
+/// A new node, whose id was never used before, joins: as a learner, which receives the log and
+/// votes only after keel_node_promote(). It is started with KEEL_NEW_NODE and not bootstrapped,
+/// before or soon after: like every member it is excluded if it is not heard for hb_initdead_ms. At
+/// the leader only. Completions: KEEL_ERR_EXISTS (the id was used), KEEL_ERR_TOO_BIG (64 nodes),
+/// KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+///
+/// Input function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_node_add(
+    k: *mut keel,
+    peer: *const keel_peer,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |_| {
+        // SAFETY: the host vouches for the struct and what it points to.
+        Ok(Request::Add(unsafe { read_peer(peer) }?))
+    })
+}
+
+/// Makes a learner a voter. At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it
+/// votes already, is out, or has lost its state), KEEL_ERR_CONFLICT (it has not caught up:
+/// keel_errmsg() inside the completion says how far behind it is; or another change is under way),
+/// KEEL_ERR_NOT_LEADER.
+///
+/// Input function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_node_promote(
+    k: *mut keel,
+    id: keel_id,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |_| Ok(Request::Promote(node_id(id, "id")?)))
+}
+
+/// Takes a voter, a learner or an excluded node away for good: it is told and must not serve any
+/// more, and its id is never used again. The leader may take itself away; the others then elect a
+/// new one. `excluded` is not called: whatever a node stores must be elsewhere before it is removed.
+/// At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it is the last voter, or
+/// gone already), KEEL_ERR_NO_QUORUM (too few voters are alive to decide it, or to go on without
+/// it), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+///
+/// Input function.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn keel_node_remove(
+    k: *mut keel,
+    id: keel_id,
+    done: keel_done_fn,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    request(k, done, arg, |_| Ok(Request::Remove(node_id(id, "id")?)))
+}
+
 /// Takes an excluded node back, with the data it has: as a learner, which votes again when it has
-/// caught up. At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it is not
-/// excluded), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
+/// caught up, if it ever did or was meant to. At the leader only. Completions: KEEL_ERR_NOT_FOUND,
+/// KEEL_ERR_STATE (it is not excluded, or has lost its state), KEEL_ERR_CONFLICT,
+/// KEEL_ERR_NOT_LEADER.
 ///
 /// Input function.
 #[unsafe(no_mangle)]
@@ -143,7 +207,7 @@ pub unsafe extern "C" fn keel_node_readmit(
 }
 
 /// Puts a new node, whose id was never used before, in the place of an excluded one: as a
-/// learner, which votes when it has caught up. At the leader only. Completions:
+/// learner, which votes when it has caught up, as the old one did. At the leader only. Completions:
 /// KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (the old one is not excluded), KEEL_ERR_EXISTS (the new id
 /// was used), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
 ///

@@ -38,6 +38,11 @@ pub fn event(event: &Event) -> String {
             object.number("voters_heard", heard);
             object.number("quorum", needed);
         }
+        Event::Removed { epoch, index, id } => {
+            object.number("epoch", epoch);
+            object.number("index", index);
+            object.number("id", id.get());
+        }
         Event::Excluded { epoch, index, ids } => {
             object.number("epoch", epoch);
             object.number("index", index);
@@ -48,12 +53,21 @@ pub fn event(event: &Event) -> String {
             epoch,
             index,
             told_by,
+        }
+        | Event::RemovedSelf {
+            epoch,
+            index,
+            told_by,
         } => {
             object.number("epoch", epoch);
             object.number("index", index);
             object.number("told_by", told_by.get());
         }
-        Event::Readmitted { id } | Event::Promoted { id } | Event::PeerLostData { id } => {
+        Event::Readmitted { id }
+        | Event::Promoted { id }
+        | Event::Added { id }
+        | Event::PeerLostData { id }
+        | Event::PeerLostState { id } => {
             object.number("id", id.get());
         }
         Event::Replaced { old, by } => {
@@ -62,6 +76,7 @@ pub fn event(event: &Event) -> String {
         }
         Event::Blocked { why } => object.text("why", why),
         Event::Paused { late } => object.number("late_ms", late),
+        Event::LostState => {}
     }
     drop(object);
     out
@@ -72,6 +87,7 @@ fn info(object: &mut Object<'_>, info: &Info) {
     object.optional("leader", info.leader.map(NodeId::get));
     object.text("role", role(info.role));
     object.number("fenced", info.fenced);
+    object.text("fenced_why", info.fenced_why);
     object.number("cluster", info.cluster);
     object.number("term", info.term);
     object.number("epoch", info.epoch);
@@ -128,6 +144,8 @@ fn node(out: &mut String, node: &NodeView) {
     });
     object.text("meta", &hex);
     object.optional("replaced_by", node.replaced_by.map(NodeId::get));
+    object.number("lost_state", node.lost_state);
+    object.number("awaits_promotion", node.awaits_promotion);
 }
 
 fn metrics(object: &mut Object<'_>, m: &Metrics) {
@@ -166,6 +184,7 @@ fn state(state: NodeState) -> &'static str {
         NodeState::Excluded => "excluded",
         NodeState::Returned => "returned",
         NodeState::Replaced => "replaced",
+        NodeState::Removed => "removed",
     }
 }
 

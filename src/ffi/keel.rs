@@ -152,7 +152,7 @@ pub unsafe extern "C" fn keel_new(
 
 /// The first start of a cluster: every first member calls it once, with the same list in any
 /// order, itself included. A node that joins later is made with KEEL_NEW_NODE and never
-/// bootstrapped: the leader adds it (keel_node_replace()) and sends it everything.
+/// bootstrapped: the leader adds it (keel_node_add(), keel_node_replace()) and sends it everything.
 ///
 /// Driving function. KEEL_ERR_EXISTS once the node has any log: a restarted daemon may call it
 /// every time and take that for success. KEEL_ERR_INVALID: a bad list or bad settings in

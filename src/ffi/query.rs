@@ -51,8 +51,8 @@ pub unsafe extern "C" fn keel_epoch(k: *const keel) -> u64 {
 
 /// Whether the host's own traffic from a node may be served, by the epoch that came with it:
 /// KEEL_OK: both know the same membership; KEEL_EPOCH_AHEAD (positive): this node is behind, wait
-/// until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded or replaced, refuse;
-/// KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
+/// until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded, replaced or
+/// removed, refuse; KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
 /// has caught up. Query function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keel_check_epoch(k: *const keel, from: keel_id, epoch: u64) -> c_int {
@@ -77,9 +77,9 @@ pub fn check_epoch(view: &View, from: NodeId, epoch: u64) -> Result<c_int, Failu
     };
     if matches!(
         node.state,
-        NodeState::Excluded | NodeState::Returned | NodeState::Replaced
+        NodeState::Excluded | NodeState::Returned | NodeState::Replaced | NodeState::Removed
     ) {
-        let text = format!("node {} was excluded at epoch {}", from.get(), node.epoch);
+        let text = format!("node {} is out since epoch {}", from.get(), node.epoch);
         return Err(Failure::new(KEEL_ERR_EXCLUDED, text));
     }
     if epoch < ours {

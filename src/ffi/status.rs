@@ -21,7 +21,7 @@ pub const KEEL_ROLE_CANDIDATE: c_int = 2;
 pub const KEEL_ROLE_LEADER: c_int = 3;
 /// Receives the log and does not vote yet.
 pub const KEEL_ROLE_LEARNER: c_int = 4;
-/// Has been excluded, and knows it.
+/// Has been excluded or removed, or has lost its state, and knows it.
 pub const KEEL_ROLE_EXCLUDED: c_int = 5;
 
 /// Never heard by this node since it started.
@@ -39,6 +39,8 @@ pub const KEEL_NODE_EXCLUDED: c_int = 5;
 pub const KEEL_NODE_RETURNED: c_int = 6;
 /// Another node has its place for good.
 pub const KEEL_NODE_REPLACED: c_int = 7;
+/// The administrator took it away for good.
+pub const KEEL_NODE_REMOVED: c_int = 8;
 
 /// Nothing holds the exclusion back.
 pub const KEEL_GUARD_NONE: c_int = 0;
@@ -62,7 +64,7 @@ pub const KEEL_GUARD_SETTLING: c_int = 8;
 /// The cluster as this node sees it. Made by the library, only read by the host: later versions
 /// add fields at the end.
 ///
-/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice, hb_keepalive_ms, hb_warntime_ms, hb_deadtime_ms, hb_initdead_ms, settle_ms, fencetime_ms, min_nodes]
+/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice, hb_keepalive_ms, hb_warntime_ms, hb_deadtime_ms, hb_initdead_ms, settle_ms, fencetime_ms, min_nodes, fenced_why]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct keel_info {
@@ -116,6 +118,8 @@ pub struct keel_info {
     pub fencetime_ms: u32,
     /// Fewest voters that automatic exclusion leaves.
     pub min_nodes: u32,
+    /// Why this node must not serve, or "".
+    pub fenced_why: *const c_char,
 }
 
 /// A node as this node sees it. Made by the library, only read by the host: later versions add
@@ -135,9 +139,9 @@ pub struct keel_node {
     pub silent_ms: u32,
     /// When it will be excluded unless it is heard; UINT32_MAX = not foreseen.
     pub excludes_in_ms: u32,
-    /// The epoch that its exclusion began, else 0.
+    /// The epoch that its exclusion or removal began, else 0.
     pub epoch: u64,
-    /// The log index of its exclusion, else 0.
+    /// The log index of its exclusion or removal, else 0.
     pub index: u64,
     /// On a leader: how far its log is known to agree; elsewhere 0.
     pub match_index: u64,
@@ -153,6 +157,11 @@ pub struct keel_node {
     pub meta_len: usize,
     /// Who took its place; 0 = nobody.
     pub replaced_by: keel_id,
+    /// 1: it runs with another directory than the one that the cluster knows under its id, and is
+    /// ignored: replace it under a new id.
+    pub lost_state: i32,
+    /// 1: a learner that votes only after keel_node_promote().
+    pub awaits_promotion: i32,
 }
 
 /// Counters since keel_new(). Made by the library, only read by the host: later versions add
@@ -208,9 +217,10 @@ impl keel_status {
             // A dead engine hears nothing any more: whatever it last knew, it must not serve.
             view.info.fenced = true;
             view.info.lease = Some(0);
+            view.info.fenced_why = "the engine has stopped";
         }
-        let mut texts = vec![c_text(&view.info.notice)];
-        let info = info_of(&view.info, texts[0].as_ptr());
+        let mut texts = vec![c_text(&view.info.notice), c_text(view.info.fenced_why)];
+        let info = info_of(&view.info, texts[0].as_ptr(), texts[1].as_ptr());
         let nodes = view
             .nodes
             .iter()
@@ -253,6 +263,7 @@ pub fn node_state(state: NodeState) -> c_int {
         NodeState::Excluded => KEEL_NODE_EXCLUDED,
         NodeState::Returned => KEEL_NODE_RETURNED,
         NodeState::Replaced => KEEL_NODE_REPLACED,
+        NodeState::Removed => KEEL_NODE_REMOVED,
     }
 }
 
@@ -287,7 +298,7 @@ fn span_ms(span: Option<Millis>) -> u32 {
     })
 }
 
-fn info_of(info: &Info, notice: *const c_char) -> keel_info {
+fn info_of(info: &Info, notice: *const c_char, fenced_why: *const c_char) -> keel_info {
     keel_info {
         self_id: NodeId::raw(info.id),
         leader: NodeId::raw(info.leader),
@@ -314,6 +325,7 @@ fn info_of(info: &Info, notice: *const c_char) -> keel_info {
         settle_ms: span_ms(Some(info.timers.settle)),
         fencetime_ms: span_ms(Some(info.timers.fencetime)),
         min_nodes: info.timers.min_nodes,
+        fenced_why,
     }
 }
 
@@ -338,6 +350,8 @@ fn node_of(node: &NodeView, address: *const c_char) -> keel_node {
         },
         meta_len: node.meta.len(),
         replaced_by: NodeId::raw(node.replaced_by),
+        lost_state: i32::from(node.lost_state),
+        awaits_promotion: i32::from(node.awaits_promotion),
     }
 }
 

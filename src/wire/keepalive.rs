@@ -133,6 +133,7 @@ fn state_code(state: NodeState) -> u8 {
         NodeState::Excluded => 5,
         NodeState::Returned => 6,
         NodeState::Replaced => 7,
+        NodeState::Removed => 8,
     }
 }
 
@@ -145,6 +146,7 @@ fn state_from(code: u8) -> Result<NodeState, WireError> {
         5 => NodeState::Excluded,
         6 => NodeState::Returned,
         7 => NodeState::Replaced,
+        8 => NodeState::Removed,
         _ => return Err(WireError::BadValue { what: "node state" }),
     })
 }

@@ -22,6 +22,8 @@ const READ_INDEX: u8 = 8;
 const READ_INDEX_REPLY: u8 = 9;
 const KEEPALIVE: u8 = 16;
 const VERDICT: u8 = 17;
+const REMOVED: u8 = 18;
+const LOST_STATE: u8 = 19;
 
 /// What every packet says about its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,10 +58,10 @@ pub struct Header {
 /// A bit of [`Header::features`]: the sender may not lead.
 pub const INELIGIBLE: u32 = 1;
 
-/// "You are excluded", told by anyone to the excluded node.
+/// "You are out", told by anyone to the node that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The epoch that the exclusion began.
+    /// The epoch that began with it.
     pub epoch: Epoch,
     /// The log index of the decision.
     pub index: Index,
@@ -74,8 +76,18 @@ pub enum Part {
     Raft(Message),
     /// By the sender's failure detector.
     Keepalive(Keepalive),
-    /// About the addressee.
+    /// The addressee is excluded, or was replaced.
     Verdict(Verdict),
+    /// The addressee was removed for good.
+    Removed(Verdict),
+    /// A node has lost its state, if it has another instance than this one, which the cluster knows
+    /// under its id. Told to that node; and its answer to whatever it is sent from then on.
+    LostState {
+        /// Which node.
+        node: NodeId,
+        /// The instance that it had.
+        instance: u64,
+    },
 }
 
 /// One packet between two nodes.
@@ -227,6 +239,8 @@ fn part_type(part: &Part) -> u8 {
         Part::Raft(Message::ReadIndexReply(_)) => READ_INDEX_REPLY,
         Part::Keepalive(_) => KEEPALIVE,
         Part::Verdict(_) => VERDICT,
+        Part::Removed(_) => REMOVED,
+        Part::LostState { .. } => LOST_STATE,
     }
 }
 
@@ -234,12 +248,24 @@ fn encode_part(part: &Part, out: &mut Writer<'_>) {
     match part {
         Part::Raft(message) => raft::encode(message, out),
         Part::Keepalive(keepalive) => keepalive::encode(keepalive, out),
-        Part::Verdict(verdict) => {
+        Part::Verdict(verdict) | Part::Removed(verdict) => {
             out.u64(verdict.epoch);
             out.u64(verdict.index);
             out.optional_node(verdict.leader);
         }
+        Part::LostState { node, instance } => {
+            out.node(*node);
+            out.u64(*instance);
+        }
     }
+}
+
+fn decode_verdict(body: &mut Reader<'_>) -> Result<Verdict, WireError> {
+    Ok(Verdict {
+        epoch: body.u64()?,
+        index: body.u64()?,
+        leader: body.optional_node()?,
+    })
 }
 
 /// `None` for an unknown type.
@@ -255,12 +281,13 @@ fn decode_part(kind: u8, body: &mut Reader<'_>) -> Result<Option<Part>, WireErro
         READ_INDEX => Message::ReadIndex(raft::decode_read_index(body)?),
         READ_INDEX_REPLY => Message::ReadIndexReply(raft::decode_read_index_reply(body)?),
         KEEPALIVE => return Ok(Some(Part::Keepalive(keepalive::decode(body)?))),
-        VERDICT => {
-            return Ok(Some(Part::Verdict(Verdict {
-                epoch: body.u64()?,
-                index: body.u64()?,
-                leader: body.optional_node()?,
-            })));
+        VERDICT => return Ok(Some(Part::Verdict(decode_verdict(body)?))),
+        REMOVED => return Ok(Some(Part::Removed(decode_verdict(body)?))),
+        LOST_STATE => {
+            return Ok(Some(Part::LostState {
+                node: body.node("node without its state")?,
+                instance: body.u64()?,
+            }));
         }
         _ => return Ok(None),
     };

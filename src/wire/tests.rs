@@ -145,13 +145,12 @@ fn samples() -> Vec<(&'static str, Packet)> {
     };
     let raft = |message| packet(vec![Part::Raft(message)]);
     let kept = |keepalive| packet(vec![Part::Keepalive(keepalive)]);
-    let verdict = |leader| {
-        Part::Verdict(Verdict {
-            epoch: 4,
-            index: 99,
-            leader,
-        })
+    let fate = |leader| Verdict {
+        epoch: 4,
+        index: 99,
+        leader,
     };
+    let verdict = |leader| Part::Verdict(fate(leader));
     vec![
         ("pre-vote", raft(Message::PreVote(request.clone()))),
         ("pre-vote reply", raft(Message::PreVoteReply(reply.clone()))),
@@ -179,6 +178,14 @@ fn samples() -> Vec<(&'static str, Packet)> {
             }),
         ),
         ("verdict", packet(vec![verdict(Some(n(2)))])),
+        ("removed", packet(vec![Part::Removed(fate(Some(n(2))))])),
+        (
+            "lost state",
+            packet(vec![Part::LostState {
+                node: n(2),
+                instance: 0x0123_4567_89ab_cdef,
+            }]),
+        ),
         (
             "three parts",
             packet(vec![

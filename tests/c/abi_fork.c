@@ -36,6 +36,9 @@ static void in_the_child(keel *k, keel_status *before)
     CHECK_CODE(keel_timeout_ms(k), KEEL_ERR_FORKED);
     CHECK_CODE(keel_dispatch(k), KEEL_ERR_FORKED);
     CHECK_CODE(keel_propose(k, "x", 1, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_node_add(k, &peer, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_node_promote(k, 1, on_done, NULL), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_node_remove(k, 1, on_done, NULL), KEEL_ERR_FORKED);
     CHECK_CODE(keel_node_exclude(k, 1, on_done, NULL), KEEL_ERR_FORKED);
     CHECK_CODE(keel_node_readmit(k, 1, on_done, NULL), KEEL_ERR_FORKED);
     CHECK_CODE(keel_node_replace(k, 1, &peer, on_done, NULL), KEEL_ERR_FORKED);

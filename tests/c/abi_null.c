@@ -21,6 +21,9 @@ static void without_an_engine(void)
     CHECK(keel_timeout_ms(NULL) == -1);
     CHECK_CODE(keel_dispatch(NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_propose(NULL, "x", 1, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_node_add(NULL, &peer, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_node_promote(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_node_remove(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_exclude(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_readmit(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_replace(NULL, 1, &peer, NULL, NULL), KEEL_ERR_INVALID);
@@ -77,6 +80,10 @@ static void with_an_engine(keel *k)
     CHECK_CODE(keel_recv(k, 1, NULL, 0), KEEL_ERR_INVALID);
     CHECK_CODE(keel_propose(k, NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_propose(k, NULL, 0, NULL, NULL), KEEL_OK);
+    CHECK_CODE(keel_node_add(k, NULL, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_node_add(k, &peer, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_node_promote(k, 0, NULL, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_node_remove(k, 0, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_exclude(k, 0, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_readmit(k, 0, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_node_replace(k, 1, NULL, NULL, NULL), KEEL_ERR_INVALID);

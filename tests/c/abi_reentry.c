@@ -24,10 +24,15 @@ static void inputs(keel *k, int wanted)
     /* Each completion calls all of it again: without an end the run would have none. */
     if (accepted > 200)
         return;
-    peer.id = 99;
     CHECK(keel_recv(k, 1, "nonsense", 8) < 0);
     CHECK_CODE(keel_heard(k, 2), wanted);
     CHECK_CODE(keel_propose(k, "again", 5, on_done, k), wanted);
+    /* The id of every node there is: it must not join. */
+    peer.id = 1;
+    CHECK_CODE(keel_node_add(k, &peer, on_done, k), wanted);
+    peer.id = 99;
+    CHECK_CODE(keel_node_promote(k, 99, on_done, k), wanted);
+    CHECK_CODE(keel_node_remove(k, 99, on_done, k), wanted);
     CHECK_CODE(keel_node_exclude(k, 99, on_done, k), wanted);
     CHECK_CODE(keel_node_readmit(k, 99, on_done, k), wanted);
     CHECK_CODE(keel_node_replace(k, 98, &peer, on_done, k), wanted);
@@ -37,7 +42,7 @@ static void inputs(keel *k, int wanted)
     params.version = 1000;
     CHECK_CODE(keel_set_params(k, &params, on_done, k), wanted);
     if (wanted == KEEL_OK)
-        accepted += 7;
+        accepted += 10;
 }
 
 static void queries(keel *k)

@@ -145,6 +145,8 @@ static void start(struct node *n)
     config.flags = KEEL_VOLATILE;
     callbacks.send = on_send;
     CHECK_CODE(keel_new(&n->k, &config, &callbacks, n), KEEL_OK);
+    if (n->id > options->nodes)
+        return;
     for (size_t i = 0; i < options->nodes; i++) {
         peers[i] = blank;
         peers[i].id = i + 1;
@@ -159,9 +161,9 @@ struct cluster *cluster_new(const struct cluster_options *options)
     struct cluster *c = calloc(1, sizeof *c);
 
     CHECK(c != NULL);
-    CHECK(options->nodes >= 1 && options->nodes <= CLUSTER_MAX);
+    CHECK(options->nodes >= 1 && options->nodes + options->spares <= CLUSTER_MAX);
     c->options = *options;
-    c->count = options->nodes;
+    c->count = options->nodes + options->spares;
     c->random = options->seed;
     /* No program may depend on a clock that starts at 0. */
     c->now_ms = 1000 + cluster_random(c, 100000);

@@ -28,6 +28,7 @@ struct node {
 
 struct cluster_options {
     size_t nodes;
+    size_t spares; /* further nodes that run and are no members yet; their ids follow */
     uint64_t seed;
     keel_params params;
     keel_callbacks callbacks; /* ud is a struct node *; send, if any, is called before ours */

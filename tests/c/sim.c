@@ -4,9 +4,9 @@
  * [COUNT]]: seeds, each a run of its own that happens the same way every time.
  *
  * A run: elect, arm automatic exclusion; then cuts, pauses, losses and orders of the
- * administrator at random, or a leader cut off alone (split brain), or nothing; then everything
- * is healed, everybody is taken back, and some are killed for good. sim_check.c looks at every
- * step; here is what must have happened by when.
+ * administrator at random, in some runs also to let nodes join and leave, or a leader cut off alone
+ * (split brain), or nothing; then everything is healed, everybody is taken back, and some are killed
+ * for good. sim_check.c looks at every step; here is what must have happened by when.
  */
 #include "sim.h"
 
@@ -49,7 +49,7 @@ static void wait_until(uint64_t ms, int (*holds)(struct cluster *, void *), void
 static int everybody_armed(struct cluster *c, void *arg)
 {
     (void)arg;
-    for (size_t i = 0; i < c->count; i++) {
+    for (size_t i = 0; i < c->options.nodes; i++) {
         keel_params params = KEEL_PARAMS_INIT;
 
         CHECK_CODE(keel_get_params(c->nodes[i].k, &params), KEEL_OK);
@@ -77,6 +77,48 @@ static void arm(void)
 static int is_out(const struct node *by, keel_id id)
 {
     return keel_check_epoch(by->k, id, 0) == KEEL_ERR_EXCLUDED;
+}
+
+/* What a node is according to another. */
+struct standing {
+    int state; /* KEEL_NODE_*; 0 = never a member */
+    int role, awaits_promotion;
+};
+
+static struct standing standing(const struct node *by, keel_id id)
+{
+    struct standing found = {0};
+    keel_status *status;
+
+    CHECK_CODE(keel_status_take(by->k, &status), KEEL_OK);
+    for (size_t i = 0; i < keel_status_count(status); i++) {
+        const keel_node *node = keel_status_node(status, i);
+
+        if (node->id == id) {
+            found.state = node->state;
+            found.role = node->role;
+            found.awaits_promotion = node->awaits_promotion;
+        }
+    }
+    keel_status_free(status);
+    return found;
+}
+
+static int is_member(const struct node *by, keel_id id)
+{
+    int state = standing(by, id).state;
+
+    return state != 0 && state != KEEL_NODE_REMOVED;
+}
+
+static size_t member_count(const struct node *by)
+{
+    size_t count = 0;
+
+    for (keel_id id = 1; id <= sim.c->count; id++)
+        if (is_member(by, id))
+            count++;
+    return count;
 }
 
 /* What its absence has cost it, a node must notice in the first moment of its return. */
@@ -139,6 +181,25 @@ static void hand_over(void)
         sim_transfer(n, below(2) == 0 ? 0 : any_node()->id);
 }
 
+/* An order that changes who the members are, if one fits; never fewer remain than at first. */
+static int let_in_or_out(struct node *n, keel_id id)
+{
+    struct standing now = standing(n, id);
+    keel_peer peer = KEEL_PEER_INIT;
+
+    if (now.state == 0) {
+        peer.id = id;
+        CHECK_CODE(keel_node_add(n->k, &peer, NULL, NULL), KEEL_OK);
+    } else if (now.awaits_promotion) {
+        CHECK_CODE(keel_node_promote(n->k, id, NULL, NULL), KEEL_OK);
+    } else if (member_count(n) > sim.c->options.nodes && below(3) == 0) {
+        CHECK_CODE(keel_node_remove(n->k, id, NULL, NULL), KEEL_OK);
+    } else {
+        return now.state == KEEL_NODE_REMOVED;
+    }
+    return 1;
+}
+
 /* An order of the administrator, at whoever leads. */
 static void administrate(void)
 {
@@ -147,6 +208,10 @@ static void administrate(void)
 
     if (n == NULL)
         return;
+    if (sim.c->options.spares > 0 && let_in_or_out(n, target->id)) {
+        cluster_wake(n);
+        return;
+    }
     if (is_out(n, target->id)) {
         CHECK_CODE(keel_node_readmit(n->k, target->id, NULL, NULL), KEEL_OK);
     } else if (below(4) == 0 && target != n) {
@@ -185,6 +250,8 @@ static void chaos(void)
 
     while (sim.c->now_ms < end_ms) {
         something_happens();
+        if (sim.c->options.spares > 0 && below(3) == 0)
+            administrate();
         for (uint64_t i = below(4); i > 0; i--)
             sim_propose(any_node());
         for (uint64_t i = below(4); i > 0; i--)
@@ -248,7 +315,7 @@ static int everybody_votes(struct cluster *c, void *arg)
     if (n == NULL)
         return 0;
     CHECK_CODE(keel_status_take(n->k, &status), KEEL_OK);
-    all = keel_status_info(status)->voters == c->count;
+    all = keel_status_info(status)->voters == member_count(n);
     keel_status_free(status);
     return all;
 }
@@ -263,7 +330,9 @@ static void take_everybody_back(void)
         struct node *n = leader("after everything was healed");
 
         for (keel_id id = 1; id <= sim.c->count; id++)
-            if (is_out(n, id))
+            if (standing(n, id).awaits_promotion)
+                CHECK_CODE(keel_node_promote(n->k, id, NULL, NULL), KEEL_OK);
+            else if (is_out(n, id) && is_member(n, id))
                 CHECK_CODE(keel_node_readmit(n->k, id, NULL, NULL), KEEL_OK);
         cluster_wake(n);
         cluster_run(sim.c, 1000);
@@ -274,15 +343,39 @@ static void take_everybody_back(void)
         sim.nodes[i].by_admin = 0;
 }
 
+/* Whoever is no member does not serve, and one that was removed knows it, if it ever heard that it
+ * was one. */
+static int outsiders_are_idle(struct cluster *c, void *arg)
+{
+    struct node *n = cluster_leader(c);
+
+    (void)arg;
+    if (n == NULL)
+        return 0;
+    for (size_t i = 0; i < c->count; i++) {
+        keel_id id = c->nodes[i].id;
+
+        if (is_member(n, id))
+            continue;
+        if (keel_lease_ms(c->nodes[i].k) != 0)
+            return 0;
+        if (standing(n, id).state == KEEL_NODE_REMOVED && keel_epoch(c->nodes[i].k) > 0 &&
+            keel_role(c->nodes[i].k) != KEEL_ROLE_EXCLUDED)
+            return 0;
+    }
+    return 1;
+}
+
 static int applied_by_all(struct cluster *c, void *arg)
 {
     uint64_t last = (uint64_t)(sim.log_len - 1);
     const struct request *r = &sim.requests[*(size_t *)arg];
+    const struct node *n = cluster_leader(c);
 
-    if (!r->completions || r->status != KEEL_OK)
+    if (!r->completions || r->status != KEEL_OK || n == NULL)
         return 0;
     for (size_t i = 0; i < c->count; i++)
-        if (!sim.nodes[i].dead && sim.nodes[i].applied < last)
+        if (!sim.nodes[i].dead && sim.nodes[i].applied < last && is_member(n, i + 1))
             return 0;
     return 1;
 }
@@ -322,18 +415,22 @@ static void kill_one(struct node *n)
 /* As many as the rest can do without, often the leader among them, within a moment. */
 static void deaths(void)
 {
-    uint64_t count = 1 + below((sim.c->count - 1) / 2), last_ms;
+    struct node *first = leader("before the deaths");
+    int members[CLUSTER_MAX];
+    uint64_t count = 1 + below((member_count(first) - 1) / 2), last_ms;
 
+    for (size_t i = 0; i < sim.c->count; i++)
+        members[i] = is_member(first, i + 1);
     if (below(2) == 0)
-        kill_one(leader("before the deaths"));
+        kill_one(first);
     else
-        kill_one(any_node());
+        count++;
     while (--count > 0) {
         struct node *n;
 
         do
             n = any_node();
-        while (sim.nodes[n->id - 1].dead);
+        while (sim.nodes[n->id - 1].dead || !members[n->id - 1]);
         cluster_run(sim.c, below(1000));
         kill_one(n);
     }
@@ -348,7 +445,7 @@ static void deaths(void)
             sim_fail("node %zu is dead since %llu or before, and not excluded", i + 1,
                      (unsigned long long)last_ms);
         for (size_t j = 0; j < sim.c->count; j++)
-            if (!sim.nodes[j].dead && !(e->told & 1u << (j + 1)))
+            if (members[j] && !sim.nodes[j].dead && !(e->told & 1u << (j + 1)))
                 sim_fail("node %zu was not told of the exclusion of %zu", j + 1, i + 1);
     }
 }
@@ -358,7 +455,7 @@ static void run(uint64_t seed)
     static void (*const scenarios[SCENARIOS])(void) = {chaos, split_brain, NULL};
     enum scenario scenario = seed % 8 == 6 ? SPLIT_BRAIN : seed % 8 == 7 ? DEATHS : CHAOS;
 
-    sim_start(seed, seed / 8 % 2 == 0 ? 3 : 5);
+    sim_start(seed, seed / 8 % 2 == 0 ? 3 : 5, scenario == CHAOS && seed % 3 == 0 ? 2 : 0);
     arm();
     works("at the start");
     cluster_run(sim.c, 2 * DEADTIME_MS);
@@ -369,6 +466,7 @@ static void run(uint64_t seed)
     heal();
     take_everybody_back();
     works("after everything was healed");
+    wait_until(LIVENESS_MS, outsiders_are_idle, NULL, "whoever is no member does not serve");
     cluster_run(sim.c, 3 * DEADTIME_MS);
     deaths();
     works("after the deaths");

@@ -75,8 +75,8 @@ extern struct sim sim;
 void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 void sim_callbacks(keel_callbacks *callbacks);
-/* A new run; what the last one left is freed. */
-void sim_start(uint64_t seed, size_t nodes);
+/* A new run; what the last one left is freed. Spares may join, others leave. */
+void sim_start(uint64_t seed, size_t nodes, size_t spares);
 /* Frees the engines, then looks at what can only be known at the end. */
 void sim_finish(void);
 

@@ -191,7 +191,7 @@ void sim_callbacks(keel_callbacks *callbacks)
     callbacks->stopped = on_stopped;
 }
 
-void sim_start(uint64_t seed, size_t nodes)
+void sim_start(uint64_t seed, size_t nodes, size_t spares)
 {
     struct cluster_options options;
 
@@ -202,6 +202,7 @@ void sim_start(uint64_t seed, size_t nodes)
     memset(&sim, 0, sizeof sim);
     sim.seed = seed;
     cluster_options_init(&options, nodes, seed);
+    options.spares = spares;
     options.heartbeat_ms = HEARTBEAT_MS;
     options.election_ms = ELECTION_MS;
     options.params.hb_keepalive_ms = KEEPALIVE_MS;
@@ -279,14 +280,19 @@ void sim_transfer(struct node *n, keel_id to)
 void sim_links_changed(void)
 {
     struct cluster *c = sim.c;
+    /* Where members come and go, only what everybody hears is surely heard by a majority; and one
+     * that joins has nothing to say before it hears the leader. */
+    int changing = c->options.spares > 0;
+    size_t needed = changing ? c->count : c->count / 2 + 1;
 
     for (size_t x = 0; x < c->count; x++) {
         struct watched *w = &sim.nodes[x];
         size_t hear = 1;
 
         for (size_t y = 0; y < c->count; y++)
-            hear += y != x && !c->nodes[y].paused && !c->links[x][y].cut;
-        if (c->nodes[x].paused || hear < c->count / 2 + 1)
+            hear += y != x && !c->nodes[y].paused && !c->links[x][y].cut &&
+                    !(changing && c->links[y][x].cut);
+        if (c->nodes[x].paused || hear < needed)
             w->heard_since_ms = UINT64_MAX;
         else if (w->heard_since_ms == UINT64_MAX)
             w->heard_since_ms = c->now_ms;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use raftkeel::core::{Configuration, Millis, NodeId, Term};
 use raftkeel::detector::{
-    Detector, Envelope, GuardAnswer, Keepalive, LeaderView, NodeState, Output, Timers,
+    Detector, Envelope, GuardAnswer, Keepalive, LeaderView, NodeState, Outcast, Output, Timers,
 };
 
 pub const ELECTION: Millis = 2000;
@@ -491,7 +491,8 @@ impl Sim {
         let node = &mut self.nodes[i];
         node.epoch = epoch;
         node.detector.set_members(config, excluded, provisioned);
-        node.detector.set_excluded(excluded.contains(&id(i)));
+        let out = excluded.contains(&id(i)).then_some(Outcast::Excluded);
+        node.detector.set_outcast(out);
     }
 
     fn send(&mut self, from: usize, to: NodeId, keepalive: Option<Keepalive>, heartbeat: bool) {

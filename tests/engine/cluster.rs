@@ -143,6 +143,22 @@ impl Cluster {
         self.nodes.insert(raw, node(raw));
     }
 
+    /// A node's storage is made anew, and perhaps bootstrapped once more.
+    pub fn wipe(&mut self, raw: u64, bootstrapped: bool) {
+        let peers: Vec<Peer> = self.nodes.keys().map(|raw| peer(*raw)).collect();
+        let mut new = node(raw);
+        if bootstrapped {
+            new.member.bootstrap(&peers).unwrap();
+        }
+        self.nodes.insert(raw, new);
+    }
+
+    /// The host of a node hears another one.
+    pub fn hear(&mut self, by: u64, raw: u64) {
+        let heard = Input::Heard(id(raw));
+        self.nodes[&by].handle.submit(heard).unwrap();
+    }
+
     pub fn run(&mut self, span: Millis) {
         let end = self.now + span;
         self.run_until(end, |_| false);
@@ -202,10 +218,24 @@ impl Cluster {
 
     /// Asks a node and waits for the completion.
     pub fn ask(&mut self, raw: u64, request: Request) -> Result<Index, Error> {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        let node = &self.nodes[&raw];
-        node.handle.submit(Input::Request(ticket, request)).unwrap();
+        self.ask_together(raw, vec![request]).remove(0)
+    }
+
+    /// Asks a node for several things before it is driven again.
+    pub fn ask_together(&mut self, raw: u64, requests: Vec<Request>) -> Vec<Result<Index, Error>> {
+        let submit = |request| {
+            self.tickets += 1;
+            let ticket = Ticket(self.tickets);
+            let node = &self.nodes[&raw];
+            node.handle.submit(Input::Request(ticket, request)).unwrap();
+            ticket
+        };
+        let tickets: Vec<Ticket> = requests.into_iter().map(submit).collect();
+        let results = tickets.into_iter().map(|t| self.completion(raw, t));
+        results.collect()
+    }
+
+    fn completion(&mut self, raw: u64, ticket: Ticket) -> Result<Index, Error> {
         let finished = |c: &Cluster| c.nodes[&raw].told.done.iter().any(|(t, _)| *t == ticket);
         assert!(self.wait(20_000, finished), "no completion");
         let done = &self.nodes[&raw].told.done;

@@ -7,3 +7,4 @@ mod exclusion;
 mod fleet;
 mod leadership;
 mod load;
+mod members;

@@ -269,7 +269,9 @@ impl Run {
     fn draw_change(&mut self, leader: u64) -> Option<Configuration> {
         let node = n(self.any());
         let raft = self.cluster.raft(leader);
-        let (latest, ready) = (raft.configuration(), raft.ready_learner());
+        let latest = raft.configuration();
+        let mut learners = latest.learners.iter().copied();
+        let ready = learners.find(|id| raft.is_ready_to_vote(*id));
         // A voter that does not know that it is in abstains: no learner becomes one.
         let told = raft.configuration_index();
         let knows = raft.progress(node).is_some_and(|p| p.match_index() >= told);

@@ -10,7 +10,7 @@ use crate::wire::tests::Rng;
 fn random_command(rng: &mut Rng, state: &State, fresh: u64) -> Command {
     let expect = state.epoch() - u64::from(rng.below(20) == 0);
     let id = n(1 + rng.below(fresh));
-    match rng.below(6) {
+    match rng.below(10) {
         0 => {
             let ids: Vec<NodeId> = (0..1 + rng.below(3))
                 .map(|_| n(1 + rng.below(fresh)))
@@ -29,6 +29,14 @@ fn random_command(rng: &mut Rng, state: &State, fresh: u64) -> Command {
             by: peer(fresh - rng.below(2).min(fresh - 1)),
         },
         3 | 4 => Command::Promote { expect, id },
+        5 | 6 => Command::Add {
+            expect,
+            peer: peer(fresh - rng.below(2).min(fresh - 1)),
+        },
+        7 => Command::Remove { expect, id },
+        8 => Command::Register {
+            instances: vec![(id, rng.below(3)), (n(1), rng.below(3))],
+        },
         _ => Command::SetParams {
             expect_version: rng.below(2) * (state.params().version + rng.below(2)),
             params: Params {
@@ -48,11 +56,12 @@ fn assert_invariants(state: &State) {
     assert_eq!(configuration.voters, with(|s| *s == Status::Voter));
     assert_eq!(configuration.learners, with(|s| *s == Status::Learner));
     assert!(!configuration.voters.is_empty());
-    let out = with(|s| matches!(s, Status::Excluded { .. } | Status::Replaced { .. }));
+    let out = with(|s| !matches!(s, Status::Voter | Status::Learner));
     for member in state.members() {
         let exclusion = state.is_excluded(member.id);
         assert_eq!(exclusion.is_some(), out.contains(&member.id));
-        if let Status::Excluded { epoch, index } = member.status {
+        if let Status::Excluded { epoch, index } | Status::Removed { epoch, index } = member.status
+        {
             assert_eq!(exclusion, Some(Exclusion { epoch, index }));
         }
     }
@@ -60,7 +69,8 @@ fn assert_invariants(state: &State) {
     assert_eq!(state.params().validate(), Ok(()));
 }
 
-/// Epochs grow by one with members and not otherwise; whoever was replaced stays so.
+/// Epochs grow by one with members and not otherwise; whoever is gone for good stays so, and whoever
+/// is registered keeps its instance.
 fn assert_step(before: &State, after: &State, facts: &[Fact]) {
     let changes = facts
         .iter()
@@ -71,7 +81,10 @@ fn assert_step(before: &State, after: &State, facts: &[Fact]) {
     for old in before.members() {
         let new = after.member(old.id).expect("nobody is forgotten");
         assert_eq!((&new.address, &new.meta), (&old.address, &old.meta));
-        if matches!(old.status, Status::Replaced { .. }) {
+        if old.instance != 0 {
+            assert_eq!(new.instance, old.instance);
+        }
+        if !old.status.is_provisioned() {
             assert_eq!(new.status, old.status);
         }
     }
@@ -80,7 +93,7 @@ fn assert_step(before: &State, after: &State, facts: &[Fact]) {
 #[test]
 fn any_sequence_keeps_the_invariants() {
     let mut rng = Rng::for_test("any_sequence_keeps_the_invariants");
-    let (mut accepted, mut replaced) = (0, 0);
+    let (mut accepted, mut replaced, mut added, mut removed) = (0, 0, 0, 0);
     for _ in 0..60 {
         let first = 1 + rng.below(7);
         let mut state = bootstrapped(first);
@@ -93,10 +106,17 @@ fn any_sequence_keeps_the_invariants() {
                 Ok(facts) => {
                     accepted += 1;
                     assert_step(&before, &state, &facts);
-                    if let Command::Replace { by, .. } = &command {
-                        replaced += 1;
-                        assert!(used.insert(by.id), "{} was used twice", by.id);
+                    let newcomer = match &command {
+                        Command::Replace { by, .. } => Some(by),
+                        Command::Add { peer, .. } => Some(peer),
+                        _ => None,
+                    };
+                    if let Some(peer) = newcomer {
+                        assert!(used.insert(peer.id), "{} was used twice", peer.id);
                     }
+                    replaced += u32::from(matches!(command, Command::Replace { .. }));
+                    added += u32::from(matches!(command, Command::Add { .. }));
+                    removed += u32::from(matches!(command, Command::Remove { .. }));
                 }
                 Err(_) => assert_eq!(state, before),
             }
@@ -105,6 +125,7 @@ fn any_sequence_keeps_the_invariants() {
     }
     // Otherwise the sequences would be too short-lived to show anything.
     assert!(accepted > 600 && replaced > 20, "{accepted} {replaced}");
+    assert!(added > 100 && removed > 100, "{added} {removed}");
 }
 
 #[test]
@@ -118,7 +139,9 @@ fn equal_logs_make_equal_states() {
         let fresh = state.members().count() as u64 + 1;
         let payload = match random_command(&mut rng, &state, fresh) {
             // Also the refused ones, as if another leader had been ahead.
-            command @ Command::SetParams { .. } => Payload::Cluster(command.encode().into()),
+            command @ (Command::SetParams { .. } | Command::Register { .. }) => {
+                Payload::Cluster(command.encode().into())
+            }
             command => match state.check(&state.configuration(), &command) {
                 Ok(Change::Config(target)) => {
                     Payload::Config(Arc::new(target), command.encode().into())

@@ -156,8 +156,36 @@ fn a_single_voter_that_leads_confirms_itself() {
         ..LeaderView::default()
     };
     d.evaluate(500, view);
-    assert!(!d.fenced());
+    assert_eq!(d.fenced(), None);
     assert_eq!(d.lease_ms(500), Some(timers().fencetime));
+}
+
+#[test]
+fn a_leader_on_its_way_out_does_not_confirm_itself() {
+    let fenced_in = |voters: &[u64]| {
+        let mut d = detector();
+        let joint = Configuration {
+            outgoing: ids(&[1, 2]),
+            ..config(voters)
+        };
+        d.set_members(&joint, &[], 2);
+        d.advance(500);
+        let e = Envelope {
+            echo: 400,
+            echo_incarnation: 7,
+            ..envelope(2, 5, 1)
+        };
+        d.heard(500, &e);
+        let view = LeaderView {
+            leading: true,
+            fresh: true,
+            ..LeaderView::default()
+        };
+        d.evaluate(500, view);
+        d.fenced()
+    };
+    assert_eq!(fenced_in(&[1, 2]), None);
+    assert_eq!(fenced_in(&[2]), Some("not confirmed by a leader yet"));
 }
 
 #[test]

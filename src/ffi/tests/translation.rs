@@ -241,6 +241,8 @@ fn node(id: u64, state: NodeState) -> NodeView {
         address: "\"h\\\":1\n".into(),
         meta: Arc::from([0, 0xab]),
         replaced_by: None,
+        lost_state: true,
+        awaits_promotion: false,
     }
 }
 
@@ -259,6 +261,7 @@ fn view() -> View {
             node(3, NodeState::Excluded),
             node(4, NodeState::Replaced),
             node(5, NodeState::Suspect),
+            node(6, NodeState::Removed),
         ],
         ..View::default()
     }
@@ -274,7 +277,7 @@ fn epochs_are_compared_before_members() {
     assert_eq!(check(5, 4), KEEL_OK, "a suspect is a member");
     assert_eq!(check(1, 3), KEEL_ERR_STALE);
     assert_eq!(check(1, 5), KEEL_EPOCH_AHEAD);
-    for out in [2, 3, 4] {
+    for out in [2, 3, 4, 6] {
         assert_eq!(check(out, 3), KEEL_ERR_EXCLUDED);
         assert_eq!(check(out, 4), KEEL_ERR_EXCLUDED);
         assert_eq!(check(out, 5), KEEL_EPOCH_AHEAD, "it may be back in 5");
@@ -295,8 +298,8 @@ fn json_of_a_snapshot_is_what_was_promised() {
     let mut view = view();
     view.nodes.truncate(1);
     let expected = concat!(
-        r#"{"self":1,"leader":null,"role":"follower","fenced":false,"cluster":0,"term":0,"#,
-        r#""epoch":4,"commit":0,"applied":0,"last_index":0,"voters":0,"voters_heard":0,"#,
+        r#"{"self":1,"leader":null,"role":"follower","fenced":false,"fenced_why":"","#,
+        r#""cluster":0,"term":0,"epoch":4,"commit":0,"applied":0,"last_index":0,"voters":0,"voters_heard":0,"#,
         r#""quorum":0,"has_quorum":false,"armed":false,"lease_ms":null,"health_score":0,"#,
         r#""notice":"wait","params":{"version":0,"hb_keepalive_ms":0,"hb_warntime_ms":0,"#,
         r#""hb_deadtime_ms":0,"hb_initdead_ms":0,"settle_ms":0,"min_nodes":0},"#,
@@ -304,7 +307,8 @@ fn json_of_a_snapshot_is_what_was_promised() {
         r#""hb_initdead_ms":0,"settle_ms":0,"fencetime_ms":0,"min_nodes":0},"#,
         r#""nodes":[{"id":1,"address":"\"h\\\":1\u000a","role":"follower","state":"alive","#,
         r#""blocked_by":"INITDEAD","silent_ms":null,"excludes_in_ms":5,"epoch":3,"index":8,"#,
-        r#""match_index":0,"heard_by":1,"witnesses":2,"meta":"00ab","replaced_by":null}],"#,
+        r#""match_index":0,"heard_by":1,"witnesses":2,"meta":"00ab","replaced_by":null,"#,
+        r#""lost_state":true,"awaits_promotion":false}],"#,
         r#""metrics":{"steps":0,"messages_in":0,"messages_out":0,"bytes_in":0,"bytes_out":0,"#,
         r#""dropped_malformed":0,"dropped_foreign":0,"dropped_unknown":0,"dropped_full":0,"#,
         r#""elections":0,"step_late_ms_max":0,"pauses":0,"persists":0,"entries_persisted":0}}"#

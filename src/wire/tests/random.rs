@@ -179,7 +179,9 @@ fn random_keepalive(rng: &mut Rng) -> Keepalive {
         KeepaliveKind::Poll,
         KeepaliveKind::Reply,
     ];
-    let states = [Joining, Alive, Late, Suspect, Excluded, Returned, Replaced];
+    let states = [
+        Joining, Alive, Late, Suspect, Excluded, Returned, Replaced, Removed,
+    ];
     let guards = [
         None,
         Disabled,
@@ -202,7 +204,7 @@ fn random_keepalive(rng: &mut Rng) -> Keepalive {
     let notice = rng.flag().then(|| Notice {
         nodes: (0..rng.below(65))
             .map(|_| {
-                let state = states[rng.below(7) as usize];
+                let state = states[rng.below(8) as usize];
                 (rng.node(), state, guards[rng.below(9) as usize])
             })
             .collect(),
@@ -217,15 +219,24 @@ fn random_keepalive(rng: &mut Rng) -> Keepalive {
     }
 }
 
+fn random_verdict(rng: &mut Rng) -> Verdict {
+    Verdict {
+        epoch: rng.number(),
+        index: rng.number(),
+        leader: rng.flag().then(|| rng.node()),
+    }
+}
+
 fn random_packet(rng: &mut Rng) -> Packet {
     let parts = (0..=rng.below(4))
-        .map(|_| match rng.below(4) {
+        .map(|_| match rng.below(7) {
             0 => Part::Keepalive(random_keepalive(rng)),
-            1 => Part::Verdict(Verdict {
-                epoch: rng.number(),
-                index: rng.number(),
-                leader: rng.flag().then(|| rng.node()),
-            }),
+            1 => Part::Verdict(random_verdict(rng)),
+            2 => Part::Removed(random_verdict(rng)),
+            3 => Part::LostState {
+                node: rng.node(),
+                instance: rng.number(),
+            },
             _ => Part::Raft(message(rng)),
         })
         .collect();
@@ -263,7 +274,7 @@ fn heap(packet: &Packet) -> usize {
             });
             k.row.capacity() * size_of::<RowItem>() + notice
         }
-        Part::Raft(_) | Part::Verdict(_) => 0,
+        Part::Raft(_) | Part::Verdict(_) | Part::Removed(_) | Part::LostState { .. } => 0,
     };
     packet.parts.iter().map(part).sum()
 }

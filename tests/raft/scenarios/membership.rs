@@ -1,8 +1,7 @@
 //! A33 to A42: changes of members that meet crashes, truncations and elections.
 
 use raftkeel::core::{
-    Configuration, Exclusion, Message, NodeId, Payload, ProposeError, RoleKind, VoteReply,
-    VoteRequest,
+    Configuration, Exclusion, Message, Payload, ProposeError, RoleKind, VoteReply, VoteRequest,
 };
 
 use crate::cluster::{Cluster, E, H, ids, joint, n, plain};
@@ -342,12 +341,12 @@ fn a_learner_that_has_caught_up_is_reported_ready() {
         c.propose(1, &format!("{i}")).unwrap();
     }
     c.change(1, plain(2, &[1, 2, 3], &[4])).unwrap();
-    assert_eq!(None, c.raft(1).ready_learner());
+    assert!(!c.raft(1).is_ready_to_vote(n(4)));
     c.run(4 * H);
-    assert_eq!(Some(n(4)), c.raft(1).ready_learner());
+    assert!(c.raft(1).is_ready_to_vote(n(4)));
     c.isolate(4);
     c.run(2 * E);
-    assert_eq!(None::<NodeId>, c.raft(1).ready_learner(), "out of contact");
+    assert!(!c.raft(1).is_ready_to_vote(n(4)), "out of contact");
 }
 
 #[test]
