@@ -339,8 +339,18 @@ typedef struct keel_config {
     uint32_t election_ms;
     /** The most inputs that wait for the next driving call. 0 = 4096; at most 1048576. */
     uint32_t queue_max;
-    /** The most bytes of one proposal. 0 = 1 MiB; at most 16 MiB. */
+    /**
+     * The most bytes of one proposal; the same on every node. 0 = 1 MiB, or what fits in
+     * message_max if that is less; at most 16 MiB.
+     */
     uint32_t entry_max;
+    /**
+     * The most bytes of one message that `send` can carry; the same on every node. A message that
+     * is always dropped because it is too large stops the log for ever. 0 = what entry_max needs,
+     * at least 1 MiB, and 16 KiB more; from 32 KiB to 17 MiB, and 16 KiB more than entry_max.
+     * (A transport of datagrams has 65507.)
+     */
+    uint32_t message_max;
     /**
      * Of the random election timeouts; the same seed and the same inputs give the same run, but
      * for the number that tells a new directory from others, which messages carry.
@@ -369,7 +379,9 @@ typedef struct keel_callbacks {
     int (*apply)(void *ud, uint64_t index, uint64_t term, const void *data, size_t len);
     /**
      * Put one message on the way to a node, where keel_recv() takes it; or drop it. It may be
-     * lost, doubled, late or out of order, but not altered. Must not block. Required.
+     * lost, doubled, late or out of order, but not altered. At most keel_config.message_max bytes.
+     * To a node whose address is not known yet (0 members in the status of one that joins) answer
+     * the way its last message came. Must not block. Required.
      */
     void (*send)(void *ud, keel_id to, const void *msg, size_t len);
     /** This node's KEEL_ROLE_*, its term, or the leader it knows (0 = none) changed. */
@@ -379,11 +391,21 @@ typedef struct keel_callbacks {
      * heard (UINT32_MAX = never).
      */
     void (*node)(void *ud, keel_id id, int state, int old_state, uint32_t silent_ms);
-    /** An exclusion was decided. Every living node is told the same epoch, ids and log index. */
+    /**
+     * An exclusion was decided. Every living node is told the same epoch, ids and log index; an
+     * excluded one itself only if it was in touch when that happened, else `fence` tells it.
+     *
+     * Like `apply`, `members` and `params` it comes in log order, from the beginning in each run:
+     * a restarted node is told of exclusions that were undone since. Who is in now is what
+     * keel_status_take() says; act on that, and take this as the moment to look.
+     */
     void (*excluded)(void *ud, uint64_t epoch, const keel_id *ids, size_t n, uint64_t index);
-    /** The membership changed, by whatever cause: see keel_status_take(). */
+    /**
+     * The membership changed, by whatever cause: see keel_status_take(), which is the newest that
+     * this node knows and may be ahead of `epoch`. In each run from the beginning, see `excluded`.
+     */
     void (*members)(void *ud, uint64_t epoch, uint64_t index);
-    /** The cluster-wide settings changed, or are known for the first time in this run. */
+    /** The cluster-wide settings changed; in each run from the beginning, see `excluded`. */
     void (*params)(void *ud, const struct keel_params *p);
     /**
      * 1: stop serving, the others may go on without this node; 0: serve again. `why` is for a
@@ -397,7 +419,7 @@ typedef struct keel_callbacks {
      * PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
      * by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
      * empty when nothing is held back any more); PAUSED (late_ms). Later versions add codes and
-     * facts.
+     * facts. What an earlier run has told is not told again.
      */
     void (*event)(void *ud, const char *code, const char *json);
     /**
@@ -463,7 +485,10 @@ typedef struct keel_info {
     uint64_t epoch;
     /** The highest log index known to be committed. */
     uint64_t commit;
-    /** The highest log index applied. */
+    /**
+     * The highest log index taken in by this engine; `apply` is called for it at the end of the
+     * same driving call, so from within a callback the host's own state may be behind.
+     */
     uint64_t applied;
     /** The highest index in this node's log. */
     uint64_t last_index;
@@ -718,7 +743,8 @@ int keel_propose(struct keel *k,
 /**
  * Excludes a node by the administrator's will, as the detector would. At the leader only.
  * Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS (it is excluded already), KEEL_ERR_CONFLICT,
- * KEEL_ERR_STATE (the rest could not decide anything any more), KEEL_ERR_NOT_LEADER.
+ * KEEL_ERR_STATE (fewer than two voters would remain), KEEL_ERR_NO_QUORUM (without it no majority
+ * of the present voters is alive: nothing could be decided any more), KEEL_ERR_NOT_LEADER.
  *
  * Input function.
  */
@@ -933,7 +959,7 @@ KEEL_API const char *keel_status_json(const struct keel_status *s);
 #define KEEL_PEER_INIT { sizeof(keel_peer), 0, NULL, NULL, 0 }
 #define KEEL_PARAMS_INIT { sizeof(keel_params), 0, 0, 0, 0, 0, 0, 0, { 0 } }
 #define KEEL_CONFIG_INIT \
-    { sizeof(keel_config), 0, 0, NULL, KEEL_PARAMS_INIT, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(keel_config), 0, 0, NULL, KEEL_PARAMS_INIT, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define KEEL_CALLBACKS_INIT \
     { sizeof(keel_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 

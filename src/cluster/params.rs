@@ -74,6 +74,10 @@ impl Params {
         rule(deadtime == 0 || Millis::from(warntime) < deadtime, || {
             format!("hb_warntime {warntime} ms must be less than hb_deadtime ({deadtime} ms)")
         })?;
+        let settle = Millis::from(self.settle);
+        rule(deadtime == 0 || settle <= deadtime, || {
+            format!("settle {settle} ms must be at most hb_deadtime ({deadtime} ms)")
+        })?;
         rule(initdead == 0 || Millis::from(initdead) >= deadtime, || {
             format!("hb_initdead {initdead} ms must be at least hb_deadtime ({deadtime} ms)")
         })

@@ -22,7 +22,7 @@ impl State {
         }
         if !members.is_sorted_by(|a, b| a.id < b.id) {
             return Err(Refusal::Invalid(
-                "the first members must be sorted by id, each once".into(),
+                "a node is twice in the list of first members".into(),
             ));
         }
         params.validate().map_err(invalid)?;

@@ -90,7 +90,7 @@ impl Raft {
                 .log
                 .batch(prev_index + 1, bytes, BATCH_ENTRIES)
                 .to_vec();
-            let size = entries.iter().map(|e| e.payload.len()).sum();
+            let size = entries.iter().map(|e| e.payload.weight()).sum();
             progress.sent(prev_index + entries.len() as Index, size);
         }
         leader.seq += 1;

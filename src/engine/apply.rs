@@ -1,7 +1,7 @@
 //! What is committed takes effect: on the cluster's state, on this node, and on the host.
 
 use crate::cluster::{Fact, Params};
-use crate::core::{Entry, Exclusion, Index, NodeId, Payload};
+use crate::core::{Entry, Epoch, Exclusion, Index, NodeId, Payload};
 
 use super::action::Action;
 use super::engine::Engine;
@@ -34,28 +34,33 @@ impl Engine {
             let (term, data) = (entry.term, data.clone());
             self.actions.push(Action::Apply { index, term, data });
         }
+        // What an earlier run has told is no news, and no alarm.
+        let news = index > self.replayed_to;
         let mut refused = None;
         for fact in facts {
             if matches!(fact, Fact::Members { .. } | Fact::Params) {
                 self.changed_at = index;
             }
             match fact {
-                Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index),
+                Fact::Excluded { epoch, ids, index } => self.excluded(epoch, ids, index, news),
                 Fact::Members { epoch, index } => {
                     self.actions.push(Action::Members { epoch, index });
                 }
                 Fact::Params => {
                     let params = self.cluster.params().clone();
-                    self.warn_of(&params);
+                    if news {
+                        self.warn_of(&params);
+                    }
                     self.actions.push(Action::Params(params));
                 }
                 Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
+                Fact::Registered { id } => self.registered(id),
+                _ if !news => {}
                 Fact::Readmitted { id } => self.event(Event::Readmitted { id }),
                 Fact::Replaced { old, by } => self.event(Event::Replaced { old, by }),
                 Fact::Promoted { id } => self.event(Event::Promoted { id }),
                 Fact::Added { id } => self.event(Event::Added { id }),
                 Fact::Removed { epoch, id, index } => self.removed(epoch, id, index),
-                Fact::Registered { id } => self.registered(id),
                 Fact::Bootstrapped => {}
             }
         }
@@ -82,17 +87,18 @@ impl Engine {
         }
     }
 
-    fn excluded(&mut self, epoch: u64, ids: Vec<NodeId>, index: Index) {
+    fn excluded(&mut self, epoch: Epoch, ids: Vec<NodeId>, index: Index, news: bool) {
         if ids.contains(&self.settings.id) {
             self.raft.note_exclusion(Exclusion { epoch, index });
         }
-        let text = format!("excluded {ids:?} at epoch {epoch}, log index {index}");
-        self.log(2, text);
-        self.event(Event::Excluded {
-            epoch,
-            index,
-            ids: ids.clone(),
-        });
+        if news {
+            self.log(
+                2,
+                format!("excluded {ids:?} at epoch {epoch}, log index {index}"),
+            );
+            let ids = ids.clone();
+            self.event(Event::Excluded { epoch, index, ids });
+        }
         self.actions.push(Action::Excluded { epoch, ids, index });
     }
 }

@@ -50,6 +50,9 @@ pub(super) struct Engine {
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
     told_quorum: Option<bool>,
+    /// Whose exclusions are held back by what, and since when it is so.
+    blocked: Vec<(NodeId, BlockedBy)>,
+    blocked_since: Millis,
     told_blocked: Vec<(NodeId, BlockedBy)>,
     told_unreliable: Vec<NodeId>,
     leading_since: Millis,
@@ -57,6 +60,8 @@ pub(super) struct Engine {
     leader_fresh_at: Option<Millis>,
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
+    /// What is known to have been committed in an earlier run.
+    pub replayed_to: Index,
     /// Where the last applied change of members or settings stands in the log.
     pub changed_at: Index,
     pub stopped: Option<Error>,
@@ -71,13 +76,14 @@ impl Engine {
             id: settings.id,
             heartbeat: settings.heartbeat,
             election: settings.election,
-            batch_bytes: BATCH_BYTES,
+            batch_bytes: BATCH_BYTES.min(settings.message_entries()),
             uncommitted_bytes: UNCOMMITTED_BYTES,
             entry_max: settings.entry_max,
             seed: random.next_u64(),
             run: incarnation,
         };
         let raft = Raft::new(options, opened.restored, 0);
+        let replayed_to = raft.commit();
         let cluster = State::default();
         let timers = super::timers(cluster.params(), &settings, 0);
         let detector = Detector::new(settings.id, incarnation, random.next_u64(), timers);
@@ -102,12 +108,15 @@ impl Engine {
             fate: Fate::default(),
             told_role: (Role::Follower, 0, None),
             told_quorum: None,
+            blocked: Vec::new(),
+            blocked_since: 0,
             told_blocked: Vec::new(),
             told_unreliable: Vec::new(),
             leading_since: 0,
             leader_fresh_at: None,
             members_told: (0, 0),
             changed_at: 0,
+            replayed_to,
             stopped: None,
             metrics: Metrics::default(),
             settings,
@@ -134,6 +143,10 @@ impl Engine {
             self.started = true;
             self.raft.start(now);
             self.leading_since = now;
+            if self.raft.log().last_index() == 0 {
+                let text = "no membership yet: bootstrap this node, or let the leader take it in";
+                self.log(2, text.to_owned());
+            }
         }
         let late = self.promised.map_or(0, |due| now.saturating_sub(due));
         self.metrics.steps += 1;
@@ -378,7 +391,8 @@ impl Engine {
         let heard = self
             .leader_fresh_at
             .is_some_and(|at| self.now < at + recent);
-        let follows = heard && !self.raft.is_leader() && self.role() != Role::Excluded;
+        let follows = heard && self.raft.leader().is_some() && !self.raft.is_leader();
+        let follows = follows && !self.is_out();
         self.raft.is_quorum_fresh(self.now) || follows
     }
 
@@ -427,7 +441,8 @@ impl Engine {
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
         let newest = self.raft.configuration();
-        let packets = self.outbox.drain(|to| {
+        let limit = self.settings.message_entries();
+        let packets = self.outbox.drain(limit, |to| {
             let (echo, echo_incarnation) = detector.echo_for(to);
             // A leader's word gives leave to serve: not to a node that is on its way out, nor to
             // one that is out until its return is decided, nor to one that does not know the
@@ -484,6 +499,31 @@ impl Engine {
         self.actions.push(Action::Role { role, term, leader });
     }
 
+    /// What holds an exclusion back is told once it has lasted: a guard's answer or the commit of
+    /// an exclusion that goes through takes a moment, and is nobody's concern.
+    fn notice_blocked(&mut self) {
+        if !self.detector.blocked().eq(self.blocked.iter().copied()) {
+            self.blocked = self.detector.blocked().collect();
+            self.blocked_since = self.now;
+        }
+        let keepalive = self.cluster.params().keepalive_ms();
+        let lasts = self.now >= self.blocked_since + keepalive;
+        if !lasts || self.blocked == self.told_blocked || self.is_out() {
+            return;
+        }
+        self.told_blocked.clone_from(&self.blocked);
+        let why = match self.blocked.is_empty() {
+            true => String::new(),
+            false => self.detector.notice().to_owned(),
+        };
+        self.event(Event::Blocked { why });
+    }
+
+    /// Whether this node is out, and so has no say about others.
+    pub fn is_out(&self) -> bool {
+        self.raft.hard_state().excluded.is_some() || self.has_lost_state()
+    }
+
     /// What changes without anybody's doing: quorum, what holds an exclusion back, peers.
     fn notice_changes(&mut self) {
         let has = self.has_quorum();
@@ -492,18 +532,7 @@ impl Engine {
             let (heard, needed) = self.voters_heard();
             self.event(Event::Quorum { has, heard, needed });
         }
-        if !self
-            .detector
-            .blocked()
-            .eq(self.told_blocked.iter().copied())
-        {
-            self.told_blocked = self.detector.blocked().collect();
-            let why = match self.told_blocked.is_empty() {
-                true => String::new(),
-                false => self.detector.notice().to_owned(),
-            };
-            self.event(Event::Blocked { why });
-        }
+        self.notice_blocked();
         let members = self.raft.configuration().members();
         let lost = |id: &NodeId| {
             self.raft

@@ -35,7 +35,8 @@ pub use event::Event;
 pub use host::{Guard, Host, Input, Request, Ticket};
 pub use member::Member;
 pub use settings::{
-    ELECTION_HEARTBEATS, ENTRY_DEFAULT, HEARTBEAT_DEFAULT, Place, QUEUE_DEFAULT, Settings,
+    ELECTION_HEARTBEATS, ENTRY_DEFAULT, HEARTBEAT_DEFAULT, MESSAGE_DEFAULT, MESSAGE_REST, Place,
+    QUEUE_DEFAULT, Settings,
 };
 pub use shared::Handle;
 pub use view::{Info, Metrics, NodeView, Role, View};

@@ -3,8 +3,6 @@
 use crate::core::{Message, NodeId};
 use crate::wire::{Header, MAX_PARTS, Packet, Part, encode};
 
-/// Entries beyond this many bytes go into the peer's next packet.
-const PACKET_BYTES: usize = 1 << 20;
 /// Room for a packet without entries, so that it is not moved as it grows.
 const SMALL_PACKET: usize = 256;
 
@@ -27,8 +25,13 @@ impl Outbox {
         ids
     }
 
-    /// The packets, as bytes. `header` makes the one for an addressee.
-    pub fn drain(&mut self, mut header: impl FnMut(NodeId) -> Header) -> Vec<(NodeId, Vec<u8>)> {
+    /// The packets, as bytes; entries beyond `limit` bytes go into the peer's next one. `header`
+    /// makes the one for an addressee.
+    pub fn drain(
+        &mut self,
+        limit: usize,
+        mut header: impl FnMut(NodeId) -> Header,
+    ) -> Vec<(NodeId, Vec<u8>)> {
         let mut packets = Vec::new();
         for to in self.addressees() {
             let mine = self.parts.extract_if(.., |(id, _)| *id == to);
@@ -36,7 +39,7 @@ impl Outbox {
             let mut size = 0;
             for (_, part) in mine {
                 let weight = weight(&part);
-                let full = parts.len() == MAX_PARTS || size + weight > PACKET_BYTES;
+                let full = parts.len() == MAX_PARTS || size + weight > limit;
                 if full && !parts.is_empty() {
                     packets.push((to, finish(header(to), std::mem::take(&mut parts))));
                     size = 0;
@@ -67,7 +70,9 @@ fn finish(header: Header, parts: Vec<Part>) -> Vec<u8> {
 /// Bytes of the entries in a part; everything else is small.
 fn weight(part: &Part) -> usize {
     match part {
-        Part::Raft(Message::Append(append)) => append.entries.iter().map(|e| e.payload.len()).sum(),
+        Part::Raft(Message::Append(append)) => {
+            append.entries.iter().map(|e| e.payload.weight()).sum()
+        }
         _ => 0,
     }
 }

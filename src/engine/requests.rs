@@ -228,6 +228,10 @@ impl Engine {
     /// Requests whose leader is no more: nobody knows what becomes of them, but for those that
     /// are committed and only wait to be applied.
     pub fn fail_lost(&mut self) {
+        if self.stopped.is_some() {
+            // Leadership has nothing to do with it: they are answered with the engine's death.
+            return;
+        }
         let term = self.raft.is_leader().then(|| self.raft.term());
         let commit = self.raft.commit();
         let mut lost = Vec::new();

@@ -18,6 +18,14 @@ pub const QUEUE_DEFAULT: usize = 4096;
 /// Bytes of one proposal when no limit is set.
 pub const ENTRY_DEFAULT: usize = 1 << 20;
 
+/// Bytes of one message to a peer when no limit is set and entries are no larger than usual.
+pub const MESSAGE_DEFAULT: usize = (1 << 20) + MESSAGE_REST;
+/// What a message carries besides entries: its header, keepalives with the rows of 64 nodes, and
+/// other parts, all of them small.
+pub const MESSAGE_REST: usize = 16 << 10;
+
+const MESSAGE_MIN: usize = 2 * MESSAGE_REST;
+
 /// Upper bound of both Raft timers: an hour.
 const TIMER_MAX: Millis = 3_600_000;
 const QUEUE_MAX: usize = 1 << 20;
@@ -39,6 +47,8 @@ pub struct Settings {
     pub queue_max: usize,
     /// Bytes of one proposal.
     pub entry_max: usize,
+    /// Bytes of one message to a peer.
+    pub message_max: usize,
     /// Of all jitter; never the same on two nodes.
     pub seed: u64,
     /// 1 error .. 5 trace.
@@ -46,6 +56,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Bytes of entries that fit in one message, beside everything else that it carries.
+    pub fn message_entries(&self) -> usize {
+        self.message_max - MESSAGE_REST
+    }
+
     /// Whether the values make sense together; the text names the one that does not.
     pub fn validate(&self) -> Result<(), Error> {
         let rule = |holds: bool, text: &str| {
@@ -69,6 +84,14 @@ impl Settings {
         rule(
             (1..=wire::MAX_PAYLOAD).contains(&self.entry_max),
             "entry_max must be 1 byte to 16 MiB",
+        )?;
+        rule(
+            (MESSAGE_MIN..=wire::MAX_PACKET).contains(&self.message_max),
+            "message_max must be 32 KiB to 17 MiB",
+        )?;
+        rule(
+            self.entry_max <= self.message_entries(),
+            "entry_max must be at least 16 KiB less than message_max",
         )?;
         rule(
             (1..=5).contains(&self.log_level),

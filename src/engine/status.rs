@@ -63,7 +63,10 @@ impl Engine {
         info.armed = self.cluster.params().deadtime_ms() > 0;
         info.lease = self.detector.lease_ms(self.now);
         info.health_score = u32::from(self.detector.health());
-        let notice = self.detector.notice();
+        let notice = match self.is_out() {
+            true => "",
+            false => self.detector.notice(),
+        };
         if !same_text(&info.notice, notice) {
             info.notice = notice.to_owned();
         }

@@ -35,7 +35,9 @@ pub struct keel_callbacks {
         ) -> c_int,
     >,
     /// Put one message on the way to a node, where keel_recv() takes it; or drop it. It may be
-    /// lost, doubled, late or out of order, but not altered. Must not block. Required.
+    /// lost, doubled, late or out of order, but not altered. At most keel_config.message_max bytes.
+    /// To a node whose address is not known yet (0 members in the status of one that joins) answer
+    /// the way its last message came. Must not block. Required.
     pub send:
         Option<unsafe extern "C" fn(ud: *mut c_void, to: keel_id, msg: *const c_void, len: usize)>,
     /// This node's KEEL_ROLE_*, its term, or the leader it knows (0 = none) changed.
@@ -52,7 +54,12 @@ pub struct keel_callbacks {
             silent_ms: u32,
         ),
     >,
-    /// An exclusion was decided. Every living node is told the same epoch, ids and log index.
+    /// An exclusion was decided. Every living node is told the same epoch, ids and log index; an
+    /// excluded one itself only if it was in touch when that happened, else `fence` tells it.
+    ///
+    /// Like `apply`, `members` and `params` it comes in log order, from the beginning in each run:
+    /// a restarted node is told of exclusions that were undone since. Who is in now is what
+    /// keel_status_take() says; act on that, and take this as the moment to look.
     pub excluded: Option<
         unsafe extern "C" fn(
             ud: *mut c_void,
@@ -62,9 +69,10 @@ pub struct keel_callbacks {
             index: u64,
         ),
     >,
-    /// The membership changed, by whatever cause: see keel_status_take().
+    /// The membership changed, by whatever cause: see keel_status_take(), which is the newest that
+    /// this node knows and may be ahead of `epoch`. In each run from the beginning, see `excluded`.
     pub members: Option<unsafe extern "C" fn(ud: *mut c_void, epoch: u64, index: u64)>,
-    /// The cluster-wide settings changed, or are known for the first time in this run.
+    /// The cluster-wide settings changed; in each run from the beginning, see `excluded`.
     pub params: Option<unsafe extern "C" fn(ud: *mut c_void, p: *const keel_params)>,
     /// 1: stop serving, the others may go on without this node; 0: serve again. `why` is for a
     /// person.
@@ -75,7 +83,7 @@ pub struct keel_callbacks {
     /// PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
     /// by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
     /// empty when nothing is held back any more); PAUSED (late_ms). Later versions add codes and
-    /// facts.
+    /// facts. What an earlier run has told is not told again.
     pub event:
         Option<unsafe extern "C" fn(ud: *mut c_void, code: *const c_char, json: *const c_char)>,
     /// The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It

@@ -8,7 +8,7 @@ use super::code::{Failure, KEEL_ERR_NOMEM, KEEL_ERR_TOO_BIG, KEEL_ERR_UNSUPPORTE
 use super::sized::{self, HostStruct};
 use crate::cluster::{self, Params};
 use crate::core::{Bytes, Millis, NodeId};
-use crate::engine::{Place, Settings};
+use crate::engine::{MESSAGE_REST, Place, Settings};
 
 /// A node. Never 0; an id that was in use once is never given to another node again.
 pub type keel_id = u64;
@@ -119,8 +119,14 @@ pub struct keel_config {
     pub election_ms: u32,
     /// The most inputs that wait for the next driving call. 0 = 4096; at most 1048576.
     pub queue_max: u32,
-    /// The most bytes of one proposal. 0 = 1 MiB; at most 16 MiB.
+    /// The most bytes of one proposal; the same on every node. 0 = 1 MiB, or what fits in
+    /// message_max if that is less; at most 16 MiB.
     pub entry_max: u32,
+    /// The most bytes of one message that `send` can carry; the same on every node. A message that
+    /// is always dropped because it is too large stops the log for ever. 0 = what entry_max needs,
+    /// at least 1 MiB, and 16 KiB more; from 32 KiB to 17 MiB, and 16 KiB more than entry_max.
+    /// (A transport of datagrams has 65507.)
+    pub message_max: u32,
     /// Of the random election timeouts; the same seed and the same inputs give the same run, but
     /// for the number that tells a new directory from others, which messages carry.
     /// 0 = from the system.
@@ -337,7 +343,20 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
         3_600_000,
     )?;
     let queue_max = bounded("queue_max", c.queue_max, 4096, 1, 1 << 20)?;
-    let entry_max = bounded("entry_max", c.entry_max, 1 << 20, 1, 16 << 20)?;
+    let rest = MESSAGE_REST as u32;
+    let entry_default = match c.message_max {
+        0 => 1 << 20,
+        limit => limit.saturating_sub(rest).clamp(1, 1 << 20),
+    };
+    let entry_max = bounded("entry_max", c.entry_max, entry_default, 1, 16 << 20)?;
+    let message_default = entry_max.max(1 << 20) + rest;
+    let message_max = bounded(
+        "message_max",
+        c.message_max,
+        message_default,
+        2 * rest,
+        17 << 20,
+    )?;
     if !(0..=5).contains(&c.log_level) {
         return Err(Failure::invalid(format!(
             "keel_config.log_level is {}, not from 0 to 5",
@@ -352,6 +371,7 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
         election: Millis::from(election),
         queue_max: queue_max as usize,
         entry_max: entry_max as usize,
+        message_max: message_max as usize,
         seed: seed_from(c.seed)?,
         log_level: if c.log_level == 0 { 3 } else { c.log_level },
     };

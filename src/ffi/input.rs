@@ -108,7 +108,8 @@ pub unsafe extern "C" fn keel_propose(
 
 /// Excludes a node by the administrator's will, as the detector would. At the leader only.
 /// Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS (it is excluded already), KEEL_ERR_CONFLICT,
-/// KEEL_ERR_STATE (the rest could not decide anything any more), KEEL_ERR_NOT_LEADER.
+/// KEEL_ERR_STATE (fewer than two voters would remain), KEEL_ERR_NO_QUORUM (without it no majority
+/// of the present voters is alive: nothing could be decided any more), KEEL_ERR_NOT_LEADER.
 ///
 /// Input function.
 #[unsafe(no_mangle)]

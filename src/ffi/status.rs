@@ -84,7 +84,8 @@ pub struct keel_info {
     pub epoch: u64,
     /// The highest log index known to be committed.
     pub commit: u64,
-    /// The highest log index applied.
+    /// The highest log index taken in by this engine; `apply` is called for it at the end of the
+    /// same driving call, so from within a callback the host's own state may be behind.
     pub applied: u64,
     /// The highest index in this node's log.
     pub last_index: u64,

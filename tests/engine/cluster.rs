@@ -6,12 +6,14 @@ use raftkeel::cluster::{Params, Peer};
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
 use raftkeel::detector::NodeState;
 use raftkeel::engine::{
-    Error, Event, Guard, Handle, Host, Input, Member, Place, Request, Role, Settings, Ticket,
+    Error, Event, Guard, Handle, Host, Input, MESSAGE_DEFAULT, MESSAGE_REST, Member, Place,
+    Request, Role, Settings, Ticket,
 };
 
 /// What one host was told, and what it answers.
 pub struct Told {
     outbox: Vec<(NodeId, Vec<u8>)>,
+    pub longest: usize,
     pub applied: Vec<(Index, Vec<u8>)>,
     pub done: Vec<(Ticket, Result<Index, Error>)>,
     pub excluded: Vec<(Epoch, Vec<NodeId>, Index)>,
@@ -28,6 +30,7 @@ impl Host for Told {
         Ok(())
     }
     fn send(&mut self, to: NodeId, bytes: &[u8]) {
+        self.longest = self.longest.max(bytes.len());
         self.outbox.push((to, bytes.to_vec()));
     }
     fn done(&mut self, ticket: Ticket, result: Result<Index, Error>) {
@@ -95,18 +98,25 @@ pub fn settings(raw: u64) -> Settings {
         election: 1000,
         queue_max: 4096,
         entry_max: 1 << 20,
+        message_max: MESSAGE_DEFAULT,
         seed: 1000 + raw,
         log_level: 3,
     }
 }
 
-fn node(raw: u64) -> Node {
-    let (member, handle) = Member::new(settings(raw), Place::Volatile).unwrap();
+fn node(raw: u64, message_max: usize) -> Node {
+    let settings = Settings {
+        message_max,
+        entry_max: message_max - MESSAGE_REST,
+        ..settings(raw)
+    };
+    let (member, handle) = Member::new(settings, Place::Volatile).unwrap();
     Node {
         member,
         handle,
         told: Told {
             outbox: Vec::new(),
+            longest: 0,
             applied: Vec::new(),
             done: Vec::new(),
             excluded: Vec::new(),
@@ -123,10 +133,15 @@ fn node(raw: u64) -> Node {
 
 impl Cluster {
     pub fn new(count: u64) -> Cluster {
+        Cluster::with(count, MESSAGE_DEFAULT)
+    }
+
+    /// Over a transport that carries no larger messages.
+    pub fn with(count: u64, message_max: usize) -> Cluster {
         let peers: Vec<Peer> = (1..=count).map(peer).collect();
         let mut nodes = BTreeMap::new();
         for raw in 1..=count {
-            let mut node = node(raw);
+            let mut node = node(raw, message_max);
             node.member.bootstrap(&peers).unwrap();
             nodes.insert(raw, node);
         }
@@ -140,13 +155,13 @@ impl Cluster {
 
     /// A node that waits to be added.
     pub fn join(&mut self, raw: u64) {
-        self.nodes.insert(raw, node(raw));
+        self.nodes.insert(raw, node(raw, MESSAGE_DEFAULT));
     }
 
     /// A node's storage is made anew, and perhaps bootstrapped once more.
     pub fn wipe(&mut self, raw: u64, bootstrapped: bool) {
         let peers: Vec<Peer> = self.nodes.keys().map(|raw| peer(*raw)).collect();
-        let mut new = node(raw);
+        let mut new = node(raw, MESSAGE_DEFAULT);
         if bootstrapped {
             new.member.bootstrap(&peers).unwrap();
         }

@@ -8,7 +8,7 @@ use raftkeel::engine::{
     Error, Event, Guard, Handle, Host, Input, Member, Place, Request, Role, Ticket,
 };
 
-use crate::cluster::{peer, settings};
+use crate::cluster::{Cluster, peer, settings};
 
 /// Makes its next request from within the completion of the last one.
 struct Eager {
@@ -118,4 +118,24 @@ fn a_log_that_is_read_again_is_applied_a_little_at_a_time() {
         assert!(now < 60_000, "only {} of {written} applied", host.applied);
     }
     std::fs::remove_dir_all(&path).unwrap();
+}
+
+#[test]
+fn no_message_is_larger_than_the_transport_carries() {
+    const LIMIT: usize = 48 << 10;
+    let mut c = Cluster::with(3, LIMIT);
+    let leader = c.elect();
+    let behind = *c.nodes.keys().find(|raw| **raw != leader).unwrap();
+    c.nodes.get_mut(&behind).unwrap().down = true;
+    let mut sizes = vec![1, 32 << 10, 0, 5000];
+    sizes.extend([700; 200]);
+    for size in &sizes {
+        let data = vec![7; *size];
+        c.ask(leader, Request::Propose(data.into())).unwrap();
+    }
+    c.nodes.get_mut(&behind).unwrap().down = false;
+    let all = |c: &Cluster| c.nodes[&behind].told.applied.len() == sizes.len();
+    assert!(c.wait(20_000, all), "it never caught up");
+    let longest = c.nodes[&leader].told.longest;
+    assert!((32 << 10..=LIMIT).contains(&longest), "{longest} bytes");
 }

@@ -80,6 +80,7 @@ fn make(shared: &Shared) -> *mut keel {
         election_ms: 0,
         queue_max: 0,
         entry_max: 0,
+        message_max: 0,
         seed: 1,
         log_level: 0,
         flags: KEEL_VOLATILE,
