@@ -153,6 +153,9 @@ fn check_leader(world: &mut World, i: usize, raft: &Raft, went_on: bool) {
     let (id, term) = (n(i as u64 + 1), raft.term());
     let leader = *world.past.leaders[term as usize].get_or_insert(id);
     assert_eq!(leader, id, "I1: two leaders in term {term}");
+    if went_on {
+        check_change(world, i, raft);
+    }
     let hard = world.nodes[i].disk.hard;
     assert_eq!(
         (term, Some(id)),
@@ -173,6 +176,22 @@ fn check_leader(world: &mut World, i: usize, raft: &Raft, went_on: bool) {
             "I7: leader {id} of term {term} lacks the committed entry {index}"
         );
     }
+}
+
+/// I15: a leader changes the configuration only when the one before is committed.
+fn check_change(world: &World, i: usize, raft: &Raft) {
+    let log = raft.log().from(1);
+    let latest = raft.configuration_index();
+    if latest <= world.past.views[i].last {
+        return;
+    }
+    let before = configuration_at(log, latest - 1);
+    let (index, _) = before.expect("the first entry is a configuration");
+    assert!(
+        index <= raft.commit(),
+        "I15: leader {} leaves the configuration at {index} before it is committed",
+        i + 1
+    );
 }
 
 /// I6, I9, I11.

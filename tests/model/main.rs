@@ -168,3 +168,42 @@ fn a_voter_is_replaced() {
     };
     run(scope, 5);
 }
+
+#[test]
+fn a_proposal_before_a_voter_leaves() {
+    let scope = Scope {
+        led: true,
+        proposals: 1,
+        changes: 1,
+        timeouts: 1,
+        messages: 2,
+        targets: vec![configuration(2, &[2, 3], &[1, 2, 3], &[])],
+        ..Scope::quiet("a proposal before a voter leaves")
+    };
+    run(scope, 6);
+}
+
+#[test]
+fn a_crash_with_slow_disks() {
+    let scope = Scope {
+        slow_disks: true,
+        timeouts: 2,
+        crashes: 1,
+        messages: 2,
+        ..Scope::quiet("a crash with slow disks")
+    };
+    run(scope, 3);
+}
+
+#[test]
+fn a_heartbeat_after_a_crash_with_slow_disks() {
+    let scope = Scope {
+        slow_disks: true,
+        timeouts: 2,
+        crashes: 1,
+        heartbeats: 1,
+        messages: 1,
+        ..Scope::quiet("a heartbeat after a crash with slow disks")
+    };
+    run(scope, 3);
+}
