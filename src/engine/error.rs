@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::storage::StorageError;
+
 /// What a request or a call ended as; the text is for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -75,3 +77,18 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Error {
+        let text = error.to_string();
+        match error {
+            StorageError::Io { .. } => Error::Io(text),
+            StorageError::Corrupt { .. } => Error::Corrupt(text),
+            StorageError::Missing { .. } => Error::NotFound(text),
+            StorageError::Exists { .. } => Error::Exists(text),
+            StorageError::Locked { .. } => Error::Locked(text),
+            StorageError::Foreign { .. } => Error::Foreign(text),
+            StorageError::Version { .. } => Error::Unsupported(text),
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! - [`Handle`]: inputs and questions, from any thread
 //! - [`Member`]: the driven half: plain steps, or behind a descriptor
-//! - `engine`: one round; `apply`: what is committed; `requests`: what the host asks for;
+//! - `engine`: one round; `peers`: packets in and out; `watch`: detection, and what is told; `apply`: what is committed; `requests`: what the host asks for;
 //!   `leadership`: barriers, transfers, eligibility; `outbox`: packets; `status`: the view
 //! - `instances`: which storage every member has; `outcast`: who is out, and is told
 //! - [`Host`]: what the host is told
@@ -21,11 +21,13 @@ mod leadership;
 mod member;
 mod outbox;
 mod outcast;
+mod peers;
 mod requests;
 mod settings;
 mod shared;
 mod status;
 mod view;
+mod watch;
 
 use crate::cluster::Params;
 use crate::detector::Timers;
