@@ -12,7 +12,7 @@
 #include "peer.h"
 
 /* Longer than the leader takes at most, so that its answer wins. */
-#define FORWARD_MS ((long)ADMIN_MS + 2000)
+#define FORWARD_MS ((long)REQUEST_MS + 2000)
 
 /* A change that the engine or the leader has been given. It lives until that has answered, which
  * may be after the administrator has been told that it takes too long. */
@@ -69,7 +69,7 @@ void admin_run(struct sxd *sx)
     for (struct change *c = sx->admin->list; c; c = c->next)
         if (c->request && now >= c->deadline_ms) {
             http_reply_error(c->request, 503, "Not confirmed by a majority within %u seconds; it may still take effect",
-                             ADMIN_MS / 1000);
+                             REQUEST_MS / 1000);
             c->request = NULL;
         }
 }
@@ -222,6 +222,7 @@ static int start_replace(struct sxd *sx, const cJSON *json, struct change *c, ch
 static void start_change(struct sxd *sx, struct http_req *r, const char *what)
 {
     char why[256] = "";
+    uint64_t age = http_age_ms(r);
     size_t len;
     const char *body = http_body(r, &len);
     cJSON *json = cJSON_ParseWithLength(body, len);
@@ -232,7 +233,7 @@ static void start_change(struct sxd *sx, struct http_req *r, const char *what)
         http_reply_error(r, 400, "The body is not a JSON object");
         return;
     }
-    struct change *c = change_new(sx, r, ADMIN_MS);
+    struct change *c = change_new(sx, r, age < REQUEST_MS ? REQUEST_MS - age : 0);
     if (!strcmp(what, "/.clusterSettings"))
         rc = start_settings(sx, json, c, why, sizeof why);
     else if (!strcmp(what, "/.setfaulty"))

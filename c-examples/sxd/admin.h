@@ -8,13 +8,11 @@
  *   PUT /.replace          {"old": 3, "new": 4, "address": "127.0.0.1:7004"}
  *
  * A change is passed on to the leader and answered when it is committed, refused (with the reason),
- * or not known to be either within ADMIN_MS. */
+ * or not known to be either within REQUEST_MS of its arrival. */
 #ifndef SXD_ADMIN_H
 #define SXD_ADMIN_H
 
 #include "sxd.h"
-
-#define ADMIN_MS 10000u
 
 struct admin *admin_new(void);
 /* Call it after cluster_close(): the engine's completions refer to it. */

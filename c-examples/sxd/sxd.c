@@ -174,7 +174,12 @@ static void route_put(struct sxd *sx, struct http_req *r, const char *path)
 
 static void on_request(void *ud, struct http_req *r)
 {
-    if (!strcmp(http_method(r), "GET"))
+    uint64_t age = http_age_ms(r);
+
+    if (age >= REQUEST_MS)
+        http_reply_error(r, 503, "Not done: this node was paused, the request has waited for %" PRIu64 " seconds",
+                         age / 1000);
+    else if (!strcmp(http_method(r), "GET"))
         route_get(ud, r, http_path(r));
     else if (!strcmp(http_method(r), "PUT"))
         route_put(ud, r, http_path(r));

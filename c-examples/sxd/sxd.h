@@ -22,6 +22,10 @@
 /* Ids travel as JSON numbers, which are exact so far. */
 #define ID_MAX ((1ll << 53) - 1)
 
+/* The deadline of every request: one that is found later has been given up by who sent it, and must
+ * not take effect any more. */
+#define REQUEST_MS 10000u
+
 struct sxd {
     uint64_t id;
     size_t replicas;
