@@ -242,13 +242,14 @@ int main(int argc, char **argv)
     sx.peers = peers_new();
     sx.admin = admin_new();
     sx.objects = objects_new();
+    /* Before anything is made on the disk: a mistake in the options leaves nothing behind. */
+    sx.http = http_start(o.listen, on_request, &sx);
+    if (!sx.http)
+        return 1;
     sx.store = store_open(o.dir);
     if (!sx.store || !cluster_open(&sx, &o.cluster))
         return 1;
     sx.heal = heal_new(&sx);
-    sx.http = http_start(o.listen, on_request, &sx);
-    if (!sx.http)
-        return 1;
     say("sxd %s, raftkeel %s: node %" PRIu64 " listens on %s", argv[0], keel_version(), o.id, o.listen);
     int status = loop(&sx);
     say("stopping");
