@@ -8,6 +8,9 @@
 
 #include "peer.h"
 
+/* The number in the store that says that this node was made to join: 1 until it is a member. */
+#define JOINS "joins"
+
 static void on_send(void *ud, keel_id to, const void *msg, size_t len)
 {
     peer_queue(ud, to, msg, len);
@@ -137,6 +140,10 @@ static void cluster_refresh(struct sxd *sx)
     c->out_epoch = c->out_index = 0;
     for (size_t i = 0; i < keel_status_count(s); i++) {
         const keel_node *n = keel_status_node(s, i);
+        if (n->id == sx->id && c->joins) {
+            store_put_number(sx->store, JOINS, 0);
+            c->joins = false;
+        }
         if (n->id == sx->id && (is_out(n) || n->state == KEEL_NODE_REPLACED)) {
             c->out = true;
             c->out_epoch = n->epoch;
@@ -153,11 +160,72 @@ static void cluster_refresh(struct sxd *sx)
     keel_status_free(s);
 }
 
+static void set_callbacks(keel_callbacks *cb)
+{
+    cb->send = on_send;
+    cb->role = on_role;
+    cb->node = on_node;
+    cb->excluded = on_excluded;
+    cb->members = on_members;
+    cb->params = on_params;
+    cb->fence = on_fence;
+    cb->event = on_event;
+    cb->stopped = on_stopped;
+    cb->guard = on_guard;
+    cb->log = on_log;
+}
+
+static bool is_first_member(const struct sxd *sx, const struct cluster_options *o)
+{
+    for (size_t i = 0; i < o->n_peers; i++)
+        if (o->peers[i].id == sx->id)
+            return true;
+    return false;
+}
+
+/* A first member is bootstrapped until it has a log: a process that died between the two calls is
+ * healed by the next one, also by a repeated --init. A node that was made to join must never be, its
+ * list of peers says only where the others are. */
+static int start_engine(struct sxd *sx, keel_config *config, const struct cluster_options *o)
+{
+    keel_callbacks cb = KEEL_CALLBACKS_INIT;
+    bool again = false;
+
+    set_callbacks(&cb);
+    sx->cluster->joins = o->join || store_get_number(sx->store, JOINS);
+    if (o->join && store_put_number(sx->store, JOINS, 1))
+        return KEEL_ERR_IO;
+    config->flags = o->init || o->join ? KEEL_NEW_NODE : 0;
+    int rc = keel_new(&sx->keel, config, &cb, sx);
+    if (rc == KEEL_ERR_EXISTS && o->init) {
+        again = true;
+        config->flags = 0;
+        rc = keel_new(&sx->keel, config, &cb, sx);
+    }
+    if (rc != KEEL_OK || sx->cluster->joins || !is_first_member(sx, o))
+        return rc == KEEL_OK && again ? KEEL_ERR_EXISTS : rc;
+    rc = keel_bootstrap(sx->keel, o->peers, o->n_peers);
+    return rc == KEEL_ERR_EXISTS && !again ? KEEL_OK : rc;
+}
+
+static void say_why(int rc, const char *dir)
+{
+    if (rc == KEEL_ERR_NOT_FOUND)
+        say("no node lives in %s: a new one is started with --init or --join; one that has lost its directory is "
+            "replaced by one with a new id",
+            dir);
+    else if (rc == KEEL_ERR_EXISTS)
+        say("a node lives in %s already: start it without --init and --join", dir);
+    else if (rc == KEEL_ERR_LOCKED)
+        say("another sxd runs in %s", dir);
+    else
+        say("the engine does not start: %s", keel_errmsg());
+}
+
 bool cluster_open(struct sxd *sx, const struct cluster_options *o)
 {
     char dir[4096];
     keel_config config = KEEL_CONFIG_INIT;
-    keel_callbacks cb = KEEL_CALLBACKS_INIT;
 
     sx->cluster = xcalloc(1, sizeof *sx->cluster);
     snprintf(dir, sizeof dir, "%s/keel", o->dir);
@@ -165,23 +233,9 @@ bool cluster_open(struct sxd *sx, const struct cluster_options *o)
     config.cluster = o->cluster;
     config.dir = dir;
     config.params.hb_keepalive_ms = o->keepalive_ms;
-    config.flags = o->new_node ? KEEL_NEW_NODE : 0;
-    cb.send = on_send;
-    cb.role = on_role;
-    cb.node = on_node;
-    cb.excluded = on_excluded;
-    cb.members = on_members;
-    cb.params = on_params;
-    cb.fence = on_fence;
-    cb.event = on_event;
-    cb.stopped = on_stopped;
-    cb.guard = on_guard;
-    cb.log = on_log;
-    int rc = keel_new(&sx->keel, &config, &cb, sx);
-    if (rc == KEEL_OK && o->bootstrap)
-        rc = keel_bootstrap(sx->keel, o->peers, o->n_peers);
+    int rc = start_engine(sx, &config, o);
     if (rc != KEEL_OK) {
-        say("the engine does not start: %s: %s", keel_strerror(rc), keel_errmsg());
+        say_why(rc, o->dir);
         return false;
     }
     for (size_t i = 0; i < o->n_peers; i++)

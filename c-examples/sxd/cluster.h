@@ -14,6 +14,7 @@ struct cluster {
     size_t n_out;       /* nodes that are out and not replaced: nobody asks them for objects */
     bool out;           /* this node has been excluded, */
     uint64_t out_epoch, out_index; /* by the decision that began this epoch; 0 = not told which */
+    bool joins;         /* made with --join, and no member yet */
     bool fenced;
     char why[256]; /* it is fenced */
     bool changed;  /* cluster_refresh() is due */
@@ -23,10 +24,9 @@ struct cluster {
 struct cluster_options {
     uint64_t cluster;
     const char *dir;
-    bool new_node; /* --init or --join */
-    bool bootstrap;
+    bool init, join; /* the options */
     uint32_t keepalive_ms;
-    const keel_peer *peers; /* the first members, or hints where nodes are */
+    const keel_peer *peers; /* the first members, if this node is one; else hints where nodes are */
     size_t n_peers;
 };
 

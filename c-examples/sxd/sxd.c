@@ -43,7 +43,8 @@ static _Noreturn void usage(const char *complaint)
     fprintf(stderr,
             "%s\n"
             "usage: sxd --id N --cluster NAME --listen HOST:PORT --dir DIR [options]\n"
-            "  --init            first start of a first member of a new cluster; needs --peers\n"
+            "  --init            first start of a first member of a new cluster; needs --peers. If it was\n"
+            "                    cut off, start again with the same options\n"
             "  --join            first start of a node that will replace an excluded one\n"
             "  --peers LIST      \"1=HOST:PORT,2=HOST:PORT\": the first members, with this one\n"
             "  --replicas R      copies of every object, the same on all nodes (default 2)\n"
@@ -93,8 +94,8 @@ static void check_options(struct options *o)
     if (o->init && !o->cluster.n_peers)
         usage("--init needs --peers");
     o->cluster.dir = o->dir;
-    o->cluster.new_node = o->init || o->join;
-    o->cluster.bootstrap = o->init;
+    o->cluster.init = o->init;
+    o->cluster.join = o->join;
     o->cluster.keepalive_ms = (uint32_t)o->keepalive * 1000;
     o->cluster.peers = o->peers;
 }
