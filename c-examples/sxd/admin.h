@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What administrators see and change, at any node.
+/* What administrators change, at any node that serves.
  *
- *   GET /.cluster          this node's view: always answered at once, from memory
  *   PUT /.clusterSettings  {"hb_deadtime": 6, ...}, whole seconds as in SX
  *   PUT /.setfaulty        {"node": 3}
  *   PUT /.readmit          {"node": 3}
@@ -18,7 +17,6 @@ struct admin *admin_new(void);
 /* Call it after cluster_close(): the engine's completions refer to it. */
 void admin_free(struct admin *a);
 
-void admin_show(struct sxd *sx, struct http_req *r);
 /* WHAT is the path of one of the PUT requests. */
 void admin_change(struct sxd *sx, struct http_req *r, const char *what);
 /* Answers the changes whose time is over. */

@@ -18,6 +18,7 @@
 #include "heal.h"
 #include "object.h"
 #include "peer.h"
+#include "view.h"
 
 /* While something in sxd waits for a time of its own: retries, deadlines. */
 #define TICK_MS 100
@@ -146,7 +147,7 @@ static void route_get(struct sxd *sx, struct http_req *r, const char *path)
 {
     const char *name;
     if (!strcmp(path, "/.cluster"))
-        admin_show(sx, r);
+        view_show(sx, r);
     else if ((name = after(path, "/objects/")))
         object_get(sx, r, name);
     else if ((name = after(path, "/.s2s/version/")))
@@ -238,6 +239,8 @@ int main(int argc, char **argv)
     sigaction(SIGPIPE, &sa, NULL);
 
     sx.id = o.id;
+    sx.listen = o.listen;
+    sx.started_ms = now_ms();
     sx.replicas = o.replicas;
     sx.client = client_new();
     sx.peers = peers_new();

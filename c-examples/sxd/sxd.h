@@ -8,7 +8,8 @@
  *   cluster        raftkeel: its callbacks, and what they mean for sxd
  *   object         PUT and GET of objects, at the node that was asked
  *   heal           copies objects to the owners that a change of membership has given them
- *   admin          what administrators see and change */
+ *   view, words    what administrators see
+ *   admin          what they change */
 #ifndef SXD_SXD_H
 #define SXD_SXD_H
 
@@ -28,6 +29,8 @@
 
 struct sxd {
     uint64_t id;
+    const char *listen;
+    uint64_t started_ms;
     size_t replicas;
     keel *keel;
     struct http *http;
