@@ -10,9 +10,10 @@
 #include "cluster.h"
 #include "heal.h"
 #include "peer.h"
+#include "words.h"
 
 /* Longer than the leader takes at most, so that its answer wins. */
-#define FORWARD_MS ((long)ADMIN_MS + 2000)
+#define FORWARD_MS ((long)REQUEST_MS + 2000)
 
 /* A change that the engine or the leader has been given. It lives until that has answered, which
  * may be after the administrator has been told that it takes too long. */
@@ -21,6 +22,7 @@ struct change {
     struct sxd *sx;
     struct http_req *request; /* NULL once it is answered */
     uint64_t deadline_ms;
+    uint64_t needs_out; /* the node that must have been excluded for this, or 0 */
 };
 
 struct admin {
@@ -69,7 +71,7 @@ void admin_run(struct sxd *sx)
     for (struct change *c = sx->admin->list; c; c = c->next)
         if (c->request && now >= c->deadline_ms) {
             http_reply_error(c->request, 503, "Not confirmed by a majority within %u seconds; it may still take effect",
-                             ADMIN_MS / 1000);
+                             REQUEST_MS / 1000);
             c->request = NULL;
         }
 }
@@ -99,6 +101,22 @@ static unsigned http_status(int code)
     }
 }
 
+/* False for 0. */
+static bool is_member(const struct sxd *sx, uint64_t id)
+{
+    keel_status *s;
+    bool found = false;
+
+    if (keel_status_take(sx->keel, &s) != KEEL_OK)
+        return false;
+    for (size_t i = 0; i < keel_status_count(s); i++) {
+        const keel_node *n = keel_status_node(s, i);
+        found |= n->id == id && n->state != KEEL_NODE_REPLACED && !cluster_is_out(n);
+    }
+    keel_status_free(s);
+    return found;
+}
+
 static void change_done(void *arg, int status, uint64_t index)
 {
     struct change *c = arg;
@@ -112,9 +130,13 @@ static void change_done(void *arg, int status, uint64_t index)
         http_reply_json(c->request, 200, json);
     } else if (c->request && (status == KEEL_ERR_LOST || status == KEEL_ERR_CLOSED)) {
         http_reply_error(c->request, http_status(status), "Not confirmed: %s; it may still take effect",
-                         keel_errmsg());
+                         words(keel_errmsg()));
+    } else if (c->request && status == KEEL_ERR_STATE && is_member(sx, c->needs_out)) {
+        http_reply_error(c->request, http_status(status),
+                         "Not done: %s: exclude it first: sxadm cluster --set-faulty %" PRIu64 " URL",
+                         words(keel_errmsg()), c->needs_out);
     } else if (c->request) {
-        http_reply_error(c->request, http_status(status), "Not done: %s", keel_errmsg());
+        http_reply_error(c->request, http_status(status), "Not done: %s", words(keel_errmsg()));
     }
     change_free(c);
 }
@@ -196,6 +218,7 @@ static int start_node_change(struct sxd *sx, node_change start, const cJSON *jso
         snprintf(why, cap, "\"node\" is the id of a node");
         return KEEL_ERR_INVALID;
     }
+    c->needs_out = start == keel_node_readmit ? node : 0;
     return start(sx->keel, node, change_done, c);
 }
 
@@ -216,12 +239,14 @@ static int start_replace(struct sxd *sx, const cJSON *json, struct change *c, ch
         return KEEL_ERR_CONFLICT;
     }
     by.address = address->valuestring;
+    c->needs_out = old;
     return keel_node_replace(sx->keel, old, &by, change_done, c);
 }
 
 static void start_change(struct sxd *sx, struct http_req *r, const char *what)
 {
     char why[256] = "";
+    uint64_t age = http_age_ms(r);
     size_t len;
     const char *body = http_body(r, &len);
     cJSON *json = cJSON_ParseWithLength(body, len);
@@ -232,7 +257,7 @@ static void start_change(struct sxd *sx, struct http_req *r, const char *what)
         http_reply_error(r, 400, "The body is not a JSON object");
         return;
     }
-    struct change *c = change_new(sx, r, ADMIN_MS);
+    struct change *c = change_new(sx, r, age < REQUEST_MS ? REQUEST_MS - age : 0);
     if (!strcmp(what, "/.clusterSettings"))
         rc = start_settings(sx, json, c, why, sizeof why);
     else if (!strcmp(what, "/.setfaulty"))
@@ -243,7 +268,7 @@ static void start_change(struct sxd *sx, struct http_req *r, const char *what)
         rc = start_replace(sx, json, c, why, sizeof why);
     if (rc != KEEL_OK) {
         change_free(c);
-        http_reply_error(r, http_status(rc), "%s", why[0] ? why : keel_errmsg());
+        http_reply_error(r, http_status(rc), "%s", why[0] ? why : words(keel_errmsg()));
     }
     cJSON_Delete(json);
 }
@@ -269,11 +294,13 @@ void admin_change(struct sxd *sx, struct http_req *r, const char *what)
     uint64_t leader = keel_leader(sx->keel);
     size_t len;
     const char *body = http_body(r, &len);
+    char why[256];
 
     if (sx->cluster->out) {
-        char why[128];
         cluster_out(sx, why, sizeof why);
         http_reply_error(r, 410, "%s", why);
+    } else if (cluster_fenced(sx, why, sizeof why)) {
+        http_reply_error(r, 503, "%s", why);
     } else if (keel_role(sx->keel) == KEEL_ROLE_LEADER) {
         start_change(sx, r, what);
     } else if (!leader || !peer_address(sx, leader)[0]) {
@@ -285,148 +312,4 @@ void admin_change(struct sxd *sx, struct http_req *r, const char *what)
                             .body = body, .len = len, .deadline_ms = FORWARD_MS};
         client_start(sx->client, &call, forward_done, change_new(sx, r, (uint64_t)FORWARD_MS + 1000));
     }
-}
-
-/* ---- the view ---- */
-
-static void add_number(cJSON *to, const char *key, uint64_t value)
-{
-    if (!cJSON_AddNumberToObject(to, key, (double)value))
-        die("out of memory");
-}
-
-static void add_seconds(cJSON *to, const char *key, uint32_t ms)
-{
-    if (!cJSON_AddNumberToObject(to, key, ms / 1000.0))
-        die("out of memory");
-}
-
-static void add_string(cJSON *to, const char *key, const char *value)
-{
-    if (!cJSON_AddStringToObject(to, key, value ? value : ""))
-        die("out of memory");
-}
-
-static void add_bool(cJSON *to, const char *key, bool value)
-{
-    if (!cJSON_AddBoolToObject(to, key, value))
-        die("out of memory");
-}
-
-static cJSON *add_object(cJSON *to, const char *key)
-{
-    cJSON *o = cJSON_AddObjectToObject(to, key);
-    if (!o)
-        die("out of memory");
-    return o;
-}
-
-static const char *status_of(const keel_info *info, const keel_node *n)
-{
-    if (n->state == KEEL_NODE_REPLACED)
-        return "replaced";
-    if (n->role == KEEL_ROLE_EXCLUDED || n->state == KEEL_NODE_EXCLUDED || n->state == KEEL_NODE_RETURNED)
-        return "faulty";
-    if (n->id == info->leader)
-        return "leader";
-    if (n->role == KEEL_ROLE_LEARNER)
-        return "joining";
-    return n->role == KEEL_ROLE_CANDIDATE ? "candidate" : "follower";
-}
-
-static const char *guard_name(int guard)
-{
-    static const char *const names[] = {"", "DISABLED", "NOT_LEADER_FRESH", "LISTENER_UNHEALTHY", "NO_QUORUM_AFTER",
-                                        "MIN_NODES", "VETO", "INITDEAD", "SETTLING"};
-    return guard >= 0 && (size_t)guard < sizeof names / sizeof *names ? names[guard] : "UNKNOWN";
-}
-
-static void show_node(cJSON *nodes, const keel_info *info, const keel_node *n)
-{
-    cJSON *o = cJSON_CreateObject();
-    if (!o || !cJSON_AddItemToArray(nodes, o))
-        die("out of memory");
-    add_number(o, "id", n->id);
-    add_string(o, "address", n->address);
-    add_string(o, "status", status_of(info, n));
-    add_bool(o, "online", n->id == info->self || n->state == KEEL_NODE_ALIVE || n->state == KEEL_NODE_RETURNED);
-    if (n->id != info->self && n->silent_ms != UINT32_MAX)
-        add_number(o, "lastContact", n->silent_ms / 1000);
-    if (n->excludes_in_ms != UINT32_MAX)
-        add_number(o, "excludesIn", n->excludes_in_ms / 1000);
-    add_string(o, "blockedBy", guard_name(n->blocked_by));
-    add_number(o, "epoch", n->epoch);
-    add_number(o, "index", n->index);
-    add_number(o, "replacedBy", n->replaced_by);
-    add_number(o, "heardBy", n->heard_by);
-    add_number(o, "witnesses", n->witnesses);
-}
-
-static void show_info(cJSON *json, const keel_info *info)
-{
-    static const char *const roles[] = {"", "follower", "candidate", "leader", "learner", "excluded"};
-    char cluster[32];
-
-    snprintf(cluster, sizeof cluster, "%" PRIu64, info->cluster);
-    add_number(json, "node", info->self);
-    add_string(json, "cluster", cluster);
-    add_string(json, "role", info->role > 0 && info->role < 6 ? roles[info->role] : "unknown");
-    add_number(json, "leader", info->leader);
-    add_number(json, "epoch", info->epoch);
-    add_number(json, "term", info->term);
-    add_number(json, "commit", info->commit);
-    add_number(json, "applied", info->applied);
-    add_bool(json, "armed", info->armed);
-    add_string(json, "notice", info->notice);
-    cJSON *quorum = add_object(json, "quorum");
-    add_bool(quorum, "has", info->has_quorum);
-    add_number(quorum, "voters", info->voters);
-    add_number(quorum, "heard", info->voters_heard);
-    add_number(quorum, "needed", info->quorum);
-}
-
-/* What was set, where 0 stands for "derived" or "off", and what follows from it. */
-static void show_settings(struct sxd *sx, cJSON *json, const keel_info *info)
-{
-    keel_params p = KEEL_PARAMS_INIT;
-    cJSON *set = add_object(json, "settings"), *in_force = add_object(json, "inForce");
-
-    if (keel_get_params(sx->keel, &p) == KEEL_OK)
-        for (size_t i = 0; i < SETTINGS; i++)
-            add_number(set, settings[i].key, *setting_ms(&p, &settings[i]) / 1000);
-    add_seconds(in_force, "hb_keepalive", info->hb_keepalive_ms);
-    add_seconds(in_force, "hb_warntime", info->hb_warntime_ms);
-    add_seconds(in_force, "hb_deadtime", info->hb_deadtime_ms);
-    add_seconds(in_force, "hb_initdead", info->hb_initdead_ms);
-    add_seconds(in_force, "fencetime", info->fencetime_ms);
-    add_number(in_force, "minNodes", info->min_nodes);
-}
-
-void admin_show(struct sxd *sx, struct http_req *r)
-{
-    keel_status *s;
-    char why[256] = "";
-    unsigned status;
-    int rc = keel_status_take(sx->keel, &s);
-    if (rc != KEEL_OK) {
-        http_reply_error(r, 500, "%s", keel_strerror(rc));
-        return;
-    }
-    cJSON *json = cJSON_CreateObject();
-    if (!json)
-        die("out of memory");
-    show_info(json, keel_status_info(s));
-    add_bool(json, "serves", cluster_may_serve(sx, &status, why, sizeof why));
-    add_string(json, "refusal", why);
-    add_number(json, "replicas", sx->replicas);
-    add_number(json, "healedEpoch", heal_epoch(sx));
-    add_bool(json, "healed", heal_complete(sx));
-    show_settings(sx, json, keel_status_info(s));
-    cJSON *nodes = cJSON_AddArrayToObject(json, "nodes");
-    if (!nodes || !cJSON_AddRawToObject(json, "keel", keel_status_json(s)))
-        die("out of memory");
-    for (size_t i = 0; i < keel_status_count(s); i++)
-        show_node(nodes, keel_status_info(s), keel_status_node(s, i));
-    keel_status_free(s);
-    http_reply_json(r, 200, json);
 }

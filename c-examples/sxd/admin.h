@@ -1,26 +1,22 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What administrators see and change, at any node.
+/* What administrators change, at any node that serves.
  *
- *   GET /.cluster          this node's view: always answered at once, from memory
  *   PUT /.clusterSettings  {"hb_deadtime": 6, ...}, whole seconds as in SX
  *   PUT /.setfaulty        {"node": 3}
  *   PUT /.readmit          {"node": 3}
  *   PUT /.replace          {"old": 3, "new": 4, "address": "127.0.0.1:7004"}
  *
  * A change is passed on to the leader and answered when it is committed, refused (with the reason),
- * or not known to be either within ADMIN_MS. */
+ * or not known to be either within REQUEST_MS of its arrival. */
 #ifndef SXD_ADMIN_H
 #define SXD_ADMIN_H
 
 #include "sxd.h"
 
-#define ADMIN_MS 10000u
-
 struct admin *admin_new(void);
 /* Call it after cluster_close(): the engine's completions refer to it. */
 void admin_free(struct admin *a);
 
-void admin_show(struct sxd *sx, struct http_req *r);
 /* WHAT is the path of one of the PUT requests. */
 void admin_change(struct sxd *sx, struct http_req *r, const char *what);
 /* Answers the changes whose time is over. */

@@ -4,10 +4,12 @@
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "util.h"
 
@@ -215,6 +217,18 @@ const char *http_body(const struct http_req *r, size_t *len)
 {
     *len = r->body.len;
     return r->body.data ? r->body.data : "";
+}
+
+uint64_t http_age_ms(const struct http_req *r)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct tcp_info tcp = {0};
+    socklen_t len = sizeof tcp;
+
+    /* A time of accept() would not do: connections wait in the kernel as well. */
+    if (!info || getsockopt(info->connect_fd, IPPROTO_TCP, TCP_INFO, &tcp, &len))
+        die("http: the kernel does not say how old a request is");
+    return tcp.tcpi_last_data_recv;
 }
 
 void http_reply(struct http_req *r, unsigned status, const char *type, const void *data, size_t len)

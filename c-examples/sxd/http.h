@@ -9,6 +9,7 @@
 
 #include <cjson/cJSON.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define HTTP_BODY_MAX ((size_t)8 << 20)
 
@@ -33,6 +34,10 @@ const char *http_path(const struct http_req *r);
 const char *http_header(const struct http_req *r, const char *name);
 /* NUL-terminated, never NULL. */
 const char *http_body(const struct http_req *r, size_t *len);
+
+/* For how long the request, as far as it has come, has lain in the kernel unread: this process, or the
+ * whole machine, may have been stopped. */
+uint64_t http_age_ms(const struct http_req *r);
 
 /* DATA is copied. */
 void http_reply(struct http_req *r, unsigned status, const char *type, const void *data, size_t len);

@@ -29,7 +29,8 @@ static int usage(void)
           "         hb_initdead (0 = derived)\n"
           "       sxadm cluster --set-faulty ID URL             exclude a node\n"
           "       sxadm cluster --readmit ID URL                take an excluded node back as it is\n"
-          "       sxadm cluster --replace-faulty OLD=NEW/HOST:PORT URL   put a new node in its place\n"
+          "       sxadm cluster --replace-faulty OLD=NEW/HOST:PORT [--force] URL\n"
+          "         put a new node in its place; --force: also if it does not answer at HOST:PORT\n"
           "       sxadm put NAME FILE URL                       store an object; - is standard input\n"
           "       sxadm get NAME FILE URL                       read an object; - is standard output\n"
           "URL is http://HOST:PORT of any node. Exit status: 0 all is well, or done; 1 a node is not\n"
@@ -43,7 +44,25 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg)
     return buf_add(arg, data, size * n, ANSWER_MAX) ? size * n : 0;
 }
 
-/* HTTP's status, or 0 with a line on standard error if there was no answer. */
+/* Instead of HTTP's status: the request was not sent; it was, and nothing is known about it. */
+enum { NOT_SENT = 0, NOT_ANSWERED = -1 };
+
+/* What became of a request without an answer, with a line on standard error. A change may have been
+ * made, or be made yet. */
+static long no_answer(CURL *c, CURLcode rc, bool changes, const char *base)
+{
+    long sent = 0;
+
+    curl_easy_getinfo(c, CURLINFO_REQUEST_SIZE, &sent);
+    if (sent > 0 && changes) {
+        fprintf(stderr, "ERROR: Not confirmed: %s: %s; it may still take effect\n", base, curl_easy_strerror(rc));
+        return NOT_ANSWERED;
+    }
+    fprintf(stderr, "sxadm: cannot ask %s: %s\n", base, curl_easy_strerror(rc));
+    return NOT_SENT;
+}
+
+/* HTTP's status, or one of the above. */
 static long request(const char *method, const char *base, const char *path, const struct buf *body, long deadline_ms,
                     struct buf *answer)
 {
@@ -71,14 +90,16 @@ static long request(const char *method, const char *base, const char *path, cons
     if (rc == CURLE_OK)
         curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
     else
-        fprintf(stderr, "sxadm: cannot ask %s: %s\n", base, curl_easy_strerror(rc));
+        status = no_answer(c, rc, body != NULL, base);
     curl_easy_cleanup(c);
     return status;
 }
 
-/* Says why a request was refused. */
+/* The exit status for a request that was no success; says why it was refused. */
 static int refused(long status, const struct buf *answer)
 {
+    if (status <= 0)
+        return status == NOT_SENT ? CANNOT_ASK : NOT_DONE;
     cJSON *json = cJSON_ParseWithLength(answer->data ? answer->data : "", answer->len);
     const cJSON *message = cJSON_GetObjectItemCaseSensitive(json, "ErrorMessage");
     fprintf(stderr, "ERROR: %s (%ld)\n", cJSON_IsString(message) ? message->valuestring : "Refused", status);
@@ -104,6 +125,11 @@ static double number(const cJSON *o, const char *key)
     return cJSON_IsNumber(item) ? item->valuedouble : -1;
 }
 
+static bool is_excluded(const cJSON *v)
+{
+    return strcmp(text(v, "role"), "excluded") == 0;
+}
+
 /* As --set-param takes them. */
 static void print_set(const cJSON *v)
 {
@@ -118,7 +144,7 @@ static void print_in_force(const cJSON *v)
     const cJSON *in_force = cJSON_GetObjectItemCaseSensitive(v, "inForce");
     double deadtime = number(in_force, "hb_deadtime");
 
-    if (!strcmp(text(v, "role"), "excluded")) {
+    if (is_excluded(v)) {
         /* What it knows is of the time before its exclusion. */
         printf("Automatic exclusion: not known to a node that is out\n");
         return;
@@ -137,26 +163,61 @@ static void print_in_force(const cJSON *v)
     }
 }
 
-static void print_head(const cJSON *v)
+static void print_quorum(const cJSON *v)
 {
     const cJSON *q = cJSON_GetObjectItemCaseSensitive(v, "quorum");
+    double heard = number(q, "heard"), voters = number(q, "voters"), needed = number(q, "needed");
 
+    if (is_excluded(v))
+        printf("** NO ** (this node has no vote)\n");
+    else if (voters <= 0)
+        printf("not known to a node that is no member\n");
+    else if (!truth(q, "has") && heard >= needed)
+        printf("no leader yet (%.0f of %.0f voters heard)\n", heard, voters);
+    else
+        printf("%s (%.0f of %.0f voters heard, %.0f needed)\n", truth(q, "has") ? "yes" : "** NO **", heard, voters,
+               needed);
+}
+
+static void print_head(const cJSON *v)
+{
     printf("Cluster: %s, epoch: %.0f, term: %.0f, log index: %.0f, as seen by node %.0f (%s)\n", text(v, "cluster"),
            number(v, "epoch"), number(v, "term"), number(v, "applied"), number(v, "node"), text(v, "role"));
     if (number(v, "leader") > 0)
         printf("Leader: node %.0f", number(v, "leader"));
     else
         printf("Leader: <nobody>");
-    if (!strcmp(text(v, "role"), "excluded"))
-        printf(", quorum: ** NO ** (this node has no vote)\n");
-    else
-        printf(", quorum: %s (%.0f of %.0f voters heard, %.0f needed)\n", truth(q, "has") ? "yes" : "** NO **",
-               number(q, "heard"), number(q, "voters"), number(q, "needed"));
+    printf(", quorum: ");
+    print_quorum(v);
     print_in_force(v);
-    if (!truth(v, "healed") && strcmp(text(v, "role"), "excluded") != 0)
+    if (!truth(v, "healed") && !is_excluded(v))
         printf("Healing: objects are being copied to their new owners\n");
     if (!truth(v, "serves"))
         printf("Refuses to serve: %s\n", text(v, "refusal"));
+    if (text(v, "warning")[0])
+        printf("Warning: %s\n", text(v, "warning"));
+    if (is_excluded(v))
+        printf("Nodes as of epoch %.0f, %s:\n", number(v, "epoch"),
+               number(v, "epoch") < number(v, "outEpoch") ? "before its exclusion" : "the last that it was told of");
+}
+
+static void print_exclusion(const cJSON *n, bool faulty)
+{
+    double left = number(n, "excludesIn");
+    const char *why = text(n, "blockedWhy");
+
+    if (faulty && number(n, "epoch") > 0)
+        printf(", excluded at epoch %.0f, index %.0f", number(n, "epoch"), number(n, "index"));
+    if (faulty && number(n, "faultyFor") >= 0)
+        printf(", %.0f seconds ago", number(n, "faultyFor"));
+    if (faulty)
+        return;
+    if (left >= 0)
+        printf(", excluded in %.0f s%s%s", left, why[0] ? ": " : "", why);
+    else if (why[0])
+        printf(", not excluded: %s", why);
+    else if (!truth(n, "online") && number(n, "heardBy") > 0)
+        printf(", heard by %.0f of %.0f others", number(n, "heardBy"), number(n, "witnesses"));
 }
 
 /* True if all is well with the node. */
@@ -171,12 +232,7 @@ static bool print_node(const cJSON *v, const cJSON *n)
         printf(" (last contact: %.0f seconds ago)", number(n, "lastContact"));
     else if (!truth(n, "online"))
         printf(" (never heard)");
-    if (faulty && number(n, "epoch") > 0)
-        printf(", excluded at epoch %.0f, index %.0f", number(n, "epoch"), number(n, "index"));
-    if (!faulty && number(n, "excludesIn") >= 0)
-        printf(", excluded in: %.0f seconds", number(n, "excludesIn"));
-    if (!faulty && text(n, "blockedBy")[0])
-        printf(", held back by: %s", text(n, "blockedBy"));
+    print_exclusion(n, faulty);
     if (leads && text(v, "notice")[0])
         printf(", notice: %s", text(v, "notice"));
     printf("\n");
@@ -199,7 +255,7 @@ static int print_view(const cJSON *v)
         printf("Notice: %s\n", text(v, "notice"));
     if (!truth(cJSON_GetObjectItemCaseSensitive(v, "quorum"), "has"))
         return NO_QUORUM;
-    return well && led && !text(v, "notice")[0] ? OK : WARN;
+    return well && led && !text(v, "notice")[0] && !text(v, "warning")[0] ? OK : WARN;
 }
 
 /* WHAT: -I, --json or --get-param. */
@@ -210,7 +266,7 @@ static int view(const char *what, const char *url)
     long status = request("GET", url, "/.cluster", NULL, VIEW_MS, &answer);
     cJSON *json = status == 200 ? cJSON_ParseWithLength(answer.data ? answer.data : "", answer.len) : NULL;
 
-    if (status && !json)
+    if (status != NOT_SENT && !json)
         fprintf(stderr, "sxadm: %s is no sxd\n", url);
     if (!json)
         rc = CANNOT_ASK;
@@ -242,7 +298,7 @@ static int change(const char *url, const char *path, cJSON *json)
     if (status == 200)
         printf("Done: log index %.0f, epoch %.0f\n", number(done, "index"), number(done, "epoch"));
     else
-        rc = status ? refused(status, &answer) : CANNOT_ASK;
+        rc = refused(status, &answer);
     cJSON_Delete(done);
     buf_free(&body);
     buf_free(&answer);
@@ -281,7 +337,27 @@ static int change_node(const char *path, const char *id, const char *url)
     return change(url, path, json);
 }
 
-static int replace_faulty(char *what, const char *url)
+/* A node under a wrong address would be a member that nobody hears, and be excluded in its turn. */
+static bool answers_as(const char *address, uint64_t node)
+{
+    struct buf answer = {0};
+    char base[512];
+    bool right = false;
+
+    if ((size_t)snprintf(base, sizeof base, "http://%s", address) < sizeof base) {
+        long status = request("GET", base, "/.cluster", NULL, VIEW_MS, &answer);
+        cJSON *json = status == 200 ? cJSON_ParseWithLength(answer.data ? answer.data : "", answer.len) : NULL;
+        right = number(json, "node") == (double)node;
+        cJSON_Delete(json);
+    }
+    buf_free(&answer);
+    if (!right)
+        fprintf(stderr, "ERROR: Node %" PRIu64 " does not answer at %s: start it there with --join, or use --force\n",
+                node, address);
+    return right;
+}
+
+static int replace_faulty(char *what, bool force, const char *url)
 {
     uint64_t old, new;
     char *eq = strchr(what, '='), *slash = eq ? strchr(eq, '/') : NULL;
@@ -291,6 +367,8 @@ static int replace_faulty(char *what, const char *url)
     *eq = *slash = '\0';
     if (!parse_u64(what, 1, UINT64_MAX, &old) || !parse_u64(eq + 1, 1, UINT64_MAX, &new))
         return usage();
+    if (!force && !answers_as(slash + 1, new))
+        return NOT_DONE;
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "old", (double)old);
     cJSON_AddNumberToObject(json, "new", (double)new);
@@ -312,7 +390,9 @@ static int cluster(int n, char **args)
     if (!strcmp(what, "--readmit") && n == 3)
         return change_node("/.readmit", args[1], args[2]);
     if (!strcmp(what, "--replace-faulty") && n == 3)
-        return replace_faulty(args[1], args[2]);
+        return replace_faulty(args[1], false, args[2]);
+    if (!strcmp(what, "--replace-faulty") && n == 4 && !strcmp(args[2], "--force"))
+        return replace_faulty(args[1], true, args[3]);
     return usage();
 }
 
@@ -341,7 +421,7 @@ static int put(const char *name, const char *file, const char *url)
     if (ferror(f))
         die("sxadm: cannot read %s", file);
     long status = request("PUT", url, path, &body, CHANGE_MS, &answer);
-    int rc = status == 200 ? OK : status ? refused(status, &answer) : CANNOT_ASK;
+    int rc = status == 200 ? OK : refused(status, &answer);
     if (rc == OK) {
         cJSON *json = cJSON_ParseWithLength(answer.data, answer.len);
         printf("Stored on node(s) %s\n", text(json, "nodes"));
@@ -360,7 +440,7 @@ static int get(const char *name, const char *file, const char *url)
     if (!object_path(name, path, sizeof path))
         return usage();
     long status = request("GET", url, path, NULL, CHANGE_MS, &answer);
-    int rc = status == 200 ? OK : status ? refused(status, &answer) : CANNOT_ASK;
+    int rc = status == 200 ? OK : refused(status, &answer);
     if (rc == OK) {
         FILE *f = strcmp(file, "-") ? fopen(file, "wb") : stdout;
         if (!f || fwrite(answer.data ? answer.data : "", 1, answer.len, f) != answer.len || fflush(f))
@@ -374,6 +454,10 @@ int main(int argc, char **argv)
 {
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return CANNOT_ASK;
+    if (argc > 1 && strncmp(argv[argc - 1], "sx://", 5) == 0) {
+        fprintf(stderr, "sxadm: %s: use http://HOST:PORT\n", argv[argc - 1]);
+        return USAGE;
+    }
     if (argc >= 3 && !strcmp(argv[1], "cluster"))
         return cluster(argc - 2, argv + 2);
     if (argc == 5 && !strcmp(argv[1], "put"))

@@ -18,6 +18,7 @@
 #include "heal.h"
 #include "object.h"
 #include "peer.h"
+#include "view.h"
 
 /* While something in sxd waits for a time of its own: retries, deadlines. */
 #define TICK_MS 100
@@ -43,7 +44,8 @@ static _Noreturn void usage(const char *complaint)
     fprintf(stderr,
             "%s\n"
             "usage: sxd --id N --cluster NAME --listen HOST:PORT --dir DIR [options]\n"
-            "  --init            first start of a first member of a new cluster; needs --peers\n"
+            "  --init            first start of a first member of a new cluster; needs --peers. If it was\n"
+            "                    cut off, start again with the same options\n"
             "  --join            first start of a node that will replace an excluded one\n"
             "  --peers LIST      \"1=HOST:PORT,2=HOST:PORT\": the first members, with this one\n"
             "  --replicas R      copies of every object, the same on all nodes (default 2)\n"
@@ -93,8 +95,8 @@ static void check_options(struct options *o)
     if (o->init && !o->cluster.n_peers)
         usage("--init needs --peers");
     o->cluster.dir = o->dir;
-    o->cluster.new_node = o->init || o->join;
-    o->cluster.bootstrap = o->init;
+    o->cluster.init = o->init;
+    o->cluster.join = o->join;
     o->cluster.keepalive_ms = (uint32_t)o->keepalive * 1000;
     o->cluster.peers = o->peers;
 }
@@ -145,7 +147,7 @@ static void route_get(struct sxd *sx, struct http_req *r, const char *path)
 {
     const char *name;
     if (!strcmp(path, "/.cluster"))
-        admin_show(sx, r);
+        view_show(sx, r);
     else if ((name = after(path, "/objects/")))
         object_get(sx, r, name);
     else if ((name = after(path, "/.s2s/version/")))
@@ -174,7 +176,12 @@ static void route_put(struct sxd *sx, struct http_req *r, const char *path)
 
 static void on_request(void *ud, struct http_req *r)
 {
-    if (!strcmp(http_method(r), "GET"))
+    uint64_t age = http_age_ms(r);
+
+    if (age >= REQUEST_MS)
+        http_reply_error(r, 503, "Not done: this node was paused, the request has waited for %" PRIu64 " seconds",
+                         age / 1000);
+    else if (!strcmp(http_method(r), "GET"))
         route_get(ud, r, http_path(r));
     else if (!strcmp(http_method(r), "PUT"))
         route_put(ud, r, http_path(r));
@@ -232,18 +239,21 @@ int main(int argc, char **argv)
     sigaction(SIGPIPE, &sa, NULL);
 
     sx.id = o.id;
+    sx.listen = o.listen;
+    sx.started_ms = now_ms();
     sx.replicas = o.replicas;
     sx.client = client_new();
     sx.peers = peers_new();
     sx.admin = admin_new();
     sx.objects = objects_new();
+    /* Before anything is made on the disk: a mistake in the options leaves nothing behind. */
+    sx.http = http_start(o.listen, on_request, &sx);
+    if (!sx.http)
+        return 1;
     sx.store = store_open(o.dir);
     if (!sx.store || !cluster_open(&sx, &o.cluster))
         return 1;
     sx.heal = heal_new(&sx);
-    sx.http = http_start(o.listen, on_request, &sx);
-    if (!sx.http)
-        return 1;
     say("sxd %s, raftkeel %s: node %" PRIu64 " listens on %s", argv[0], keel_version(), o.id, o.listen);
     int status = loop(&sx);
     say("stopping");

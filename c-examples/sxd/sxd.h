@@ -8,7 +8,8 @@
  *   cluster        raftkeel: its callbacks, and what they mean for sxd
  *   object         PUT and GET of objects, at the node that was asked
  *   heal           copies objects to the owners that a change of membership has given them
- *   admin          what administrators see and change */
+ *   view, words    what administrators see
+ *   admin          what they change */
 #ifndef SXD_SXD_H
 #define SXD_SXD_H
 
@@ -22,8 +23,14 @@
 /* Ids travel as JSON numbers, which are exact so far. */
 #define ID_MAX ((1ll << 53) - 1)
 
+/* The deadline of every request: one that is found later has been given up by who sent it, and must
+ * not take effect any more. */
+#define REQUEST_MS 10000u
+
 struct sxd {
     uint64_t id;
+    const char *listen;
+    uint64_t started_ms;
     size_t replicas;
     keel *keel;
     struct http *http;
