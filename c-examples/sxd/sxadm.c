@@ -233,6 +233,8 @@ static bool print_node(const cJSON *v, const cJSON *n)
     else if (!truth(n, "online"))
         printf(" (never heard)");
     print_exclusion(n, faulty);
+    if (truth(n, "lostState"))
+        printf(", lost its data: %sreplace it under a new id", faulty ? "" : "exclude it (--set-faulty), then ");
     if (leads && text(v, "notice")[0])
         printf(", notice: %s", text(v, "notice"));
     printf("\n");

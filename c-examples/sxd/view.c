@@ -98,6 +98,7 @@ static void show_node(struct sxd *sx, cJSON *nodes, const keel_info *info, const
     if (out_for >= 0)
         add_number(o, "faultyFor", (uint64_t)out_for);
     add_number(o, "replacedBy", n->replaced_by);
+    add_bool(o, "lostState", n->lost_state != 0);
     add_number(o, "heardBy", n->heard_by);
     add_number(o, "witnesses", n->witnesses);
 }

@@ -118,6 +118,17 @@ replaced() {
     sxadm_ok cluster --replace-faulty "$1=4/$(address 4)" "$(url "$2")" || [ -n "$(line_of "$2" 4)" ]
 }
 
+# wiped NODE OTHER: its directory is lost, and it is made again under its old id.
+wiped() {
+    kill_node "$1"
+    rm -rf "$WORK/node$1"
+    start_node "$1" --init --peers "$(peers $NODES)"
+    until_ok 20 shows_node "$2" "$1" "lost its data: .*replace it under a new id" ||
+        fail "node $2 does not say that node $1 has lost its data: $(line_of "$2" "$1")"
+    until_ok 10 shows "$1" "Refuses to serve: " && ! "$BIN/sxadm" get film-1 - "$(url "$1")" >/dev/null 2>&1 ||
+        fail "node $1 serves without its data"
+}
+
 is_member() { line_of "$1" "$2" | grep -Eq 'status: (follower|leader), online: yes'; }
 well() { view "$1" >/dev/null; }
 
@@ -161,4 +172,6 @@ until_ok 20 shows "$other" ", before its exclusion:" || fail "node $other does n
 start_node 4 --join
 until_ok 20 answers 4 || fail "node 4 does not start"
 until_ok 20 replaced "$other" "$LEADER" || fail "node $other was not replaced"
+until_ok 20 is_member "$LEADER" 4 || fail "node 4 is no member"
+wiped $((6 - LEADER - other)) "$LEADER"
 echo "ok: refused with reasons, shown, excluded and taken back ($(elapsed) s)"
