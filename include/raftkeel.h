@@ -171,7 +171,8 @@
 
 /**
  * keel_config.flags, with dir NULL: state is kept in memory and lost at keel_free(). NOT
- * durable: for tests and simulations only.
+ * durable: for tests and simulations only. One that is made anew is taken for a node that lost
+ * its directory, if its seed is another.
  */
 #define KEEL_VOLATILE 2
 
@@ -353,8 +354,8 @@ typedef struct keel_config {
     uint32_t message_max;
     /**
      * Of the random election timeouts; the same seed and the same inputs give the same run, but
-     * for the number that tells a new directory from others, which messages carry.
-     * 0 = from the system.
+     * for the number that tells a new directory from others, which messages carry (with
+     * KEEL_VOLATILE it is of the seed as well). 0 = from the system.
      */
     uint64_t seed;
     /** 1 error, 2 warning, 3 notice, 4 debug, 5 trace. 0 = 3. */

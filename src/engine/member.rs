@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cluster::{Peer, bootstrap_entry};
-use crate::core::Millis;
+use crate::core::{Millis, Random};
 use crate::storage::{Directory, Identity, Memory, Opened, Storage};
 
 use super::action::Answer;
@@ -177,8 +177,8 @@ impl Member {
     }
 }
 
-/// Not from the seed: storage that is made anew must differ from what it was before, whatever the
-/// host has set.
+/// Tells a directory from all others. Not from the seed: one that is made anew must differ from
+/// what it was before, whatever the host has set.
 fn draw_instance() -> Result<u64, Error> {
     let mut bytes = [0; 8];
     getrandom(&mut bytes, GetRandomFlags::empty())
@@ -188,7 +188,6 @@ fn draw_instance() -> Result<u64, Error> {
 }
 
 fn open(settings: &Settings, place: Place) -> Result<(Opened, Box<dyn Storage>), Error> {
-    let instance = draw_instance()?;
     let identity = Identity {
         cluster: settings.cluster,
         node: settings.id,
@@ -196,12 +195,16 @@ fn open(settings: &Settings, place: Place) -> Result<(Opened, Box<dyn Storage>),
     match place {
         Place::Directory { path, create } => {
             if create {
-                Directory::create(&path, &identity, instance)?;
+                Directory::create(&path, &identity, draw_instance()?)?;
             }
             let (directory, opened) = Directory::open(&path, &identity)?;
             Ok((opened, Box::new(directory)))
         }
         Place::Volatile => {
+            // Of the seed, so that a simulation repeats.
+            let instance = Random::new(settings.seed ^ settings.id.get())
+                .next_u64()
+                .max(1);
             let opened = Opened {
                 restored: Default::default(),
                 incarnation: 1,

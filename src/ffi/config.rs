@@ -18,7 +18,8 @@ pub type keel_id = u64;
 /// back under its old id, it is replaced by one with a new id.
 pub const KEEL_NEW_NODE: u32 = 1;
 /// keel_config.flags, with dir NULL: state is kept in memory and lost at keel_free(). NOT
-/// durable: for tests and simulations only.
+/// durable: for tests and simulations only. One that is made anew is taken for a node that lost
+/// its directory, if its seed is another.
 pub const KEEL_VOLATILE: u32 = 2;
 
 /// The most bytes of keel_peer.address, without its final NUL.
@@ -128,8 +129,8 @@ pub struct keel_config {
     /// (A transport of datagrams has 65507.)
     pub message_max: u32,
     /// Of the random election timeouts; the same seed and the same inputs give the same run, but
-    /// for the number that tells a new directory from others, which messages carry.
-    /// 0 = from the system.
+    /// for the number that tells a new directory from others, which messages carry (with
+    /// KEEL_VOLATILE it is of the seed as well). 0 = from the system.
     pub seed: u64,
     /// 1 error, 2 warning, 3 notice, 4 debug, 5 trace. 0 = 3.
     pub log_level: i32,

@@ -104,8 +104,10 @@ pub fn settings(raw: u64) -> Settings {
     }
 }
 
-fn node(raw: u64, message_max: usize) -> Node {
+/// `life` counts how often its storage was made anew.
+fn node(raw: u64, message_max: usize, life: u64) -> Node {
     let settings = Settings {
+        seed: 1000 * (life + 1) + raw,
         message_max,
         entry_max: message_max - MESSAGE_REST,
         ..settings(raw)
@@ -141,7 +143,7 @@ impl Cluster {
         let peers: Vec<Peer> = (1..=count).map(peer).collect();
         let mut nodes = BTreeMap::new();
         for raw in 1..=count {
-            let mut node = node(raw, message_max);
+            let mut node = node(raw, message_max, 0);
             node.member.bootstrap(&peers).unwrap();
             nodes.insert(raw, node);
         }
@@ -155,13 +157,13 @@ impl Cluster {
 
     /// A node that waits to be added.
     pub fn join(&mut self, raw: u64) {
-        self.nodes.insert(raw, node(raw, MESSAGE_DEFAULT));
+        self.nodes.insert(raw, node(raw, MESSAGE_DEFAULT, 0));
     }
 
     /// A node's storage is made anew, and perhaps bootstrapped once more.
     pub fn wipe(&mut self, raw: u64, bootstrapped: bool) {
         let peers: Vec<Peer> = self.nodes.keys().map(|raw| peer(*raw)).collect();
-        let mut new = node(raw, MESSAGE_DEFAULT);
+        let mut new = node(raw, MESSAGE_DEFAULT, 1);
         if bootstrapped {
             new.member.bootstrap(&peers).unwrap();
         }
