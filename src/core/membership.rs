@@ -124,8 +124,7 @@ impl Raft {
             return;
         }
         let left = Arc::new(latest.left());
-        let cause: Bytes = Arc::from([]);
-        self.append_own(Payload::Config(left, cause));
+        self.append_own(Payload::Config(left, Raft::no_bytes()));
     }
 
     /// What the commit of a configuration brings about on this node.

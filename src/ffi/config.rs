@@ -8,7 +8,10 @@ use super::code::{Failure, KEEL_ERR_NOMEM, KEEL_ERR_TOO_BIG, KEEL_ERR_UNSUPPORTE
 use super::sized::{self, HostStruct};
 use crate::cluster::{self, Params};
 use crate::core::{Bytes, Millis, NodeId};
-use crate::engine::{MESSAGE_REST, Place, Settings};
+use crate::engine::{
+    ELECTION_HEARTBEATS, ENTRY_DEFAULT, HEARTBEAT_DEFAULT, MESSAGE_REST, Place, QUEUE_DEFAULT,
+    Settings,
+};
 
 /// A node. Never 0; an id that was in use once is never given to another node again.
 pub type keel_id = u64;
@@ -335,22 +338,28 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
             size_of::<keel_params>()
         )));
     }
-    let heartbeat = bounded("heartbeat_ms", c.heartbeat_ms, 100, 1, 60_000)?;
+    let heartbeat = bounded(
+        "heartbeat_ms",
+        c.heartbeat_ms,
+        HEARTBEAT_DEFAULT as u32,
+        1,
+        60_000,
+    )?;
     let election = bounded(
         "election_ms",
         c.election_ms,
-        20 * heartbeat,
+        ELECTION_HEARTBEATS as u32 * heartbeat,
         3 * heartbeat,
         3_600_000,
     )?;
-    let queue_max = bounded("queue_max", c.queue_max, 4096, 1, 1 << 20)?;
+    let queue_max = bounded("queue_max", c.queue_max, QUEUE_DEFAULT as u32, 1, 1 << 20)?;
     let rest = MESSAGE_REST as u32;
     let entry_default = match c.message_max {
-        0 => 1 << 20,
-        limit => limit.saturating_sub(rest).clamp(1, 1 << 20),
+        0 => ENTRY_DEFAULT as u32,
+        limit => limit.saturating_sub(rest).clamp(1, ENTRY_DEFAULT as u32),
     };
     let entry_max = bounded("entry_max", c.entry_max, entry_default, 1, 16 << 20)?;
-    let message_default = entry_max.max(1 << 20) + rest;
+    let message_default = entry_max.max(ENTRY_DEFAULT as u32) + rest;
     let message_max = bounded(
         "message_max",
         c.message_max,
