@@ -862,15 +862,17 @@ KEEL_API KEEL_CHECK int keel_barrier(struct keel *k, keel_done_fn done, void *ar
 KEEL_API KEEL_CHECK int keel_transfer(struct keel *k, keel_id to, keel_done_fn done, void *arg);
 
 /**
- * Whether this node may lead: 0 = no, else yes, which it may until told otherwise in each run. A
- * node that may not lead goes on voting and does not campaign; one that leads hands over as soon
- * as another can take it. This delays and never denies: a node that has heard no leader for ten
+ * Whether this node may lead, and how much it is wished for: 0 = it may not, 1 = it may, as every
+ * node until told otherwise in each run, up to 255 = rather than those with less. A node that may
+ * not lead goes on voting and does not campaign; a leader hands over as soon as one that is wished
+ * for more has caught up and can take it, and a node campaigns up to one election_ms later while
+ * another is wished for more. This delays and never denies: a node that has heard no leader for ten
  * times election_ms campaigns all the same, so a cluster whose majority may not lead is slow to
  * elect, not dead.
  *
- * Input function. KEEL_ERR_FULL.
+ * Input function. KEEL_ERR_INVALID: not from 0 to 255; KEEL_ERR_FULL.
  */
-KEEL_API int keel_set_eligible(struct keel *k, int may_lead);
+KEEL_API int keel_set_eligible(struct keel *k, int priority);
 
 /** This node's KEEL_ROLE_*, or a negative code. Query function. */
 KEEL_API int keel_role(const struct keel *k);

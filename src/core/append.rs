@@ -4,7 +4,7 @@
 use super::message::{Append, AppendOutcome, AppendReply, Message};
 use super::persistence::Effect;
 use super::raft::Raft;
-use super::types::{Entry, Index, NodeId};
+use super::types::{Entry, Index, NodeId, Position, Term};
 
 impl Raft {
     pub(super) fn on_append(&mut self, from: NodeId, append: Append) {
@@ -13,18 +13,13 @@ impl Raft {
             self.refuse(from, &append);
             return;
         }
-        let repeated = append.term == self.hard.term && append.seq <= self.leader_seq;
-        if repeated && self.leader.is_none() {
-            // What a leader said before it fell silent does not bring it back.
+        if !is_well_formed(&append) {
+            // Forged, or its sender is broken.
             return;
         }
-        let rival = append.term == self.hard.term
-            && (self.is_leader() || self.leader.is_some_and(|known| known != from));
-        if rival || !is_well_formed(&append) {
-            // A term has one leader: this message is forged, or its sender is broken.
+        if self.hear_leader(from, append.term, append.seq).is_none() {
             return;
         }
-        self.follow(from, &append);
         if self.log_differs(&append) {
             self.refuse(from, &append);
             return;
@@ -32,28 +27,47 @@ impl Raft {
         self.take_entries(from, append);
     }
 
-    /// Acknowledges the sender as leader. An old copy of an append does not prove that the
-    /// leader lives; a refused one does (raft.md rule 10).
-    fn follow(&mut self, from: NodeId, append: &Append) {
-        self.become_follower(append.term, Some(from));
-        if append.seq > self.leader_seq {
-            self.leader_seq = append.seq;
+    /// Takes the sender of a message of no older term for the leader of that term. `None` if it
+    /// cannot be, or if this is an old copy of what it said; else whether it is a copy of less use:
+    /// one does not prove that the leader lives; what is refused later does (raft.md rule 10).
+    pub(super) fn hear_leader(&mut self, from: NodeId, term: Term, seq: u64) -> Option<bool> {
+        let current = term == self.hard.term;
+        let repeated = current && seq <= self.leader_seq;
+        if repeated && self.leader.is_none() {
+            // What a leader said before it fell silent does not bring it back.
+            return None;
+        }
+        let rival = self.is_leader() || self.leader.is_some_and(|known| known != from);
+        if current && rival {
+            // A term has one leader.
+            return None;
+        }
+        self.become_follower(term, Some(from));
+        if seq > self.leader_seq {
+            self.leader_seq = seq;
             self.leader_heard_at = self.now;
             self.draw_election_timeout();
         }
+        Some(repeated)
     }
 
     /// Whether the entry before the first one sent is missing or another. What is committed
     /// agrees with every leader's log.
     fn log_differs(&self, append: &Append) -> bool {
-        append.prev_index > self.commit
-            && self.log.term(append.prev_index) != Some(append.prev_term)
+        let place = Position {
+            index: append.prev_index,
+            term: append.prev_term,
+        };
+        place.index > self.commit && !self.log.matches(place)
     }
 
     fn refuse(&mut self, to: NodeId, append: &Append) {
         let hint_index = self
             .log
             .find_term_at_most(append.prev_index, append.prev_term);
+        // Only an append of an old term asks for what was dropped, and its sender has no use for
+        // the hint.
+        let hint_index = self.log.term(hint_index).map_or(0, |_| hint_index);
         let hint_term = self.log.term(hint_index).unwrap_or(0);
         let term = self.hard.term;
         let outcome = AppendOutcome::Rejected {
@@ -105,6 +119,8 @@ impl Raft {
         let mut fresh = false;
         for entry in entries {
             match self.log.term(entry.index) {
+                // Long committed, and dropped since.
+                None if entry.index <= self.commit => {}
                 Some(term) if term == entry.term || entry.index <= self.commit => {
                     assert_eq!(
                         term, entry.term,

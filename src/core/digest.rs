@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use super::message::{AppendReply, Message};
 use super::persistence::{Effect, Pending, Staged};
 use super::raft::{Leader, Raft, Role};
+use super::transfer::DEFAULT_PRIORITY;
 use super::types::{NodeId, Term};
 
 /// Takes the numbers.
@@ -53,8 +54,13 @@ impl Raft {
             // Counts for reports only.
             elections: _,
             // Small searches neither read nor hand over.
-            eligible,
-            ineligible,
+            priority,
+            priorities,
+            // Nor do they compact: what is not in a log there was never in it.
+            snapshot,
+            incoming,
+            fetched: _,
+            asks,
             reads,
             staged,
             pending,
@@ -64,8 +70,10 @@ impl Raft {
             poisoned,
         } = self;
         assert!(messages.is_empty(), "messages must be taken first");
-        let plain = *eligible && ineligible.is_empty() && reads.is_idle();
-        assert!(plain, "reads and eligibility have no digest");
+        let plain = *priority == DEFAULT_PRIORITY && priorities.is_empty() && reads.is_idle();
+        assert!(plain, "reads and priorities have no digest");
+        let whole = snapshot.is_none() && incoming.is_none() && asks.is_empty();
+        assert!(whole, "snapshots have no digest");
         sink.word(hash_of(hard));
         sink.word(log.last_index());
         for entry in log.from(1) {
@@ -105,6 +113,8 @@ impl Raft {
             questions,
             transfer,
             willing_until: _,
+            piece_at: _,
+            lease: _,
         } = leader;
         let plain = questions.is_empty() && transfer.is_none();
         assert!(plain, "reads and transfers have no digest");
@@ -126,6 +136,7 @@ impl Raft {
     ) {
         let Staged {
             hard,
+            reset: _,
             first,
             effects,
         } = staged;
@@ -136,6 +147,7 @@ impl Raft {
         for write in pending {
             let Pending {
                 token: _,
+                since: _,
                 hard,
                 last,
                 effects,
@@ -197,6 +209,8 @@ impl Message {
             Message::TimeoutNow(message) => sink.word(hash_of(message)),
             Message::ReadIndex(question) => sink.word(hash_of(question)),
             Message::ReadIndexReply(reply) => sink.word(hash_of(reply)),
+            Message::Snapshot(piece) => sink.word(hash_of(piece)),
+            Message::SnapshotReply(reply) => sink.word(hash_of(reply)),
         }
     }
 }

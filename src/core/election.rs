@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::lease::Lease;
 use super::message::{Message, VoteReply, VoteRequest};
 use super::persistence::Effect;
 use super::progress::Progress;
@@ -12,10 +13,11 @@ use super::read::Questions;
 use super::types::{Millis, NodeId, Payload, Term};
 
 impl Raft {
-    /// Draws a new timeout from [E, 2E).
+    /// Draws a new timeout from [E, 2E), or later if somebody else had better lead.
     pub(super) fn draw_election_timeout(&mut self) {
         let base = self.options.election;
-        self.election_at = self.now + self.random.between(base, 2 * base);
+        let deference = if self.is_outranked() { base } else { 0 };
+        self.election_at = self.now + self.random.between(base, 2 * base) + deference;
     }
 
     /// The first timeout of a run: a server alone has nobody to wait for.
@@ -31,7 +33,16 @@ impl Raft {
     pub(super) fn may_campaign(&self) -> bool {
         let committed = self.configs.committed(self.commit);
         let voter = self.configs.latest().is_voter(self.id) || committed.is_voter(self.id);
-        voter && self.may_vote()
+        voter && self.may_vote() && self.is_fit()
+    }
+
+    /// Not while its own disk does not answer, for it could not serve as a leader (raft.md
+    /// rule 31); nor while the host loads a snapshot (rule 36).
+    fn is_fit(&self) -> bool {
+        let loading = self.incoming.as_ref().is_some_and(|i| i.installing);
+        let since = self.writing_since();
+        let waits = since.is_some_and(|since| self.now >= since + self.options.election);
+        !loading && !waits
     }
 
     /// An excluded node abstains, and so does one that holds nothing: it may be a voter that
@@ -49,10 +60,12 @@ impl Raft {
     }
 
     /// Whether a live leader is known: then nobody is helped to depose it. The base timeout
-    /// counts, not the drawn one (raft.md rule 8).
+    /// counts, not the drawn one (raft.md rule 8). Where leaders read by leases, this promise
+    /// holds however this server came to forget its leader, by a restart for example.
     fn is_sticky(&self) -> bool {
         let heard = self.now < self.leader_heard_at + self.options.election;
-        self.is_leader() || (self.leader.is_some() && heard)
+        let bound = self.leader.is_some() || self.options.lease_reads;
+        self.is_leader() || (bound && heard)
     }
 
     pub(super) fn election_timed_out(&mut self) {
@@ -151,6 +164,7 @@ impl Raft {
             .map(|id| (id, Progress::new(last, now)))
             .collect();
         self.leader = None;
+        self.incoming = None;
         self.role = Role::Leader(Leader {
             peers,
             opened_at: last + 1,
@@ -160,6 +174,8 @@ impl Raft {
             questions: Questions::default(),
             transfer: None,
             willing_until: now,
+            piece_at: now,
+            lease: Lease::new(self.options.lease_reads, self.options.election),
         });
         // It commits what earlier leaders left, and opens the way for changes (rule 4).
         self.append_own(Payload::Noop);

@@ -1,11 +1,22 @@
-//! The log in memory, and how much of it is durable.
+//! The log: what of it is in memory, which terms it holds, and how much of it is durable.
 
-use super::types::{Entry, Index, Payload, Restored, Term};
+use super::types::{Entry, Index, Payload, Position, Restored, Term};
 
-/// Contiguous entries from index 1.
+/// Contiguous entries behind a base.
+///
+/// The terms of all of them are known; of the entries themselves those that are committed may be
+/// dropped from memory, oldest first, and are fetched from storage when somebody needs them again.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    entries: Vec<Entry>,
+    /// Everything up to here was dropped: a snapshot has its place.
+    base: Position,
+    /// The first index of every term, ascending in both.
+    terms: Vec<Position>,
+    /// The entries in memory: the last ones.
+    tail: Vec<Entry>,
+    /// Weight of the tail.
+    tail_bytes: usize,
+    last: Index,
     /// Everything up to here is on disk as it is here; a truncation lowers it at once
     /// (raft.md rule 28).
     durable: Index,
@@ -15,44 +26,75 @@ impl Log {
     /// The log as storage found it, all of it durable.
     pub fn restore(restored: Restored) -> Log {
         let mut log = Log::default();
+        log.reset(restored.base);
         for entry in restored.entries {
             log.push(entry);
         }
-        log.durable = log.last_index();
+        log.durable = log.last;
         log
     }
 
-    /// Index of the last entry, 0 if there is none.
+    /// What was dropped: the log begins behind it.
+    pub fn base(&self) -> Position {
+        self.base
+    }
+
+    /// Index of the last entry, that of the base if there is none.
     pub fn last_index(&self) -> Index {
-        self.entries.len() as Index
+        self.last
     }
 
-    /// Term of the last entry, 0 if there is none.
+    /// Term of the last entry, that of the base if there is none.
     pub fn last_term(&self) -> Term {
-        self.entries.last().map_or(0, |e| e.term)
+        self.terms.last().map_or(self.base.term, |run| run.term)
     }
 
-    /// Term of the entry at `index`; 0 at index 0, `None` beyond the end.
-    pub fn term(&self, index: Index) -> Option<Term> {
-        if index == 0 {
-            return Some(0);
+    /// Place and term of the last entry.
+    pub fn last(&self) -> Position {
+        Position {
+            index: self.last,
+            term: self.last_term(),
         }
-        self.entries.get(index as usize - 1).map(|e| e.term)
     }
 
-    /// The entry at `index`.
+    /// Term of the entry at `index`, or of the base there; `None` before and beyond.
+    pub fn term(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        if index < self.base.index || index > self.last {
+            return None;
+        }
+        let run = self.terms.partition_point(|run| run.index <= index);
+        assert!(run > 0, "every entry belongs to a term");
+        Some(self.terms[run - 1].term)
+    }
+
+    /// Whether this log holds what stands at `at`, or stood there before it was dropped.
+    pub fn matches(&self, at: Position) -> bool {
+        self.term(at.index) == Some(at.term)
+    }
+
+    /// Index of the first entry in memory; one beyond the last if there is none.
+    pub fn first_in_memory(&self) -> Index {
+        self.last + 1 - self.tail.len() as Index
+    }
+
+    /// The entry at `index`, if it is in memory.
     pub fn get(&self, index: Index) -> Option<&Entry> {
-        self.entries.get((index as usize).checked_sub(1)?)
+        let at = index.checked_sub(self.first_in_memory())?;
+        self.tail.get(at as usize)
     }
 
-    /// Entries from `first` on; empty beyond the end.
+    /// Entries from `first` on, which must be in memory; empty beyond the end.
     pub fn from(&self, first: Index) -> &[Entry] {
-        assert!(first >= 1, "the log starts at index 1");
-        self.entries.get(first as usize - 1..).unwrap_or(&[])
+        let memory = self.first_in_memory();
+        assert!(first >= memory, "entry {first} is not in memory");
+        self.tail.get((first - memory) as usize..).unwrap_or(&[])
     }
 
-    /// Entries from `first` on whose weight fits in `bytes`, at least one, at most `count`
-    /// (raft.md rule 22: an entry larger than a batch travels alone).
+    /// Entries from `first` on, in memory, whose weight fits in `bytes`, at least one, at most
+    /// `count` (raft.md rule 22: an entry larger than a batch travels alone).
     pub fn batch(&self, first: Index, bytes: usize, count: usize) -> &[Entry] {
         let tail = self.from(first);
         let mut size = 0;
@@ -75,46 +117,117 @@ impl Log {
     /// A write of everything up to `index` has completed. `index` is what the write still
     /// covers after later truncations, so durability never goes back here.
     pub fn completed(&mut self, index: Index) {
-        assert!(
-            index <= self.last_index(),
-            "durable beyond the end of the log"
-        );
+        assert!(index <= self.last, "durable beyond the end of the log");
         self.durable = self.durable.max(index);
     }
 
     /// Appends one entry.
     pub fn push(&mut self, entry: Entry) {
-        assert_eq!(entry.index, self.last_index() + 1, "the log has no gaps");
-        assert!(
-            entry.term >= self.last_term(),
-            "terms in the log never decrease"
-        );
-        self.entries.push(entry);
+        assert_eq!(entry.index, self.last + 1, "the log has no gaps");
+        let term = self.last_term();
+        assert!(entry.term >= term, "terms in the log never decrease");
+        if entry.term > term || self.terms.is_empty() {
+            self.terms.push(Position {
+                index: entry.index,
+                term: entry.term,
+            });
+        }
+        self.last = entry.index;
+        self.tail_bytes += entry.payload.weight();
+        self.tail.push(entry);
     }
 
-    /// Drops everything from `first` on.
+    /// Drops everything from `first` on, which is in memory.
     pub fn truncate(&mut self, first: Index) {
-        assert!(first >= 1, "the log starts at index 1");
-        self.entries.truncate(first as usize - 1);
+        let memory = self.first_in_memory();
+        assert!(
+            first > self.base.index && first >= memory,
+            "what is committed is never truncated"
+        );
+        let dropped = self.tail.drain((first - memory) as usize..);
+        self.tail_bytes -= dropped.map(|e| e.payload.weight()).sum::<usize>();
+        self.last = first - 1;
+        self.terms.retain(|run| run.index < first);
         self.durable = self.durable.min(first - 1);
+    }
+
+    /// Drops everything up to `upto`, which is within the log, and known to a snapshot.
+    pub fn compact(&mut self, upto: Index) {
+        let Some(term) = self.term(upto) else {
+            panic!("the log is compacted up to {upto}, which it does not hold");
+        };
+        assert!(upto <= self.durable, "only what is durable is dropped");
+        self.forget(upto, 0);
+        self.base = Position { index: upto, term };
+        let past = self.terms.partition_point(|run| run.index <= upto);
+        if past == 0 || upto == self.last {
+            self.terms.drain(..past);
+            return;
+        }
+        // The term that the base is in goes on behind it.
+        self.terms.drain(..past - 1);
+        if self.terms.get(1).is_some_and(|run| run.index == upto + 1) {
+            self.terms.remove(0);
+        } else {
+            self.terms[0].index = upto + 1;
+        }
+    }
+
+    /// Drops everything, and goes on behind `base`.
+    pub fn reset(&mut self, base: Position) {
+        *self = Log {
+            base,
+            last: base.index,
+            durable: base.index,
+            ..Log::default()
+        };
+    }
+
+    /// Drops entries up to `upto` from memory, oldest first, as long as more than `most` bytes are
+    /// kept. They stay in the log.
+    pub fn forget(&mut self, upto: Index, most: usize) {
+        let known = (upto + 1).saturating_sub(self.first_in_memory());
+        let mut bytes = self.tail_bytes;
+        let forgotten = self
+            .tail
+            .iter()
+            .take(known as usize)
+            .take_while(|entry| {
+                let heavy = bytes > most;
+                bytes -= if heavy { entry.payload.weight() } else { 0 };
+                heavy
+            })
+            .count();
+        self.tail.drain(..forgotten);
+        self.tail_bytes = bytes;
+    }
+
+    /// Bytes of the entries in memory, counted by [`Payload::weight`].
+    pub fn bytes_in_memory(&self) -> usize {
+        self.tail_bytes
     }
 
     /// Whether a log that ends with `(last_term, last_index)` holds at least as much as this one
     /// (paper 5.4.1).
     pub fn is_up_to_date(&self, last_term: Term, last_index: Index) -> bool {
-        (last_term, last_index) >= (self.last_term(), self.last_index())
+        (last_term, last_index) >= (self.last_term(), self.last)
     }
 
-    /// The largest index not above `limit` whose term is at most `term` (raft.md rule 19).
+    /// The largest index not above `limit` whose term is at most `term` (raft.md rule 19). What
+    /// was dropped may have any term.
     pub fn find_term_at_most(&self, limit: Index, term: Term) -> Index {
-        let limit = limit.min(self.last_index());
-        let head = &self.entries[..limit as usize];
-        head.partition_point(|e| e.term <= term) as Index
+        let limit = limit.min(self.last);
+        if limit <= self.base.index {
+            return limit;
+        }
+        let later = self.terms.partition_point(|run| run.term <= term);
+        let end = self.terms.get(later).map_or(self.last, |run| run.index - 1);
+        limit.min(end)
     }
 
-    /// Configurations in the log, in order.
+    /// Configurations among the entries in memory, in order.
     pub fn configurations(&self) -> impl Iterator<Item = &Entry> {
-        self.entries
+        self.tail
             .iter()
             .filter(|e| matches!(e.payload, Payload::Config(..)))
     }
@@ -124,16 +237,25 @@ impl Log {
 mod tests {
     use super::*;
 
+    fn entry(index: Index, term: Term) -> Entry {
+        Entry {
+            index,
+            term,
+            payload: Payload::Host(vec![0; 10].into()),
+        }
+    }
+
     fn log(terms: &[Term]) -> Log {
         let mut log = Log::default();
         for (i, term) in terms.iter().enumerate() {
-            log.push(Entry {
-                index: i as Index + 1,
-                term: *term,
-                payload: Payload::Host(vec![0; 10].into()),
-            });
+            log.push(entry(i as Index + 1, *term));
         }
         log
+    }
+
+    /// The terms at these indexes, as said by an explicit list.
+    fn all_terms(log: &Log) -> Vec<Option<Term>> {
+        (0..=9).map(|index| log.term(index)).collect()
     }
 
     #[test]
@@ -178,5 +300,70 @@ mod tests {
         assert_eq!(3, log.batch(2, 1000, 100).len());
         assert_eq!(1, log.batch(2, 1000, 1).len());
         assert!(log.batch(5, 1000, 100).is_empty());
+    }
+
+    #[test]
+    fn compaction_keeps_the_terms_of_what_is_left() {
+        let terms = [1, 1, 3, 3, 4, 4];
+        for upto in 0..=6 {
+            let mut log = log(&terms);
+            log.completed(6);
+            log.compact(upto);
+            let expected: Vec<Option<Term>> = (0..=9)
+                .map(|index: Index| match index {
+                    0 if upto == 0 => Some(0),
+                    index if index < upto.max(1) || index > 6 => None,
+                    index => Some(terms[index as usize - 1]),
+                })
+                .collect();
+            assert_eq!(expected, all_terms(&log), "up to {upto}");
+            assert_eq!((6, 4), (log.last_index(), log.last_term()));
+            log.push(entry(7, 4));
+            assert_eq!(Some(4), log.term(7));
+            log.push(entry(8, 5));
+            assert_eq!((Some(4), Some(5)), (log.term(7), log.term(8)));
+            assert_eq!(upto + 1, log.first_in_memory().max(upto + 1));
+            assert_eq!((8 - upto) as usize, log.from(upto + 1).len());
+        }
+    }
+
+    #[test]
+    fn below_the_base_a_hint_is_taken_as_it_is() {
+        let mut log = log(&[1, 1, 3, 3, 4, 4]);
+        log.completed(6);
+        log.compact(4);
+        assert_eq!(2, log.find_term_at_most(2, 1));
+        assert_eq!(4, log.find_term_at_most(6, 3));
+        assert_eq!(6, log.find_term_at_most(6, 9));
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_in_the_log() {
+        let mut log = log(&[1, 1, 2, 2]);
+        let weight = log.get(1).map_or(0, |e| e.payload.weight());
+        log.forget(3, 2 * weight);
+        assert_eq!((3, 4), (log.first_in_memory(), log.last_index()));
+        assert_eq!(2 * weight, log.bytes_in_memory());
+        assert_eq!((None, Some(1)), (log.get(2), log.term(2)));
+        log.forget(3, 0);
+        assert_eq!(4, log.first_in_memory(), "not what may still be truncated");
+        log.truncate(4);
+        assert_eq!((3, 0), (log.last_index(), log.bytes_in_memory()));
+        assert_eq!(4, log.first_in_memory());
+        log.push(entry(4, 7));
+        assert_eq!(Some(7), log.term(4));
+    }
+
+    #[test]
+    fn a_reset_log_goes_on_behind_its_base() {
+        let mut log = log(&[1, 1, 2, 2]);
+        log.reset(Position { index: 9, term: 5 });
+        assert_eq!(
+            (9, 5, 9),
+            (log.last_index(), log.last_term(), log.durable())
+        );
+        assert_eq!((None, Some(5)), (log.term(8), log.term(9)));
+        log.push(entry(10, 5));
+        assert_eq!(Some(5), log.term(10));
     }
 }

@@ -15,20 +15,32 @@ pub struct Configurations {
 }
 
 impl Configurations {
-    /// All configurations of a restored log.
+    /// That of the snapshot, and all in the restored log behind it.
     pub fn restore(restored: &Restored) -> Configurations {
-        let stack = restored
-            .entries
-            .iter()
-            .filter_map(|e| match &e.payload {
-                Payload::Config(config, _) => Some((e.index, config.clone())),
-                _ => None,
-            })
-            .collect();
+        let snapshot = restored.snapshot.as_ref();
+        let covered = snapshot.map_or(0, |s| s.config_index);
+        let logged = restored.entries.iter().filter_map(|e| match &e.payload {
+            Payload::Config(config, _) if e.index > covered => Some((e.index, config.clone())),
+            _ => None,
+        });
+        let first = snapshot.map(|s| (s.config_index, s.config.clone()));
         Configurations {
-            stack,
+            stack: first.into_iter().chain(logged).collect(),
             none: Configuration::default(),
         }
+    }
+
+    /// The log was replaced by a snapshot.
+    pub(super) fn reset(&mut self, index: Index, config: Arc<Configuration>) {
+        config.assert_well_formed();
+        self.stack = vec![(index, config)];
+    }
+
+    /// The newest one at or below `index`, and where it stands. Those older than the newest
+    /// committed one are not known any more.
+    pub fn at(&self, index: Index) -> Option<(Index, &Arc<Configuration>)> {
+        let newest = self.stack.iter().rev().find(|(at, _)| *at <= index)?;
+        Some((newest.0, &newest.1))
     }
 
     /// The configuration in force: the newest in the log, committed or not.
@@ -43,11 +55,7 @@ impl Configurations {
 
     /// The newest one that is committed.
     pub fn committed(&self, commit: Index) -> &Configuration {
-        self.stack
-            .iter()
-            .rev()
-            .find(|(index, _)| *index <= commit)
-            .map_or(&self.none, |(_, c)| c)
+        self.at(commit).map_or(&self.none, |(_, config)| config)
     }
 
     pub(super) fn push(&mut self, index: Index, config: Arc<Configuration>) {
@@ -105,7 +113,9 @@ impl Raft {
             "a change of voters goes through a joint configuration, no other does"
         );
         target.assert_well_formed();
-        Ok(self.append_own(Payload::Config(Arc::new(target), cause)))
+        let appended = self.append_own(Payload::Config(Arc::new(target), cause));
+        self.follow_members();
+        Ok(appended)
     }
 
     /// Whether a change of membership must wait: one is uncommitted or joint, this leader has not
@@ -125,6 +135,7 @@ impl Raft {
         }
         let left = Arc::new(latest.left());
         self.append_own(Payload::Config(left, Raft::no_bytes()));
+        self.follow_members();
     }
 
     /// What the commit of a configuration brings about on this node.

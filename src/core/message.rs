@@ -1,6 +1,6 @@
 //! What cores say to each other. `wire` turns it into bytes.
 
-use super::types::{Entry, Index, Term};
+use super::types::{Bytes, Entry, Index, Snapshot, Term};
 
 /// A request for a vote or a pre-vote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +110,49 @@ pub struct ReadIndexReply {
     pub index: Index,
 }
 
+/// A piece of a snapshot; an empty one asks how much the addressee has of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SnapshotPiece {
+    /// The leader's term.
+    pub term: Term,
+    /// Numbered among the appends of the term.
+    pub seq: u64,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Where in the image the data belongs.
+    pub offset: u64,
+    /// Part of the image; it does not run past its end.
+    pub data: Bytes,
+}
+
+/// The answer to a piece of a snapshot that the log cannot do without. To one that it can, the
+/// answer is that to an append.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SnapshotReply {
+    /// The follower's term.
+    pub term: Term,
+    /// The `seq` of the newest piece that it answers.
+    pub seq: u64,
+    /// The snapshot that is spoken of, by its last index and the checksum of its image.
+    pub index: Index,
+    /// See `index`.
+    pub crc: u32,
+    /// What the follower wants.
+    pub wants: Wants,
+}
+
+/// What a follower wants of a snapshot's sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wants {
+    /// The image from this byte on: the follower drives, for only it knows what survived its
+    /// restart (raft.md rule 38).
+    From(u64),
+    /// Nothing now: a piece is being stored, or the image loaded.
+    Patience,
+    /// To begin again, but not at once: the image could not be stored or loaded.
+    Again,
+}
+
 /// Everything that one core may say to another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
@@ -131,6 +174,10 @@ pub enum Message {
     ReadIndex(ReadIndex),
     /// The answer to it.
     ReadIndexReply(ReadIndexReply),
+    /// A piece of a snapshot.
+    Snapshot(SnapshotPiece),
+    /// The answer to it.
+    SnapshotReply(SnapshotReply),
 }
 
 impl Message {
@@ -144,6 +191,8 @@ impl Message {
             Message::TimeoutNow(m) => m.term,
             Message::ReadIndex(m) => m.term,
             Message::ReadIndexReply(m) => m.term,
+            Message::Snapshot(m) => m.term,
+            Message::SnapshotReply(m) => m.term,
         }
     }
 }

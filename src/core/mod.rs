@@ -2,19 +2,23 @@
 //!
 //! [`Raft`] is driven by three inputs, [`Raft::receive`], [`Raft::tick`] and the proposals, and by
 //! [`Raft::persisted`]. After any of them, what it wants is taken: [`Raft::take_persist`],
-//! [`Raft::take_messages`], [`Raft::take_committed`], [`Raft::take_reads`], in this order. One file per part of the protocol:
+//! [`Raft::take_messages`], [`Raft::take_committed`], [`Raft::take_reads`], [`Raft::take_asks`],
+//! in this order. One file per part of the protocol:
 //!
 //! - `election`: paper 5.2, 5.4.1; thesis 9.6
 //! - `replication` (leader) and `append` (follower): paper 5.3, 5.4.2
 //! - `membership`: thesis 4
-//! - `read`: thesis 6.4; `transfer`: thesis 3.10
-//! - `persistence`: what may leave when
+//! - `snapshot`: paper 7, thesis 5
+//! - `read`, `lease`: thesis 6.4; `transfer`: thesis 3.10
+//! - `persistence`: what may leave when; `apply`: what is handed out
 //! - `log`, `progress`, `quorum`: what these stand on
 //! - `digest`: what a server is, for those who search its states
 
 mod append;
+mod apply;
 mod digest;
 mod election;
+mod lease;
 mod log;
 mod membership;
 mod message;
@@ -25,6 +29,7 @@ mod raft;
 mod random;
 mod read;
 mod replication;
+mod snapshot;
 mod transfer;
 mod types;
 
@@ -33,16 +38,17 @@ pub use digest::Sink;
 pub use log::Log;
 pub use membership::Configurations;
 pub use message::{
-    Append, AppendOutcome, AppendReply, Message, ReadIndex, ReadIndexReply, TimeoutNow, VoteReply,
-    VoteRequest,
+    Append, AppendOutcome, AppendReply, Message, ReadIndex, ReadIndexReply, SnapshotPiece,
+    SnapshotReply, TimeoutNow, VoteReply, VoteRequest, Wants,
 };
 pub use progress::{Flow, Progress};
 pub use quorum::{agreed, majority, reached};
 pub use raft::{Options, ProposeError, Raft, RoleKind};
 pub use random::Random;
 pub use read::{MAX_READS, ReadError, ReadId};
-pub use transfer::TransferError;
+pub use snapshot::Sending;
+pub use transfer::{DEFAULT_PRIORITY, MAY_NOT_LEAD, Priority, TransferError};
 pub use types::{
-    Bytes, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis, NodeId,
-    Payload, Persist, Restored, Term, Token,
+    Ask, Bytes, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis,
+    NodeId, Payload, Persist, Position, Restored, Snapshot, Term, Token,
 };

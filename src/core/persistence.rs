@@ -6,7 +6,7 @@
 use super::message::{AppendOutcome, AppendReply, Message};
 use super::raft::{Raft, Role};
 use super::read::Reads;
-use super::types::{Entry, Index, NodeId, Payload, Persist, Term, Token};
+use super::types::{Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Term, Token};
 
 /// Something that may happen only after a write.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub(super) enum Effect {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Staged {
     pub hard: bool,
+    /// The log was replaced by this snapshot.
+    pub reset: Option<Snapshot>,
     /// First index of the entries to write.
     pub first: Option<Index>,
     pub(super) effects: Vec<Effect>,
@@ -53,6 +55,7 @@ impl Staged {
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub token: Token,
+    pub since: Millis,
     pub hard: bool,
     /// What of the present log is durable once it completes; a later truncation lowers it.
     pub last: Index,
@@ -63,6 +66,10 @@ impl Raft {
     /// Everything that must be written now, as one atomic write.
     pub fn take_persist(&mut self) -> Option<Persist> {
         if self.poisoned || !(self.staged.hard || self.staged.first.is_some()) {
+            assert!(
+                self.staged.reset.is_none(),
+                "a reset changes the hard state"
+            );
             return None;
         }
         let staged = std::mem::take(&mut self.staged);
@@ -72,6 +79,7 @@ impl Raft {
         let entries: Vec<Entry> = entries.to_vec();
         self.pending.push_back(Pending {
             token,
+            since: self.now,
             hard: staged.hard,
             last: self.log.last_index(),
             effects: staged.effects,
@@ -79,6 +87,7 @@ impl Raft {
         Some(Persist {
             token,
             hard: staged.hard.then_some(self.hard),
+            reset: staged.reset,
             entries,
         })
     }
@@ -104,6 +113,26 @@ impl Raft {
         if self.is_leader() {
             self.advance_commit();
         }
+        self.keep_tail();
+    }
+
+    /// Since when the oldest write is under way.
+    pub(super) fn writing_since(&self) -> Option<Millis> {
+        self.pending.front().map(|pending| pending.since)
+    }
+
+    /// When a leader's disk has taken too long: it must not keep its peers from electing one
+    /// whose disk works (raft.md rule 31).
+    pub(super) fn stalled_at(&self) -> Millis {
+        let since = self.writing_since();
+        since.map_or(Millis::MAX, |since| {
+            since.saturating_add(self.options.stall)
+        })
+    }
+
+    /// Whether the oldest write takes so long that this server had better not lead.
+    pub fn is_stalled(&self) -> bool {
+        self.now >= self.stalled_at()
     }
 
     /// Says nothing and does nothing from now on.
@@ -114,6 +143,8 @@ impl Raft {
         self.messages.clear();
         self.reads = Reads::default();
         self.pending.clear();
+        self.asks.clear();
+        self.incoming = None;
     }
 
     pub(super) fn release(&mut self, effect: Effect) {

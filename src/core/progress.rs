@@ -1,12 +1,13 @@
-//! What a leader knows of one peer's log, and how much it may send it (raft.md rules 19 to 21).
+//! What a leader knows of one peer's log, and how much it may send it (raft.md rules 19 to 21, 39).
 
 use std::collections::VecDeque;
 
 use super::digest::Sink;
-use super::types::{Index, Millis, Term};
+use super::snapshot::Sending;
+use super::types::{Index, Millis, Snapshot, Term};
 
 /// Whether the leader knows where the peer's log agrees with its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Not known: one append at a time.
     Probe {
@@ -15,6 +16,18 @@ pub enum Flow {
     },
     /// Known: appends leave before earlier ones are acknowledged, within the window.
     Replicate,
+    /// The log does not reach back to what the peer needs: it is sent a snapshot, and no entries
+    /// until its log connects again.
+    Snapshot(Sending),
+}
+
+/// Whether the entries to be sent next are wanted from storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fetch {
+    No,
+    Asked,
+    /// Not to be asked again before the next heartbeat.
+    Failed,
 }
 
 /// One round of catching up (thesis 4.2.1).
@@ -35,6 +48,7 @@ pub struct Progress {
     lost_entries: bool,
     next_index: Index,
     flow: Flow,
+    fetch: Fetch,
     /// Last index and bytes of every append that may still be on its way.
     inflight: VecDeque<(Index, usize)>,
     inflight_bytes: usize,
@@ -59,6 +73,7 @@ impl Progress {
             lost_entries: false,
             next_index: last_index + 1,
             flow: Flow::Probe { waiting: false },
+            fetch: Fetch::No,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             heard_at: now,
@@ -97,14 +112,62 @@ impl Progress {
         }
     }
 
+    /// Whether the leader knows where the peer's log agrees, and what it is doing about it.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
     /// Whether entries may be sent now.
     pub fn is_open(&self) -> bool {
         match self.flow {
+            _ if self.fetch != Fetch::No => false,
             Flow::Probe { waiting } => !waiting,
             Flow::Replicate => {
                 self.inflight.len() < WINDOW_MESSAGES && self.inflight_bytes < WINDOW_BYTES
             }
+            Flow::Snapshot(_) => false,
         }
+    }
+
+    /// The entries to be sent next have been asked of storage.
+    pub(super) fn fetching(&mut self) {
+        self.fetch = Fetch::Asked;
+    }
+
+    /// Storage has answered.
+    pub(super) fn fetched(&mut self, ok: bool) {
+        self.fetch = if ok { Fetch::No } else { Fetch::Failed };
+    }
+
+    /// What could not be read may be asked for again.
+    pub(super) fn retry_fetch(&mut self) {
+        if self.fetch == Fetch::Failed {
+            self.fetch = Fetch::No;
+        }
+    }
+
+    /// The snapshot on its way to the peer.
+    pub fn sending(&self) -> Option<&Sending> {
+        match &self.flow {
+            Flow::Snapshot(sending) => Some(sending),
+            _ => None,
+        }
+    }
+
+    /// The snapshot on its way to the peer.
+    pub(super) fn sending_mut(&mut self) -> Option<&mut Sending> {
+        match &mut self.flow {
+            Flow::Snapshot(sending) => Some(sending),
+            _ => None,
+        }
+    }
+
+    /// The peer needs what the log does not hold any more.
+    pub(super) fn begin_snapshot(&mut self, snapshot: Snapshot) {
+        self.next_index = snapshot.last.index.max(self.match_index) + 1;
+        self.clear_window();
+        self.fetch = Fetch::No;
+        self.flow = Flow::Snapshot(Sending::new(snapshot));
     }
 
     /// Entries up to `last` have been sent.
@@ -120,15 +183,23 @@ impl Progress {
                 self.inflight.push_back((last, bytes));
                 self.inflight_bytes += bytes;
             }
+            Flow::Snapshot(_) => panic!("no entries are sent behind a snapshot"),
         }
     }
 
     /// The peer's log agrees; `match_index` of it is durable there. `newest_seq` is the number of
-    /// the newest append to anybody.
-    pub fn accepted(&mut self, match_index: Index, newest_seq: u64) {
+    /// the newest append to anybody; `base` is what the leader's log begins behind.
+    pub fn accepted(&mut self, match_index: Index, newest_seq: u64, base: Index) {
         if match_index > self.match_index {
             self.match_index = match_index;
             self.matched_seq = newest_seq;
+        }
+        match self.flow {
+            // It says what the log cannot go on from: an old answer, or the log has gone.
+            Flow::Snapshot(_) if match_index < base => return,
+            // The log connects again, wherever that is (raft.md rule 39).
+            Flow::Snapshot(_) => self.next_index = match_index + 1,
+            _ => {}
         }
         self.next_index = self.next_index.max(self.match_index + 1);
         self.flow = Flow::Replicate;
@@ -156,6 +227,8 @@ impl Progress {
         let stale = match self.flow {
             Flow::Probe { .. } => prev_index + 1 != self.next_index,
             Flow::Replicate => prev_index >= self.next_index,
+            // An append from before.
+            Flow::Snapshot(_) => true,
         };
         if stale || prev_index <= self.match_index {
             return false;
@@ -174,6 +247,11 @@ impl Progress {
     fn probe_from(&mut self, next_index: Index) {
         self.next_index = next_index.max(self.match_index + 1);
         self.flow = Flow::Probe { waiting: false };
+        self.fetch = Fetch::No;
+        self.clear_window();
+    }
+
+    fn clear_window(&mut self) {
         self.inflight.clear();
         self.inflight_bytes = 0;
     }
@@ -186,6 +264,8 @@ impl Progress {
             lost_entries,
             next_index,
             flow,
+            // Small searches keep all of the log in memory.
+            fetch: _,
             // Only limits look at what is on its way.
             inflight: _,
             inflight_bytes: _,
@@ -200,6 +280,7 @@ impl Progress {
         sink.word(u64::from(*lost_entries));
         sink.word(*next_index);
         sink.word(u64::from(*flow == Flow::Replicate));
+        sink.word(u64::from(self.sending().is_some()));
         sink.word(u64::from(self.is_open()));
     }
 
@@ -240,13 +321,13 @@ mod tests {
     #[test]
     fn the_window_closes_and_opens_again() {
         let mut p = Progress::new(0, 0);
-        p.accepted(0, 0);
+        p.accepted(0, 0, 0);
         for i in 1..=WINDOW_MESSAGES as u64 {
             assert!(p.is_open());
             p.sent(i, 1);
         }
         assert!(!p.is_open());
-        p.accepted(2, 0);
+        p.accepted(2, 0, 0);
         assert!(p.is_open());
         assert_eq!(
             (2, WINDOW_MESSAGES as u64 + 1),
@@ -257,7 +338,7 @@ mod tests {
     #[test]
     fn bytes_close_the_window_too() {
         let mut p = Progress::new(0, 0);
-        p.accepted(0, 0);
+        p.accepted(0, 0, 0);
         p.sent(1, WINDOW_BYTES);
         assert!(!p.is_open());
     }
@@ -265,7 +346,7 @@ mod tests {
     #[test]
     fn a_rejection_goes_back_to_the_hint_and_clears_the_window() {
         let mut p = Progress::new(10, 0);
-        p.accepted(3, 0);
+        p.accepted(3, 0, 0);
         p.sent(20, 7);
         assert!(p.rejected(9, 15, 8));
         assert_eq!(9, p.next_index());
@@ -278,14 +359,14 @@ mod tests {
         assert!(!p.rejected(1, 7, 2), "not what the probe asked");
         assert!(p.rejected(2, 10, 4));
         assert!(!p.rejected(2, 10, 4), "the same again");
-        p.accepted(6, 9);
+        p.accepted(6, 9, 0);
         assert!(!p.rejected(9, 6, 2), "below match");
     }
 
     #[test]
     fn a_refusal_of_what_was_acknowledged_before_is_a_loss() {
         let mut p = Progress::new(10, 0);
-        p.accepted(10, 5);
+        p.accepted(10, 5, 0);
         assert!(!p.rejected(5, 10, 6) && !p.has_lost_entries(), "reordered");
         assert!(p.rejected(6, 10, 6) && p.has_lost_entries());
         assert_eq!((0, 7), (p.match_index(), p.next_index()));
@@ -295,11 +376,11 @@ mod tests {
     fn a_learner_catches_up_in_a_round_shorter_than_an_election() {
         let mut p = Progress::new(0, 0);
         p.follow_round(100, 0, 50);
-        p.accepted(100, 0);
+        p.accepted(100, 0, 0);
         p.follow_round(200, 80, 50);
         assert!(!p.has_caught_up(), "the first round took 80 ms");
         p.follow_round(200, 80, 50);
-        p.accepted(200, 0);
+        p.accepted(200, 0, 0);
         p.follow_round(300, 100, 50);
         assert!(p.has_caught_up());
     }

@@ -2,7 +2,10 @@
 //! files beside this one, named as the papers name them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 
+use super::apply::Fetched;
+use super::lease::Lease;
 use super::log::Log;
 use super::membership::Configurations;
 use super::message::Message;
@@ -10,9 +13,11 @@ use super::persistence::{Effect, Pending, Staged};
 use super::progress::Progress;
 use super::random::Random;
 use super::read::{Questions, ReadError, Reads};
-use super::transfer::Transfer;
+use super::snapshot::Incoming;
+use super::transfer::{DEFAULT_PRIORITY, Priority, Transfer};
 use super::types::{
-    Bytes, Configuration, Entry, HardState, Index, Millis, NodeId, Payload, Restored, Term,
+    Ask, Bytes, Configuration, Entry, HardState, Index, Millis, NodeId, Payload, Restored,
+    Snapshot, Term,
 };
 
 /// Limits and timers of one server.
@@ -31,10 +36,45 @@ pub struct Options {
     pub uncommitted_bytes: usize,
     /// Largest proposal in bytes.
     pub entry_max: usize,
+    /// Bytes of committed entries that are kept in memory, counted by [`Payload::weight`]; older
+    /// ones are fetched when a peer needs them.
+    pub tail_bytes: usize,
+    /// Bytes of one piece of a snapshot, at least 1.
+    pub piece_bytes: usize,
+    /// Bytes of snapshots that a leader sends in a second, all peers together; `None` for no
+    /// limit. One piece is always sent whole.
+    pub snapshot_rate: Option<NonZeroU64>,
+    /// A leader whose oldest write takes longer than this steps down (raft.md rule 31).
+    pub stall: Millis,
+    /// Reads may trust clocks: a leader answers without asking as long as no other can have been
+    /// elected, if clocks run equally fast within a twentieth. The same on every node, for it
+    /// needs that nobody votes in the first election timeout of a run (raft.md rule 55).
+    pub lease_reads: bool,
     /// Of the election jitter; differs from node to node.
     pub seed: u64,
     /// Names this run of the server: no other run of it has the same.
     pub run: u64,
+}
+
+impl Options {
+    /// Those of server `id`, as long as nothing else is said.
+    pub fn new(id: NodeId) -> Options {
+        Options {
+            id,
+            heartbeat: 100,
+            election: 2000,
+            batch_bytes: 256 << 10,
+            uncommitted_bytes: 64 << 20,
+            entry_max: 1 << 20,
+            tail_bytes: 16 << 20,
+            piece_bytes: 256 << 10,
+            snapshot_rate: None,
+            stall: 8000,
+            lease_reads: false,
+            seed: 0,
+            run: 0,
+        }
+    }
 }
 
 /// Why a proposal was refused; it is surely not in the log.
@@ -75,8 +115,21 @@ pub(super) struct Leader {
     pub uncommitted: usize,
     pub questions: Questions,
     pub transfer: Option<Transfer>,
-    /// An ineligible leader does not hand over of itself before this.
+    /// It does not hand over of itself before this.
     pub willing_until: Millis,
+    /// When the next piece of a snapshot may leave.
+    pub piece_at: Millis,
+    /// What a lease is reckoned by.
+    pub lease: Lease,
+}
+
+impl Leader {
+    /// Numbers the next append, or what is numbered among them.
+    pub fn next_seq(&mut self, now: Millis) -> u64 {
+        self.seq += 1;
+        self.lease.sent(self.seq, now);
+        self.seq
+    }
 }
 
 /// A server's role, for those who ask.
@@ -115,10 +168,14 @@ pub struct Raft {
     pub(super) verified: Index,
     pub(super) election_at: Millis,
     pub(super) elections: u64,
-    /// This server may lead.
-    pub(super) eligible: bool,
-    /// Members that may not.
-    pub(super) ineligible: Vec<NodeId>,
+    /// This server's own, and that of the members who have another than the usual one.
+    pub(super) priority: Priority,
+    pub(super) priorities: BTreeMap<NodeId, Priority>,
+    /// The newest durable snapshot.
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) incoming: Option<Incoming>,
+    pub(super) fetched: Fetched,
+    pub(super) asks: Vec<Ask>,
     pub(super) reads: Reads,
     pub(super) staged: Staged,
     pub(super) pending: VecDeque<Pending>,
@@ -139,9 +196,13 @@ impl Raft {
             options.election > options.heartbeat,
             "the election timeout must be above the heartbeat interval"
         );
+        assert!(options.piece_bytes >= 1, "a piece has at least one byte");
         let hard = restored.hard;
         let configs = Configurations::restore(&restored);
+        let snapshot = restored.snapshot.clone();
+        let incoming = restored.partial.clone();
         let log = Log::restore(restored);
+        let covered = snapshot.as_ref().map_or(0, |s| s.last.index);
         assert!(
             log.last_term() <= hard.term,
             "the log is newer than the hard state"
@@ -150,14 +211,19 @@ impl Raft {
             hard.commit <= log.last_index(),
             "a committed entry is missing from the log"
         );
+        assert!(
+            snapshot.as_ref().is_none_or(|s| log.matches(s.last)) && log.base().index <= covered,
+            "the log does not go on where the snapshot ends"
+        );
+        let commit = hard.commit.max(covered);
         let mut raft = Raft {
             id: options.id,
             random: Random::new(options.seed),
             options,
             now,
-            commit: hard.commit,
-            handed: 0,
-            verified: hard.commit,
+            commit,
+            handed: covered,
+            verified: commit,
             hard,
             log,
             configs,
@@ -167,8 +233,14 @@ impl Raft {
             leader_seq: 0,
             election_at: 0,
             elections: 0,
-            eligible: true,
-            ineligible: Vec::new(),
+            priority: DEFAULT_PRIORITY,
+            priorities: BTreeMap::new(),
+            snapshot,
+            incoming: incoming
+                .filter(|(snapshot, _)| snapshot.last.index > commit)
+                .map(|(snapshot, stored)| Incoming::new(snapshot, stored)),
+            fetched: Fetched::default(),
+            asks: Vec::new(),
             reads: Reads::default(),
             staged: Staged::default(),
             pending: VecDeque::new(),
@@ -240,6 +312,8 @@ impl Raft {
             Message::TimeoutNow(message) => self.on_timeout_now(from, &message),
             Message::ReadIndex(question) => self.on_read_index(from, &question),
             Message::ReadIndexReply(reply) => self.on_read_index_reply(from, &reply),
+            Message::Snapshot(piece) => self.on_snapshot(from, piece),
+            Message::SnapshotReply(reply) => self.on_snapshot_reply(from, &reply),
         }
     }
 
@@ -262,10 +336,13 @@ impl Raft {
         let due = match &self.role {
             _ if self.poisoned => return Millis::MAX,
             // A transfer that takes too long is given up at a heartbeat at the latest.
-            Role::Leader(leader) => leader.heartbeat_at.min(self.quorum_lost_at()),
+            Role::Leader(leader) => {
+                let due = leader.heartbeat_at.min(self.quorum_lost_at());
+                due.min(self.stalled_at()).min(self.pieces_due())
+            }
             _ => self.election_at,
         };
-        due.min(self.reads_due())
+        due.min(self.reads_due()).min(self.fetch_due())
     }
 
     /// Appends the host's data or a cluster command; the entry's place is returned, which says
@@ -334,21 +411,12 @@ impl Raft {
         std::mem::take(&mut self.messages)
     }
 
-    /// Whether [`Raft::take_committed`] has anything.
-    pub fn has_committed(&self) -> bool {
-        !self.poisoned && self.commit.min(self.log.durable()) > self.handed
-    }
-
-    /// Committed entries not handed out before, durable on this node as well (raft.md rule 25).
-    pub fn take_committed(&mut self, most: usize) -> Vec<Entry> {
-        if !self.has_committed() {
-            return Vec::new();
+    /// What storage and host are to be asked for; taken last, for the others may ask.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        if !self.poisoned {
+            self.ask_for_pieces();
         }
-        let ready = self.commit.min(self.log.durable());
-        let count = ((ready - self.handed) as usize).min(most);
-        let entries = self.log.from(self.handed + 1)[..count].to_vec();
-        self.handed += count as Index;
-        entries
+        std::mem::take(&mut self.asks)
     }
 
     /// Sends once what depends on nothing that is unwritten.

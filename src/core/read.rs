@@ -1,5 +1,5 @@
 //! Linearizable reads without a log entry: ReadIndex, at the leader and at everybody who follows
-//! it (thesis 6.4; raft.md rules 52 to 54). No clock is trusted: there are no lease reads.
+//! it (thesis 6.4; raft.md rules 52 to 54). No clock is trusted, unless there is a lease.
 //!
 //! A read asks for an index: once this server has applied everything up to there, it holds all
 //! that was committed anywhere when the read was made. Whoever makes it numbers it by a counter of
@@ -206,6 +206,7 @@ impl Raft {
     fn take_question(&mut self, from: NodeId, question: &ReadIndex) {
         let (run, seq) = (question.run, question.seq);
         let commit = self.commit;
+        let unasked = self.has_lease();
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -216,13 +217,18 @@ impl Raft {
         if repeated || waiting.len() >= MAX_QUESTIONS {
             return;
         }
+        // Earlier leaders may have committed all that this one found in its log.
+        let index = commit.max(leader.opened_at);
+        if unasked {
+            self.answer(from, run, seq, index);
+            return;
+        }
         waiting.push_back(Question {
             from,
             run,
             seq,
             after: leader.seq,
-            // Earlier leaders may have committed all that this one found in its log.
-            index: commit.max(leader.opened_at),
+            index,
         });
         leader.questions.round = true;
     }
@@ -248,7 +254,7 @@ impl Raft {
     /// members may confirm it as well as a message (raft.md rule 54); never before an entry of
     /// this leader's own term is committed (rule 53).
     pub(super) fn answer_questions(&mut self) {
-        let (term, id) = (self.hard.term, self.id);
+        let id = self.id;
         let config = self.configs.latest();
         let has_committed = self.has_committed_in_term();
         let Role::Leader(leader) = &mut self.role else {
@@ -274,19 +280,24 @@ impl Raft {
                 index,
                 ..
             } = question;
-            assert!(index <= self.commit, "a read index is committed");
-            if from == id {
-                self.reads.answered(seq, index);
-                continue;
-            }
-            let reply = ReadIndexReply {
-                term,
-                run,
-                seq,
-                index,
-            };
-            self.send(from, Message::ReadIndexReply(reply));
+            self.answer(from, run, seq, index);
         }
+    }
+
+    fn answer(&mut self, to: NodeId, run: u64, seq: u64, index: Index) {
+        assert!(index <= self.commit, "a read index is committed");
+        if to == self.id {
+            self.reads.answered(seq, index);
+            return;
+        }
+        let term = self.hard.term;
+        let reply = ReadIndexReply {
+            term,
+            run,
+            seq,
+            index,
+        };
+        self.send(to, Message::ReadIndexReply(reply));
     }
 }
 

@@ -5,7 +5,7 @@ use super::message::{Append, AppendOutcome, AppendReply, Message};
 use super::progress::Progress;
 use super::quorum;
 use super::raft::{Raft, Role};
-use super::types::{Entry, Index, NodeId, Payload, Term};
+use super::types::{Ask, Entry, Index, NodeId, Payload, Term};
 
 /// Most entries in one append.
 pub const BATCH_ENTRIES: usize = 1024;
@@ -21,22 +21,29 @@ impl Raft {
             term,
             payload,
         });
-        let (now, id) = (self.now, self.id);
-        let members: Vec<NodeId> = self.configs.latest().members().collect();
         let Role::Leader(leader) = &mut self.role else {
             panic!("only a leader appends entries of its own");
         };
         leader.uncommitted += size;
-        leader.peers.retain(|peer, _| members.contains(peer));
-        for peer in members.into_iter().filter(|peer| *peer != id) {
-            let start = || Progress::new(index, now);
-            leader.peers.entry(peer).or_insert_with(start);
-        }
         (term, index)
     }
 
+    /// Follows those who are in the newest configuration, and nobody else.
+    pub(super) fn follow_members(&mut self) {
+        let (now, id, last) = (self.now, self.id, self.log.last_index());
+        let members: Vec<NodeId> = self.configs.latest().members().collect();
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        leader.peers.retain(|peer, _| members.contains(peer));
+        for peer in members.into_iter().filter(|peer| *peer != id) {
+            let start = || Progress::new(last, now);
+            leader.peers.entry(peer).or_insert_with(start);
+        }
+    }
+
     pub(super) fn tick_leader(&mut self) {
-        if self.now >= self.quorum_lost_at() {
+        if self.now >= self.quorum_lost_at() || self.is_stalled() {
             self.become_follower(self.hard.term, None);
             return;
         }
@@ -46,6 +53,7 @@ impl Raft {
         let heartbeat = self.now >= leader.heartbeat_at;
         if heartbeat {
             leader.heartbeat_at = self.now + self.options.heartbeat;
+            leader.peers.values_mut().for_each(Progress::retry_fetch);
             let peers: Vec<NodeId> = leader.peers.keys().copied().collect();
             for peer in peers {
                 self.send_append(peer, false);
@@ -73,6 +81,56 @@ impl Raft {
     /// One append: with entries, or empty as a heartbeat. Both carry the place before the next
     /// entry, so that a heartbeat finds out whether anything got lost (raft.md rules 20, 21).
     pub(super) fn send_append(&mut self, to: NodeId, with_entries: bool) {
+        if self.needs_snapshot(to) {
+            self.offer(to);
+            return;
+        }
+        let (bytes, in_memory) = (self.options.batch_bytes, self.log.first_in_memory());
+        let Some(progress) = self.progress_mut(to) else {
+            return;
+        };
+        let first = progress.next_index();
+        if !with_entries {
+            self.send_entries(to, Vec::new());
+        } else if first >= in_memory {
+            let entries = self.log.batch(first, bytes, BATCH_ENTRIES).to_vec();
+            self.send_entries(to, entries);
+        } else {
+            progress.fetching();
+            self.asks.push(Ask::Entries {
+                to: Some(to),
+                first,
+                last: in_memory - 1,
+                bytes,
+            });
+        }
+    }
+
+    /// Entries for a peer have come from storage, or could not be read: then the next heartbeat
+    /// has it try again.
+    pub(super) fn fetched_for(
+        &mut self,
+        to: NodeId,
+        first: Index,
+        entries: Result<Vec<Entry>, ()>,
+    ) {
+        let base = self.log.base().index;
+        let Some(progress) = self.progress_mut(to) else {
+            return;
+        };
+        progress.fetched(entries.is_ok());
+        // It may have gone on meanwhile, or the log have been compacted: then this is of no use.
+        let wanted = progress.sending().is_none() && progress.next_index() == first;
+        if let Ok(entries) = entries
+            && wanted
+            && first > base
+        {
+            self.send_entries(to, entries);
+        }
+    }
+
+    fn send_entries(&mut self, to: NodeId, entries: Vec<Entry>) {
+        let (term, commit, now) = (self.hard.term, self.commit, self.now);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -83,56 +141,67 @@ impl Raft {
         let Some(prev_term) = self.log.term(prev_index) else {
             panic!("the entry before the next one to send is missing");
         };
-        let mut entries = Vec::new();
-        if with_entries {
-            let bytes = self.options.batch_bytes;
-            entries = self
-                .log
-                .batch(prev_index + 1, bytes, BATCH_ENTRIES)
-                .to_vec();
+        if let Some(last) = entries.last() {
             let size = entries.iter().map(|e| e.payload.weight()).sum();
-            progress.sent(prev_index + entries.len() as Index, size);
+            progress.sent(last.index, size);
         }
-        leader.seq += 1;
+        let seq = leader.next_seq(now);
         let append = Append {
-            term: self.hard.term,
-            seq: leader.seq,
+            term,
+            seq,
             prev_index,
             prev_term,
-            commit: self.commit,
+            commit,
             entries,
         };
         self.send(to, Message::Append(append));
     }
 
+    fn progress_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.peers.get_mut(&id),
+            _ => None,
+        }
+    }
+
+    /// An answer to what this leader numbered. `None` if there is no more to it than its term.
+    pub(super) fn hear(&mut self, from: NodeId, term: Term, seq: u64) -> Option<&mut Progress> {
+        let now = self.now;
+        // A node that has left cannot depose a leader (raft.md rule 48).
+        if self.is_leader() && self.progress(from).is_none() {
+            return None;
+        }
+        if term > self.hard.term {
+            self.become_follower(term, None);
+        }
+        if term < self.hard.term {
+            return None;
+        }
+        let progress = self.progress_mut(from)?;
+        progress.heard(seq, now);
+        Some(progress)
+    }
+
     pub(super) fn on_append_reply(&mut self, from: NodeId, reply: &AppendReply) {
         let last = self.log.last_index();
+        let base = self.log.base().index;
         let (now, election) = (self.now, self.options.election);
         let learner = self.configs.latest().is_learner(from);
+        if self.hear(from, reply.term, reply.seq).is_none() {
+            return;
+        }
         let Role::Leader(leader) = &mut self.role else {
-            if reply.term > self.hard.term {
-                self.become_follower(reply.term, None);
-            }
             return;
         };
         let newest_seq = leader.seq;
-        // A node that has left cannot depose anybody (raft.md rule 48).
         let Some(progress) = leader.peers.get_mut(&from) else {
             return;
         };
-        if reply.term > self.hard.term {
-            self.become_follower(reply.term, None);
-            return;
-        }
-        if reply.term < self.hard.term {
-            return;
-        }
-        progress.heard(reply.seq, now);
         match reply.outcome {
             // More than there is was never sent: forged, or a broken peer.
             AppendOutcome::Accepted { match_index } if match_index > last => {}
             AppendOutcome::Accepted { match_index } => {
-                progress.accepted(match_index, newest_seq);
+                progress.accepted(match_index, newest_seq, base);
                 if learner {
                     progress.follow_round(last, now, election);
                 }

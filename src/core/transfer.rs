@@ -1,9 +1,13 @@
-//! Handing leadership over, and who may not have it (thesis 3.10; raft.md rules 12, 56, 57).
+//! Handing leadership over, and who had better have it (thesis 3.10; raft.md rules 12, 56, 57).
 //!
 //! A leader that hands over takes no proposals, brings its successor's log up to its own, and
 //! tells it to campaign at once. What comes of it is an election like any other: nothing here is
 //! needed for safety. If the successor does not lead within an election timeout, the leader goes
 //! on.
+//!
+//! Every server has a [`Priority`]. Votes do not look at it: a server waits longer before it
+//! campaigns while another would lead better, and a leader hands over to one that would. So it
+//! decides who leads in the end, and can delay an election by a bounded time only.
 
 use std::cmp::Reverse;
 
@@ -11,7 +15,14 @@ use super::message::{Message, TimeoutNow};
 use super::raft::{Leader, Raft, Role};
 use super::types::{Millis, NodeId};
 
-/// An ineligible server campaigns all the same after this many election timeouts without a
+/// How much a server is wished for as leader, compared to others.
+pub type Priority = u8;
+/// Such a server does not lead, as long as there is any other way.
+pub const MAY_NOT_LEAD: Priority = 0;
+/// That of a server of which nothing else is said.
+pub const DEFAULT_PRIORITY: Priority = 1;
+
+/// A server that may not lead campaigns all the same after this many election timeouts without a
 /// leader, and tries as seldom to get rid of leadership that nobody takes: eligibility may delay
 /// an election, and must not deny it for ever (raft.md rule 12).
 const PATIENCE: Millis = 10;
@@ -80,35 +91,52 @@ impl Raft {
         self.is_quorum_fresh(now) && self.transferring().is_none()
     }
 
-    /// Whether this server may lead; it may at first, and after every start. One that may not
-    /// votes like any other, and hands leadership over as soon as there is somebody to take it.
-    pub fn set_eligible(&mut self, eligible: bool) {
-        self.eligible = eligible;
+    /// How much this server is wished for as leader; [`DEFAULT_PRIORITY`] after every start.
+    /// Whatever it is, it votes like any other.
+    pub fn set_priority(&mut self, priority: Priority) {
+        self.priority = priority;
     }
 
-    /// Whether this server may lead.
-    pub fn is_eligible(&self) -> bool {
-        self.eligible
+    /// How much this server is wished for as leader.
+    pub fn priority(&self) -> Priority {
+        self.priority
     }
 
-    /// Another server says whether it may lead.
-    pub fn note_eligible(&mut self, id: NodeId, eligible: bool) {
+    /// Another server says its priority.
+    pub fn note_priority(&mut self, id: NodeId, priority: Priority) {
+        if self.priority_of(id) == priority {
+            return;
+        }
+        // Members only, so that there are never more than members.
         let config = self.configs.latest();
-        let known = self.ineligible.contains(&id);
-        if known == eligible && config.contains(id) {
-            // Members only, so that there are never more than members.
-            self.ineligible
-                .retain(|other| *other != id && config.contains(*other));
-            if !eligible {
-                self.ineligible.push(id);
-            }
+        self.priorities.retain(|other, _| config.contains(*other));
+        if config.contains(id) {
+            self.priorities.insert(id, priority);
         }
     }
 
-    /// Whether this server may campaign as far as eligibility goes.
+    fn priority_of(&self, id: NodeId) -> Priority {
+        self.priorities
+            .get(&id)
+            .copied()
+            .unwrap_or(DEFAULT_PRIORITY)
+    }
+
+    /// Whether another voter would lead better than this one; not the present leader, for it is
+    /// its end that is waited for.
+    pub(super) fn is_outranked(&self) -> bool {
+        if self.priorities.is_empty() && self.priority >= DEFAULT_PRIORITY {
+            return false;
+        }
+        let voters = self.configs.latest().voters.iter().copied();
+        let mut others = voters.filter(|id| *id != self.id && Some(*id) != self.leader);
+        others.any(|id| self.priority_of(id) > self.priority)
+    }
+
+    /// Whether this server may campaign as far as its priority goes.
     pub(super) fn may_lead(&self) -> bool {
         let patience = PATIENCE * self.options.election;
-        self.eligible || self.now >= self.leader_heard_at + patience
+        self.priority > MAY_NOT_LEAD || self.now >= self.leader_heard_at + patience
     }
 
     fn check_target(&self, to: NodeId) -> Result<NodeId, TransferError> {
@@ -122,12 +150,13 @@ impl Raft {
         if config.voters.binary_search(&to).is_err() {
             return Err(TransferError::NotVoter);
         }
-        if self.ineligible.contains(&to) {
+        if self.priority_of(to) == MAY_NOT_LEAD {
             return Err(TransferError::Ineligible);
         }
         Ok(to)
     }
 
+    /// The best one in contact to hand over to: by priority, then by how much of the log it has.
     fn successor(&self) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else {
             return None;
@@ -136,8 +165,19 @@ impl Raft {
             let in_contact = self.now < progress.heard_at() + self.options.election;
             in_contact && self.check_target(**id).is_ok()
         });
-        able.max_by_key(|(id, progress)| (progress.match_index(), Reverse(**id)))
+        let rank = |id: NodeId, match_index| (self.priority_of(id), match_index, Reverse(id));
+        able.max_by_key(|(id, progress)| rank(**id, progress.match_index()))
             .map(|(id, _)| *id)
+    }
+
+    /// Whom this leader hands over to of itself: somebody who would lead better, and is ready to.
+    fn better_leader(&self) -> Option<NodeId> {
+        if !self.is_outranked() || !self.has_committed_in_term() {
+            return None;
+        }
+        let to = self.successor()?;
+        let ready = self.progress(to)?.match_index() >= self.commit;
+        (ready && self.priority_of(to) > self.priority).then_some(to)
     }
 
     fn begin_transfer(&mut self, to: NodeId) {
@@ -152,10 +192,9 @@ impl Raft {
     }
 
     /// Gives up a transfer that takes too long, has the target told again with every heartbeat,
-    /// and hands over of itself when this server may not lead.
+    /// and hands over of itself to somebody who would lead better.
     pub(super) fn tick_transfer(&mut self, heartbeat: bool) {
         let now = self.now;
-        let reluctant = !self.eligible && self.has_committed_in_term();
         let patience = PATIENCE * self.options.election;
         let Role::Leader(leader) = &mut self.role else {
             return;
@@ -168,9 +207,8 @@ impl Raft {
             }
             return;
         }
-        if reluctant
-            && now >= leader.willing_until
-            && let Some(to) = self.successor()
+        if now >= leader.willing_until
+            && let Some(to) = self.better_leader()
         {
             self.begin_transfer(to);
         }
@@ -179,16 +217,16 @@ impl Raft {
     /// Tells the target to campaign, once its log holds all that this one holds. Everything is
     /// committed by then, so that no proposal's outcome is in doubt because of the transfer.
     pub(super) fn tell_successor(&mut self) {
-        let (term, commit) = (self.hard.term, self.commit);
+        let (term, commit, now) = (self.hard.term, self.commit, self.now);
         let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
         let config = self.configs.latest();
-        let Role::Leader(Leader {
-            peers,
-            seq,
-            transfer: Some(transfer),
-            ..
-        }) = &mut self.role
-        else {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let Leader {
+            peers, transfer, ..
+        } = &mut *leader;
+        let Some(transfer) = transfer else {
             return;
         };
         let to = transfer.to;
@@ -200,10 +238,11 @@ impl Raft {
             return;
         }
         transfer.told = true;
-        *seq += 1;
+        let seq = leader.next_seq(now);
+        leader.lease.hand_over(to, seq);
         let message = Message::TimeoutNow(TimeoutNow {
             term,
-            seq: *seq,
+            seq,
             last_index,
             last_term,
         });
@@ -219,7 +258,8 @@ impl Raft {
         let last = (self.log.last_index(), self.log.last_term());
         let complete = last == (message.last_index, message.last_term);
         let durable = self.log.durable() == self.log.last_index();
-        if current && complete && durable && self.eligible && self.may_campaign() {
+        let able = self.priority > MAY_NOT_LEAD && self.may_campaign();
+        if current && complete && durable && able {
             self.campaign(true);
         }
     }

@@ -15,6 +15,15 @@ pub type Millis = u64;
 /// Immutable bytes shared between the log, messages and storage without copying.
 pub type Bytes = Arc<[u8]>;
 
+/// A place in the log and the term of the entry there; 0, 0 is the place before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The entry's index.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+}
+
 /// Identity of a cluster member; never 0, never used again for another node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(NonZeroU64);
@@ -178,6 +187,28 @@ pub struct Entry {
     pub payload: Payload,
 }
 
+/// What a snapshot stands for, and how to know its image.
+///
+/// Two snapshots are the same exactly if all of this is: then their images are too, whoever wrote
+/// them, and the transfer of one may go on with the other (raft.md rule 38).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Snapshot {
+    /// The last entry that it covers; committed.
+    pub last: Position,
+    /// The newest configuration at or below it, which is committed with it (raft.md rule 37).
+    pub config: Arc<Configuration>,
+    /// Where that one stands in the log.
+    pub config_index: Index,
+    /// Bytes of the image.
+    pub size: u64,
+    /// CRC-32 of the image.
+    pub crc: u32,
+    /// The entries of the log, first and last, among which the host's part of the image lies in
+    /// pieces; `None` if all of the image is kept beside the log. `size` and `crc` are of what is
+    /// kept beside it.
+    pub pieces: Option<(Index, Index)>,
+}
+
 /// That this node has been excluded: told by a peer or read in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Exclusion {
@@ -212,6 +243,9 @@ pub struct Persist {
     pub token: Token,
     /// The new hard state, if it changed.
     pub hard: Option<HardState>,
+    /// The whole log is dropped, and goes on behind this snapshot, whose image is durable already
+    /// (raft.md rule 34).
+    pub reset: Option<Snapshot>,
     /// Contiguous entries; whatever the log holds from the first one's index on is replaced.
     pub entries: Vec<Entry>,
 }
@@ -221,6 +255,57 @@ pub struct Persist {
 pub struct Restored {
     /// The last durable hard state; the default on a new node.
     pub hard: HardState,
-    /// The log, contiguous from index 1.
+    /// The newest durable snapshot. The log reaches it, and holds the same entry there.
+    pub snapshot: Option<Snapshot>,
+    /// What was dropped of the log: it begins behind this place, which no snapshot is older than.
+    pub base: Position,
+    /// The log, contiguous from `base.index + 1`.
     pub entries: Vec<Entry>,
+    /// A snapshot that was being received, and how many bytes of its image are durable.
+    pub partial: Option<(Snapshot, u64)>,
+}
+
+/// What a server needs of its storage or its host besides writes. Each is answered by one call of
+/// [`Raft`](super::Raft), at any later time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Entries that are not in memory any more; answered by `fetched`.
+    Entries {
+        /// The peer that they are for; `None`: they are to be applied.
+        to: Option<NodeId>,
+        /// The first one that is wanted.
+        first: Index,
+        /// The last one that is.
+        last: Index,
+        /// Enough are about so many bytes of them, counted by [`Payload::weight`], but at least
+        /// one entry.
+        bytes: usize,
+    },
+    /// A piece of a snapshot's image; answered by `piece_read`.
+    Piece {
+        /// The peer that it is for.
+        to: NodeId,
+        /// The snapshot.
+        snapshot: Snapshot,
+        /// Where in the image.
+        offset: u64,
+        /// Bytes, all of them within the image.
+        len: usize,
+    },
+    /// A piece that a leader has sent is to be kept, behind those before it; at offset 0 it takes
+    /// the place of whatever was received before. Answered by `piece_stored`.
+    Store {
+        /// The snapshot.
+        snapshot: Snapshot,
+        /// Where in the image.
+        offset: u64,
+        /// Its bytes.
+        data: Bytes,
+    },
+    /// All pieces were kept: the image is to be checked, loaded by the host, and made durable as
+    /// this server's newest snapshot. Answered by `installed`.
+    Install {
+        /// The snapshot.
+        snapshot: Snapshot,
+    },
 }

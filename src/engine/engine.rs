@@ -22,6 +22,12 @@ use super::{Error, Event, Input, Metrics, Settings};
 const BATCH_BYTES: usize = 256 << 10;
 /// Bytes of proposals that may wait for their commit.
 const UNCOMMITTED_BYTES: usize = 64 << 20;
+/// Bytes of committed entries that are kept in memory.
+const TAIL_BYTES: usize = usize::MAX / 2;
+/// Bytes of one piece of a snapshot.
+const PIECE_BYTES: usize = 256 << 10;
+/// A leader whose disk has not answered for so many election timeouts steps down.
+const STALL: Millis = 4;
 /// Entries applied in one driving call. While the host applies them nothing is sent, and a node
 /// that is slow to read its log again must not look like a dead one.
 const APPLY_MAX: usize = 256;
@@ -64,14 +70,17 @@ impl Engine {
         let mut random = Random::new(settings.seed);
         let incarnation = u64::from(opened.incarnation) << 32 | random.next_u64() >> 32;
         let options = Options {
-            id: settings.id,
             heartbeat: settings.heartbeat,
             election: settings.election,
             batch_bytes: BATCH_BYTES.min(settings.message_entries()),
             uncommitted_bytes: UNCOMMITTED_BYTES,
             entry_max: settings.entry_max,
+            tail_bytes: TAIL_BYTES,
+            piece_bytes: PIECE_BYTES.min(settings.message_entries()),
+            stall: STALL * settings.election,
             seed: random.next_u64(),
             run: incarnation,
+            ..Options::new(settings.id)
         };
         let raft = Raft::new(options, opened.restored, 0);
         let replayed_to = raft.commit();
@@ -155,7 +164,7 @@ impl Engine {
                 // Whatever still speaks there, it is not the member of that id.
                 Input::Heard(node) if self.instances.has_lost(node) => {}
                 Input::Heard(node) => self.detector.note_heard(node),
-                Input::Eligible(eligible) => self.set_eligible(eligible),
+                Input::Priority(priority) => self.set_priority(priority),
             }
         }
         self.raft.tick(self.now);

@@ -1,7 +1,7 @@
 //! The two sides of the engine: what may be put in, and what the host is told.
 
 use crate::cluster::{Params, Peer};
-use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
+use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Priority, Term};
 use crate::detector::NodeState;
 use crate::wire::Packet;
 
@@ -55,8 +55,8 @@ pub enum Input {
     Request(Ticket, Request),
     /// The host heard this node by other means.
     Heard(NodeId),
-    /// Whether this node may lead; it may until this says otherwise.
-    Eligible(bool),
+    /// How much this node is wished for as leader, until this is said again.
+    Priority(Priority),
 }
 
 /// What the host is told, only at the end of a driving call. Every method may do nothing.

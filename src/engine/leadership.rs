@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::{Index, Millis, NodeId, ReadError, ReadId, Term, TransferError};
+use crate::core::{
+    Index, MAY_NOT_LEAD, Millis, NodeId, Priority, ReadError, ReadId, Term, TransferError,
+};
 
 use super::action::Action;
 use super::engine::Engine;
@@ -89,11 +91,14 @@ impl Engine {
         transfer.as_ref().map_or(Millis::MAX, |t| t.due)
     }
 
-    pub fn set_eligible(&mut self, eligible: bool) {
-        if eligible != self.raft.is_eligible() {
-            let word = if eligible { "may lead" } else { "may not lead" };
-            self.log(3, format!("this node {word} from now on"));
-            self.raft.set_eligible(eligible);
+    pub fn set_priority(&mut self, priority: Priority) {
+        if priority != self.raft.priority() {
+            let text = match priority {
+                MAY_NOT_LEAD => "this node may not lead from now on".to_owned(),
+                _ => format!("this node may lead, with priority {priority}"),
+            };
+            self.log(3, text);
+            self.raft.set_priority(priority);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What comes from the peers, and what goes to them: one packet each in a round.
 
 use crate::detector::Envelope;
-use crate::wire::{Header, INELIGIBLE, Packet, Part};
+use crate::wire::{FEATURES, Header, Packet, Part};
 
 use super::action::Action;
 use super::engine::Engine;
@@ -23,8 +23,7 @@ impl Engine {
         if envelope.leader_term >= self.raft.term() && envelope.leader_term > 0 {
             self.watch.leader_fresh_at = Some(self.now);
         }
-        self.raft
-            .note_eligible(from, header.features & INELIGIBLE == 0);
+        self.raft.note_priority(from, header.priority);
         let barred = self.is_barred(from, header.epoch);
         if barred && self.detector.node(from).is_none() {
             // Out for good: the detector does not follow it, but it must learn its fate.
@@ -81,11 +80,6 @@ impl Engine {
         }
         let fresh = self.is_fresh() && self.raft.may_confirm(self.now);
         let changed_at = self.changed_at;
-        let features = if self.raft.is_eligible() {
-            0
-        } else {
-            INELIGIBLE
-        };
         let base = Header {
             cluster: self.settings.cluster,
             genesis: self.cluster.genesis(),
@@ -98,7 +92,8 @@ impl Engine {
             echo: 0,
             echo_incarnation: 0,
             leader_term: 0,
-            features,
+            features: FEATURES,
+            priority: self.raft.priority(),
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
         let newest = self.raft.configuration();

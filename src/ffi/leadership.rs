@@ -3,13 +3,13 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::code::KEEL_OK;
+use super::code::{Failure, KEEL_OK};
 use super::config::keel_id;
 use super::guard::{self, Access};
 use super::input::request;
 use super::keel::keel;
 use super::tickets::keel_done_fn;
-use crate::core::NodeId;
+use crate::core::{NodeId, Priority};
 use crate::engine::{Input, Request};
 
 /// A point to read at, without a log entry: when it completes with KEEL_OK, this node has applied
@@ -56,19 +56,24 @@ pub unsafe extern "C" fn keel_transfer(
     request(k, done, arg, |_| Ok(Request::Transfer(NodeId::new(to))))
 }
 
-/// Whether this node may lead: 0 = no, else yes, which it may until told otherwise in each run. A
-/// node that may not lead goes on voting and does not campaign; one that leads hands over as soon
-/// as another can take it. This delays and never denies: a node that has heard no leader for ten
+/// Whether this node may lead, and how much it is wished for: 0 = it may not, 1 = it may, as every
+/// node until told otherwise in each run, up to 255 = rather than those with less. A node that may
+/// not lead goes on voting and does not campaign; a leader hands over as soon as one that is wished
+/// for more has caught up and can take it, and a node campaigns up to one election_ms later while
+/// another is wished for more. This delays and never denies: a node that has heard no leader for ten
 /// times election_ms campaigns all the same, so a cluster whose majority may not lead is slow to
 /// elect, not dead.
 ///
-/// Input function. KEEL_ERR_FULL.
+/// Input function. KEEL_ERR_INVALID: not from 0 to 255; KEEL_ERR_FULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn keel_set_eligible(k: *mut keel, may_lead: c_int) -> c_int {
+pub unsafe extern "C" fn keel_set_eligible(k: *mut keel, priority: c_int) -> c_int {
     // SAFETY: the host vouches for the engine.
     let k = unsafe { k.as_ref() };
     let result = guard::enter(k, Access::Input, |e| {
-        Ok(e.keel.handle().submit(Input::Eligible(may_lead != 0))?)
+        let priority = Priority::try_from(priority).map_err(|_| {
+            Failure::invalid(format!("a priority of {priority} is not from 0 to 255"))
+        })?;
+        Ok(e.keel.handle().submit(Input::Priority(priority))?)
     });
     result.err().unwrap_or(KEEL_OK)
 }

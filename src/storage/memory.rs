@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::core::{Persist, Restored, Token};
+use crate::core::{Bytes, Entry, Index, Persist, Position, Restored, Snapshot, Token};
 
-use super::{Completion, Storage, StorageError};
+use super::{Completion, Draft, SnapshotReader, SnapshotWriter, Storage, StorageError};
 
 /// A handle on storage in memory; clones share it, so that a test keeps one and the engine the other.
 ///
@@ -20,6 +20,12 @@ pub struct Memory(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     durable: Restored,
+    /// Of the newest snapshot.
+    image: Bytes,
+    /// Of the one that is being received, as far as it came.
+    partial: Vec<u8>,
+    /// A read is to fail.
+    fail_reads: bool,
     hold: bool,
     failed: bool,
     crashed: bool,
@@ -34,11 +40,28 @@ impl Memory {
         Memory::default()
     }
 
-    /// Storage that holds `restored` already, as after a restart.
-    pub fn with(restored: Restored) -> Memory {
+    /// Storage that holds `restored` already, as after a restart; the image of its snapshot, and
+    /// what was received of another one.
+    pub fn with(restored: Restored, image: Bytes, partial: Vec<u8>) -> Memory {
         let memory = Memory::default();
-        memory.state().durable = restored;
+        {
+            let mut state = memory.state();
+            state.durable = restored;
+            state.image = image;
+            state.partial = partial;
+        }
         memory
+    }
+
+    /// With `true` every read of entries and images fails.
+    pub fn fail_reads(&self, fail: bool) {
+        self.state().fail_reads = fail;
+    }
+
+    /// The image of the newest snapshot, and what was received of another one.
+    pub fn images(&self) -> (Bytes, Vec<u8>) {
+        let state = self.state();
+        (state.image.clone(), state.partial.clone())
     }
 
     /// With `true` writes stay unfinished until [`Memory::complete_next`]; `false` finishes all
@@ -74,9 +97,9 @@ impl Memory {
         }
     }
 
-    /// A copy of what is durable now.
+    /// A copy of what is durable now, as the next start finds it.
     pub fn durable(&self) -> Restored {
-        self.state().durable.clone()
+        reconciled(self.state().durable.clone())
     }
 
     /// The node stops; returns what the next start finds: exactly the writes that finished.
@@ -95,7 +118,7 @@ impl Memory {
         for persist in state.unfinished.drain(..).take(landed) {
             apply(&mut restored, &persist);
         }
-        restored
+        reconciled(restored)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -137,17 +160,204 @@ impl Storage for Memory {
     fn poll(&mut self) -> Option<Completion> {
         self.state().done.pop_front()
     }
+
+    fn fetch(
+        &mut self,
+        first: Index,
+        last: Index,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let state = self.state();
+        state.may_read()?;
+        let skipped = first.checked_sub(state.durable.base.index + 1);
+        let entries = skipped.and_then(|n| state.durable.entries.get(n as usize..));
+        let wanted = entries
+            .unwrap_or(&[])
+            .iter()
+            .take_while(|e| e.index <= last);
+        let mut size = 0;
+        let fitting = wanted.enumerate().take_while(|(at, entry)| {
+            size += entry.payload.weight();
+            *at == 0 || size <= bytes
+        });
+        let entries: Vec<Entry> = fitting.map(|(_, entry)| entry.clone()).collect();
+        if entries.is_empty() {
+            return Err(failed("read", "no such entry"));
+        }
+        Ok(entries)
+    }
+
+    fn trim(&mut self, base: Position) -> Result<(), StorageError> {
+        let mut state = self.state();
+        let known = state.durable.base.index;
+        if state.crashed || base.index <= known {
+            return Ok(());
+        }
+        state.durable.base = base;
+        state.durable.entries.retain(|e| e.index > base.index);
+        Ok(())
+    }
+
+    fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
+        Ok(Box::new(Writer {
+            memory: self.clone(),
+            draft,
+            image: Vec::new(),
+        }))
+    }
+
+    fn read_snapshot(
+        &mut self,
+        snapshot: &Snapshot,
+    ) -> Result<Box<dyn SnapshotReader>, StorageError> {
+        let state = self.state();
+        state.may_read()?;
+        let image = match &state.durable.partial {
+            _ if state.durable.snapshot.as_ref() == Some(snapshot) => state.image.clone(),
+            Some((partial, _)) if partial == snapshot => Bytes::from(&state.partial[..]),
+            _ if snapshot.size == 0 => Bytes::from([]),
+            _ => return Err(failed("read", "no such snapshot")),
+        };
+        check_image(&image, snapshot)?;
+        Ok(Box::new(Reader(image)))
+    }
+
+    fn store_piece(
+        &mut self,
+        snapshot: &Snapshot,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), StorageError> {
+        let mut state = self.state();
+        if state.crashed || state.failed {
+            return Err(failed("write", "told to fail"));
+        }
+        if offset == 0 {
+            state.partial.clear();
+        }
+        assert_eq!(
+            state.partial.len() as u64,
+            offset,
+            "a piece follows the one before"
+        );
+        state.partial.extend_from_slice(data);
+        let end = offset + data.len() as u64;
+        state.durable.partial = Some((snapshot.clone(), end));
+        Ok(())
+    }
+
+    fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), StorageError> {
+        let mut state = self.state();
+        if state.crashed || state.failed {
+            return Err(failed("write", "told to fail"));
+        }
+        let image = Bytes::from(std::mem::take(&mut state.partial));
+        check_image(&image, snapshot)?;
+        state.durable.partial = None;
+        state.keep(snapshot.clone(), image);
+        Ok(())
+    }
+
+    fn oldest_snapshot(&self) -> Index {
+        let state = self.state();
+        state.durable.snapshot.as_ref().map_or(0, |s| s.last.index)
+    }
+}
+
+impl State {
+    fn may_read(&self) -> Result<(), StorageError> {
+        match self.fail_reads {
+            true => Err(failed("read", "told to fail")),
+            false => Ok(()),
+        }
+    }
+
+    fn keep(&mut self, snapshot: Snapshot, image: Bytes) {
+        let newest = self.durable.snapshot.as_ref().map_or(0, |s| s.last.index);
+        if !self.crashed && snapshot.last.index > newest {
+            self.durable.snapshot = Some(snapshot);
+            self.image = image;
+        }
+    }
+}
+
+struct Writer {
+    memory: Memory,
+    draft: Draft,
+    image: Vec<u8>,
+}
+
+impl SnapshotWriter for Writer {
+    fn write(&mut self, data: &[u8]) -> Result<(), StorageError> {
+        self.image
+            .try_reserve(data.len())
+            .map_err(|_| failed("write", "no memory"))?;
+        self.image.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Snapshot, StorageError> {
+        let image = Bytes::from(self.image);
+        let crc = crc32fast::hash(&image);
+        let snapshot = self.draft.finished(image.len() as u64, crc);
+        self.memory.state().keep(snapshot.clone(), image);
+        Ok(snapshot)
+    }
+}
+
+struct Reader(Bytes);
+
+impl SnapshotReader for Reader {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize, StorageError> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..));
+        let rest = rest.unwrap_or(&[]);
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+}
+
+fn check_image(image: &[u8], snapshot: &Snapshot) -> Result<(), StorageError> {
+    let whole = image.len() as u64 == snapshot.size && crc32fast::hash(image) == snapshot.crc;
+    match whole {
+        true => Ok(()),
+        false => Err(StorageError::Corrupt {
+            path: PathBuf::from("(memory)"),
+            offset: 0,
+            index: snapshot.last.index,
+            what: "image of a snapshot is not whole",
+        }),
+    }
+}
+
+fn failed(op: &'static str, why: &'static str) -> StorageError {
+    StorageError::Io {
+        op,
+        path: PathBuf::from("(memory)"),
+        error: std::io::Error::other(why),
+    }
 }
 
 fn refusal(token: Token) -> Completion {
     Completion {
         token,
-        result: Err(StorageError::Io {
-            op: "write",
-            path: PathBuf::from("(memory)"),
-            error: std::io::Error::other("told to fail"),
-        }),
+        result: Err(failed("write", "told to fail")),
     }
+}
+
+/// An image counts once it is there: a log that does not reach it, or holds another entry where it
+/// ends, is dropped.
+fn reconciled(mut restored: Restored) -> Restored {
+    let Some(snapshot) = &restored.snapshot else {
+        return restored;
+    };
+    let last = snapshot.last;
+    let held = |entry: &Entry| (entry.index, entry.term) == (last.index, last.term);
+    if restored.base != last && !restored.entries.iter().any(held) {
+        restored.base = last;
+        restored.entries.clear();
+    }
+    restored
 }
 
 /// What `restored` becomes by one write.
@@ -158,12 +368,17 @@ pub(super) fn apply(restored: &mut Restored, persist: &Persist) {
     if let Some(hard) = persist.hard {
         restored.hard = hard;
     }
+    if let Some(snapshot) = &persist.reset {
+        restored.base = snapshot.last;
+        restored.entries.clear();
+    }
     let Some(first) = persist.entries.first() else {
         return;
     };
-    let last = restored.entries.len() as u64;
+    let base = restored.base.index;
+    let last = base + restored.entries.len() as u64;
     assert!(
-        first.index >= 1 && first.index <= last + 1,
+        first.index > base && first.index <= last + 1,
         "entries from {} on leave a gap after {last}",
         first.index
     );
@@ -171,7 +386,7 @@ pub(super) fn apply(restored: &mut Restored, persist: &Persist) {
         assert_eq!(entry.index, expected, "entries are not contiguous");
     }
     // At most the length of a Vec, so it fits.
-    restored.entries.truncate((first.index - 1) as usize);
+    restored.entries.truncate((first.index - 1 - base) as usize);
     restored.entries.extend_from_slice(&persist.entries);
 }
 
@@ -192,6 +407,7 @@ mod tests {
                 term,
                 ..HardState::default()
             }),
+            reset: None,
             entries: (from..=to).map(entry).collect(),
         }
     }
@@ -253,7 +469,8 @@ mod tests {
         let restored = late.crash();
         late.submit(persist(4, 4, 4, 2));
         assert_eq!(late.poll().map(|c| c.token), None);
-        assert_eq!(Memory::with(restored.clone()).durable(), restored);
+        let again = Memory::with(restored.clone(), Bytes::from([]), Vec::new());
+        assert_eq!(again.durable(), restored);
     }
 
     #[test]

@@ -1,8 +1,13 @@
-//! Where a node keeps its hard state and its log: the trait, and what can go wrong.
+//! Where a node keeps its hard state, its log and its snapshots: the traits, and what can go wrong.
 //!
 //! The discipline is one token a write. The engine submits a [`Persist`]; nothing that depends on
 //! it leaves the node until [`Storage::poll`] has handed back its token with `Ok`. A failed write
 //! is never retried (fsync may lie the second time): the engine is poisoned by it.
+//!
+//! A snapshot's image is written and read in pieces, beside the log: by a [`SnapshotWriter`] or a
+//! [`SnapshotReader`], each of which may be used in a thread of its own. An image is there as a
+//! whole or not at all, and once it is, it counts: a log that does not hold the entry where it ends
+//! is found empty behind it when the node starts again.
 
 mod dir;
 mod memory;
@@ -13,15 +18,102 @@ pub use memory::Memory;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::core::{Index, NodeId, Persist, Restored, Token};
+use std::sync::Arc;
 
-/// The durable home of one node's hard state and log.
+use crate::core::{
+    Configuration, Entry, Index, NodeId, Persist, Position, Restored, Snapshot, Token,
+};
+
+/// The durable home of one node's hard state, log and snapshots.
 pub trait Storage: Send {
-    /// Starts one atomic write. Entries replace whatever is stored from the first one's index on.
+    /// Starts one atomic write. With `reset` the log is dropped first, and goes on behind that
+    /// snapshot. Entries replace whatever is stored from the first one's index on.
     fn submit(&mut self, persist: Persist);
 
     /// The next finished write, in order of submission; `None` while there is none.
     fn poll(&mut self) -> Option<Completion>;
+
+    /// Durable entries from `first` to at most `last`: at least one, and about as many as weigh
+    /// `bytes`. After an error the same may be asked again.
+    fn fetch(
+        &mut self,
+        first: Index,
+        last: Index,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, StorageError>;
+
+    /// Everything up to here is not needed any more; a snapshot that is durable has its place.
+    /// What is still found at a start is dropped again then: nothing waits for this.
+    fn trim(&mut self, base: Position) -> Result<(), StorageError>;
+
+    /// Begins an image of this node's own. One at a time; dropping the writer gives it up.
+    fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError>;
+
+    /// Opens a durable image, or the newest one that is received and whole, whose checksum is
+    /// compared first. `Missing` if there is none such.
+    fn read_snapshot(
+        &mut self,
+        snapshot: &Snapshot,
+    ) -> Result<Box<dyn SnapshotReader>, StorageError>;
+
+    /// Keeps a piece of an image that is being received. At offset 0 it takes the place of all that
+    /// was received of another; else it follows the piece before.
+    fn store_piece(
+        &mut self,
+        snapshot: &Snapshot,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), StorageError>;
+
+    /// Makes the image that was received durable, as the newest snapshot. An empty one needs no
+    /// piece.
+    fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), StorageError>;
+
+    /// The last index of the oldest image that is kept, 0 without any: the log must reach back to
+    /// there, so that this image will do if a newer one is damaged.
+    fn oldest_snapshot(&self) -> Index;
+}
+
+/// What a snapshot will be, before its image is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// See [`Snapshot::last`].
+    pub last: Position,
+    /// See [`Snapshot::config`].
+    pub config: Arc<Configuration>,
+    /// See [`Snapshot::config_index`].
+    pub config_index: Index,
+    /// See [`Snapshot::pieces`].
+    pub pieces: Option<(Index, Index)>,
+}
+
+impl Draft {
+    /// The snapshot with this image.
+    pub fn finished(&self, size: u64, crc: u32) -> Snapshot {
+        Snapshot {
+            last: self.last,
+            config: self.config.clone(),
+            config_index: self.config_index,
+            size,
+            crc,
+            pieces: self.pieces,
+        }
+    }
+}
+
+/// Writes an image from front to back, in any thread.
+pub trait SnapshotWriter: Send {
+    /// Appends to it. After an error it is given up.
+    fn write(&mut self, data: &[u8]) -> Result<(), StorageError>;
+
+    /// Verifies it and makes it durable, as the newest snapshot if none is newer.
+    fn finish(self: Box<Self>) -> Result<Snapshot, StorageError>;
+}
+
+/// Reads an image, in any thread. What is being read stays readable when newer ones come.
+pub trait SnapshotReader: Send {
+    /// Fills as much of `buf` as there is of the image from `offset` on; 0 at its end.
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize, StorageError>;
 }
 
 /// A finished write.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::core::{Configuration, Entry, Index, MAX_MEMBERS, NodeId, Payload, Term};
 
+use super::raft::all_hold;
 use super::{MAX_COMMAND, MAX_PAYLOAD, Reader, WireError, Writer};
 
 // A kind that was ever written is never given another meaning.
@@ -92,7 +93,7 @@ pub(super) fn decode_body(index: Index, input: &mut Reader<'_>) -> Result<Entry,
     })
 }
 
-fn encode_configuration(configuration: &Configuration, out: &mut Writer<'_>) {
+pub(super) fn encode_configuration(configuration: &Configuration, out: &mut Writer<'_>) {
     if let Err(error) = check_configuration(configuration) {
         panic!("{error}: {configuration:?}");
     }
@@ -107,7 +108,7 @@ fn encode_configuration(configuration: &Configuration, out: &mut Writer<'_>) {
     }
 }
 
-fn decode_configuration(input: &mut Reader<'_>) -> Result<Configuration, WireError> {
+pub(super) fn decode_configuration(input: &mut Reader<'_>) -> Result<Configuration, WireError> {
     let configuration = Configuration {
         epoch: input.u64()?,
         voters: decode_nodes(input)?,
@@ -133,7 +134,7 @@ fn check_configuration(configuration: &Configuration) -> Result<(), WireError> {
         learners,
     } = configuration;
     let ascending = |nodes: &[NodeId]| nodes.is_sorted_by(|a, b| a < b);
-    let rules = [
+    all_hold(&[
         ("epoch of a configuration", *epoch > 0),
         ("voters of a configuration", !voters.is_empty()),
         ("order of voters", ascending(voters)),
@@ -145,9 +146,5 @@ fn check_configuration(configuration: &Configuration) -> Result<(), WireError> {
                 .iter()
                 .all(|id| voters.binary_search(id).is_err() && outgoing.binary_search(id).is_err()),
         ),
-    ];
-    match rules.into_iter().find(|(_, holds)| !holds) {
-        Some((what, _)) => Err(WireError::BadValue { what }),
-        None => Ok(()),
-    }
+    ])
 }

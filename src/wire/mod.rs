@@ -9,7 +9,8 @@
 //!      5    88  cluster, genesis, from, to, instance, incarnation, epoch, stamp, echo,
 //!               echo_incarnation, leader_term: 8 bytes each
 //!     93     4  features
-//!     97     .  parts: type (1), length of the body (4), body
+//!     97     1  priority
+//!     98     .  parts: type (1), length of the body (4), body
 //!      .     4  CRC-32 of everything before it
 //! ```
 //!
@@ -26,6 +27,7 @@ mod error;
 mod keepalive;
 mod packet;
 mod raft;
+mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -34,7 +36,8 @@ use crate::core::Term;
 pub use bytes::{Reader, Writer};
 pub use entry::{decode_entry, encode_entry};
 pub use error::WireError;
-pub use packet::{Header, INELIGIBLE, Packet, Part, Verdict, decode, encode, peek};
+pub use packet::{FEATURES, Header, Packet, Part, SNAPSHOTS, Verdict, decode, encode, peek};
+pub use snapshot::{decode_snapshot, encode_snapshot};
 
 /// Version of the packet format that this library speaks.
 pub const VERSION: u8 = 1;
@@ -55,6 +58,9 @@ pub const MAX_PAYLOAD: usize = 16 << 20;
 /// Bytes of one encoded cluster command; the largest, a bootstrap of 64 nodes with the longest
 /// addresses and meta, needs little more than half of it.
 pub const MAX_COMMAND: usize = 64 << 10;
+
+/// Bytes of one piece of a snapshot's image in a message.
+pub const MAX_PIECE: usize = 1 << 20;
 
 /// Bytes of a notice's text; a longer one is cut at a character's boundary when it is encoded.
 pub const MAX_WHY: usize = 200;

@@ -1,12 +1,12 @@
 //! The envelope: header, parts, checksum.
 
-use crate::core::{Epoch, Index, Message, NodeId, Term};
+use crate::core::{Epoch, Index, Message, NodeId, Priority, Term};
 use crate::detector::Keepalive;
 
-use super::{MAX_PACKET, MAX_PARTS, Reader, VERSION, WireError, Writer, keepalive, raft};
+use super::{MAX_PACKET, MAX_PARTS, Reader, VERSION, WireError, Writer, keepalive, raft, snapshot};
 
 const MAGIC: [u8; 4] = *b"KEEL";
-const HEADER_LEN: usize = 97;
+const HEADER_LEN: usize = 98;
 const CRC_LEN: usize = 4;
 
 // A type that was ever sent is never given another meaning. A raft message has its own type each,
@@ -20,6 +20,8 @@ const APPEND_REPLY: u8 = 6;
 const TIMEOUT_NOW: u8 = 7;
 const READ_INDEX: u8 = 8;
 const READ_INDEX_REPLY: u8 = 9;
+const SNAPSHOT: u8 = 10;
+const SNAPSHOT_REPLY: u8 = 11;
 const KEEPALIVE: u8 = 16;
 const VERDICT: u8 = 17;
 const REMOVED: u8 = 18;
@@ -51,12 +53,18 @@ pub struct Header {
     pub echo_incarnation: u64,
     /// The sender's term if it leads and a majority has just confirmed it, else 0.
     pub leader_term: Term,
-    /// What the sender can do and may do, a bit each; unknown bits are ignored.
+    /// What the sender understands, a bit each; unknown bits are ignored.
     pub features: u32,
+    /// How much the sender is wished for as leader.
+    pub priority: Priority,
 }
 
-/// A bit of [`Header::features`]: the sender may not lead.
-pub const INELIGIBLE: u32 = 1;
+/// A bit of [`Header::features`]: the sender understands snapshots, and the commands in the log
+/// that are about them. A leader writes what not all members understand to nobody
+/// (raft.md rule 59).
+pub const SNAPSHOTS: u32 = 1;
+/// All of [`Header::features`] that this library has.
+pub const FEATURES: u32 = SNAPSHOTS;
 
 /// "You are out", told by anyone to the node that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +215,7 @@ fn encode_header(header: &Header, out: &mut Writer<'_>) {
     out.u64(header.echo_incarnation);
     out.u64(header.leader_term);
     out.u32(header.features);
+    out.u8(header.priority);
 }
 
 fn decode_header(input: &mut Reader<'_>) -> Result<Header, WireError> {
@@ -223,6 +232,7 @@ fn decode_header(input: &mut Reader<'_>) -> Result<Header, WireError> {
         echo_incarnation: input.u64()?,
         leader_term: input.u64()?,
         features: input.u32()?,
+        priority: input.u8()?,
     })
 }
 
@@ -237,6 +247,8 @@ fn part_type(part: &Part) -> u8 {
         Part::Raft(Message::TimeoutNow(_)) => TIMEOUT_NOW,
         Part::Raft(Message::ReadIndex(_)) => READ_INDEX,
         Part::Raft(Message::ReadIndexReply(_)) => READ_INDEX_REPLY,
+        Part::Raft(Message::Snapshot(_)) => SNAPSHOT,
+        Part::Raft(Message::SnapshotReply(_)) => SNAPSHOT_REPLY,
         Part::Keepalive(_) => KEEPALIVE,
         Part::Verdict(_) => VERDICT,
         Part::Removed(_) => REMOVED,
@@ -280,6 +292,8 @@ fn decode_part(kind: u8, body: &mut Reader<'_>) -> Result<Option<Part>, WireErro
         TIMEOUT_NOW => Message::TimeoutNow(raft::decode_timeout_now(body)?),
         READ_INDEX => Message::ReadIndex(raft::decode_read_index(body)?),
         READ_INDEX_REPLY => Message::ReadIndexReply(raft::decode_read_index_reply(body)?),
+        SNAPSHOT => Message::Snapshot(snapshot::decode_piece(body)?),
+        SNAPSHOT_REPLY => Message::SnapshotReply(snapshot::decode_reply(body)?),
         KEEPALIVE => return Ok(Some(Part::Keepalive(keepalive::decode(body)?))),
         VERDICT => return Ok(Some(Part::Verdict(decode_verdict(body)?))),
         REMOVED => return Ok(Some(Part::Removed(decode_verdict(body)?))),

@@ -9,7 +9,7 @@ use crate::core::{
 };
 
 use super::entry::{MIN_BODY, decode_body, encode_body};
-use super::{MAX_PACKET, MAX_TERM, Reader, WireError, Writer};
+use super::{MAX_PACKET, MAX_TERM, Reader, WireError, Writer, snapshot};
 
 const ACCEPTED: u8 = 1;
 const REJECTED: u8 = 2;
@@ -43,6 +43,8 @@ pub(super) fn encode(message: &Message, out: &mut Writer<'_>) {
             out.u64(m.seq);
             out.u64(m.index);
         }
+        Message::Snapshot(m) => snapshot::encode_piece(m, out),
+        Message::SnapshotReply(m) => snapshot::encode_reply(m, out),
     }
 }
 
@@ -90,7 +92,14 @@ pub(super) fn check(message: &Message) -> Result<(), WireError> {
             ("term of an answer", m.term > 0),
             ("index of an answer", m.index > 0),
         ],
+        Message::Snapshot(m) => return snapshot::check_piece(m),
+        Message::SnapshotReply(_) => &[],
     };
+    all_hold(rules)
+}
+
+/// The first rule that does not hold is the error.
+pub(super) fn all_hold(rules: &[(&'static str, bool)]) -> Result<(), WireError> {
     match rules.iter().find(|(_, holds)| !holds) {
         Some((what, _)) => Err(WireError::BadValue { what }),
         None => Ok(()),

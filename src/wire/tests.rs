@@ -5,8 +5,9 @@ mod random;
 
 use super::*;
 use crate::core::{
-    Append, AppendOutcome, AppendReply, Configuration, Entry, Message, NodeId, Payload, ReadIndex,
-    ReadIndexReply, TimeoutNow, VoteReply, VoteRequest,
+    Append, AppendOutcome, AppendReply, Configuration, Entry, Index, Message, NodeId, Payload,
+    Position, ReadIndex, ReadIndexReply, Snapshot, SnapshotPiece, SnapshotReply, TimeoutNow,
+    VoteReply, VoteRequest, Wants,
 };
 use crate::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 
@@ -30,6 +31,7 @@ fn header() -> Header {
         echo_incarnation: 8,
         leader_term: 9,
         features: 0x0a0b_0c0d,
+        priority: 0x0e,
     }
 }
 
@@ -63,6 +65,43 @@ fn entries() -> Vec<Entry> {
         payload,
     })
     .collect()
+}
+
+fn snapshot(pieces: Option<(Index, Index)>) -> Snapshot {
+    let configuration = Configuration {
+        epoch: 3,
+        voters: vec![n(1), n(3)],
+        outgoing: Vec::new(),
+        learners: vec![n(9)],
+    };
+    Snapshot {
+        last: Position { index: 13, term: 4 },
+        config: configuration.into(),
+        config_index: 12,
+        size: 1 << 33,
+        crc: 0xaabb_ccdd,
+        pieces,
+    }
+}
+
+fn piece(snapshot: Snapshot) -> SnapshotPiece {
+    SnapshotPiece {
+        term: 5,
+        seq: 6,
+        snapshot,
+        offset: 1 << 32,
+        data: b"image"[..].into(),
+    }
+}
+
+fn wants(wants: Wants) -> Message {
+    Message::SnapshotReply(SnapshotReply {
+        term: 5,
+        seq: 6,
+        index: 13,
+        crc: 0xaabb_ccdd,
+        wants,
+    })
 }
 
 fn keepalive(kind: KeepaliveKind) -> Keepalive {
@@ -200,6 +239,14 @@ fn samples() -> Vec<(&'static str, Packet)> {
             "read index reply",
             raft(Message::ReadIndexReply(read_index_reply)),
         ),
+        ("piece", raft(Message::Snapshot(piece(snapshot(None))))),
+        (
+            "piece of one in the log",
+            raft(Message::Snapshot(piece(snapshot(Some((14, 18)))))),
+        ),
+        ("wants", raft(wants(Wants::From(1 << 33)))),
+        ("wants patience", raft(wants(Wants::Patience))),
+        ("wants it again", raft(wants(Wants::Again))),
     ]
 }
 
@@ -218,7 +265,7 @@ fn reseal(bytes: &mut [u8]) {
 
 /// A packet with parts as they are given, type and body.
 fn forge(parts: &[(u8, &[u8])]) -> Vec<u8> {
-    let mut bytes = bytes_of(&samples()[0].1)[..97].to_vec();
+    let mut bytes = bytes_of(&samples()[0].1)[..98].to_vec();
     for (kind, body) in parts {
         bytes.push(*kind);
         bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
@@ -255,7 +302,7 @@ fn every_truncation_is_refused() {
             assert!(decode(&bytes[..len]).is_err(), "{name} cut at {len}");
             assert!(peek(&bytes[..len]).is_err(), "{name} cut at {len}");
             // Also when the checksum does not tell.
-            if len > 101 {
+            if len > 102 {
                 let mut cut = bytes[..len].to_vec();
                 reseal(&mut cut);
                 let whole_parts = decode(&cut).is_ok_and(|p| p.parts.len() < packet.parts.len());
@@ -509,8 +556,8 @@ fn an_append_whose_terms_go_back_is_refused() {
     };
     let good = bytes_of(&packet(vec![Part::Raft(Message::Append(append))]));
     assert!(decode(&good).is_ok());
-    // The part's body begins at 102; its entries, 9 bytes each, at 146.
-    for (at, term) in [(146, 5), (155, 5), (164, 6), (164, 9)] {
+    // The part's body begins at 103; its entries, 9 bytes each, at 147.
+    for (at, term) in [(147, 5), (156, 5), (165, 6), (165, 9)] {
         let mut bad = good.clone();
         bad[at] = term;
         reseal(&mut bad);

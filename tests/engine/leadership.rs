@@ -1,5 +1,6 @@
 //! Barriers, transfers and eligibility, as a host sees them.
 
+use raftkeel::core::Priority;
 use raftkeel::engine::{Error, Event, Input, Request, Role, Ticket};
 
 use crate::cluster::{Cluster, id};
@@ -10,7 +11,8 @@ fn propose(c: &mut Cluster, raw: u64, text: &str) -> Result<u64, Error> {
 
 fn set_eligible(c: &mut Cluster, raw: u64, eligible: bool) {
     let node = &c.nodes[&raw];
-    node.handle.submit(Input::Eligible(eligible)).unwrap();
+    let priority = Priority::from(eligible);
+    node.handle.submit(Input::Priority(priority)).unwrap();
     // By then everybody has been told by a packet.
     c.run(3_000);
 }

@@ -123,14 +123,12 @@ pub struct World {
 
 fn start(id: NodeId, restored: Restored) -> Raft {
     let options = Options {
-        id,
         heartbeat: 1,
         election: E,
-        batch_bytes: 1 << 16,
-        uncommitted_bytes: 1 << 20,
-        entry_max: 1 << 16,
+        // Disks as slow as can be are searched; what time does with them is not.
+        stall: Millis::MAX,
         seed: 1,
-        run: 0,
+        ..Options::new(id)
     };
     Raft::new(options, restored, 0)
 }
@@ -154,6 +152,7 @@ impl World {
             let restored = Restored {
                 hard: disk.hard,
                 entries: disk.entries.clone(),
+                ..Restored::default()
             };
             Arc::new(Node {
                 raft: start(n(raw), restored),
@@ -327,6 +326,7 @@ impl World {
         let restored = Restored {
             hard: node.disk.hard,
             entries: node.disk.entries.clone(),
+            ..Restored::default()
         };
         node.raft = start(n(i as u64 + 1), restored);
         node.clock = 0;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Append, Configuration, Entry, HardState, Index, Message, Millis, NodeId, Options, Payload,
-    Persist, ProposeError, Raft, Random, ReadError, ReadId, Restored, RoleKind, Term,
-    TransferError,
+    Append, Configuration, DEFAULT_PRIORITY, Entry, HardState, Index, MAY_NOT_LEAD, Message,
+    Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, Random, ReadError,
+    ReadId, Restored, RoleKind, Term, TransferError,
 };
 
 use crate::checker::Checker;
@@ -17,6 +17,14 @@ use crate::network::{Envelope, Network};
 pub const E: Millis = 100;
 /// Heartbeat interval of every server.
 pub const H: Millis = 20;
+
+fn priority(eligible: bool) -> Priority {
+    if eligible {
+        DEFAULT_PRIORITY
+    } else {
+        MAY_NOT_LEAD
+    }
+}
 
 /// The node of this number.
 pub fn n(raw: u64) -> NodeId {
@@ -116,14 +124,13 @@ impl Cluster {
             network: Network::new(),
             checker: Checker::default(),
             options: Options {
-                id: n(1),
                 heartbeat: H,
                 election: E,
                 batch_bytes: 1 << 16,
                 uncommitted_bytes: 1 << 20,
                 entry_max: 1 << 16,
-                seed: 0,
-                run: 0,
+                stall: 4 * E,
+                ..Options::new(n(1))
             },
             random: Random::new(seed),
         };
@@ -219,9 +226,10 @@ impl Cluster {
         let restored = Restored {
             hard: node.disk.hard,
             entries: node.disk.entries.clone(),
+            ..Restored::default()
         };
         let mut raft = Raft::new(options, restored, now);
-        raft.set_eligible(!node.ineligible);
+        raft.set_priority(priority(!node.ineligible));
         node.raft = Some(raft);
         self.after_call(n(raw));
     }
@@ -366,10 +374,10 @@ impl Cluster {
         self.node_mut(raw).ineligible = !eligible;
         for node in self.nodes.values_mut() {
             if let Some(raft) = &mut node.raft {
-                raft.note_eligible(n(raw), eligible);
+                raft.note_priority(n(raw), priority(eligible));
             }
         }
-        self.call(n(raw), |raft, _| raft.set_eligible(eligible));
+        self.call(n(raw), |raft, _| raft.set_priority(priority(eligible)));
     }
 
     pub fn change(

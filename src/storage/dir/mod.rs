@@ -29,9 +29,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-use crate::core::{Entry, HardState, Persist, Token};
+use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot, Token};
 
-use super::{Completion, Identity, Opened, Storage, StorageError};
+use super::{
+    Completion, Draft, Identity, Opened, SnapshotReader, SnapshotWriter, Storage, StorageError,
+};
 
 use frame::{Kind, MAX_GROUP, Place, start_group};
 use meta::Meta;
@@ -217,6 +219,7 @@ impl Directory {
             restored: crate::core::Restored {
                 hard: meta.hard,
                 entries: recovered.log,
+                ..crate::core::Restored::default()
             },
             incarnation: meta.incarnation,
             instance: meta.instance,
@@ -361,6 +364,44 @@ impl Storage for Directory {
 
     fn poll(&mut self) -> Option<Completion> {
         self.done.pop_front()
+    }
+
+    fn fetch(&mut self, _: Index, _: Index, _: usize) -> Result<Vec<Entry>, StorageError> {
+        Err(self.unsupported())
+    }
+
+    fn trim(&mut self, _: Position) -> Result<(), StorageError> {
+        Err(self.unsupported())
+    }
+
+    fn write_snapshot(&mut self, _: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
+        Err(self.unsupported())
+    }
+
+    fn read_snapshot(&mut self, _: &Snapshot) -> Result<Box<dyn SnapshotReader>, StorageError> {
+        Err(self.unsupported())
+    }
+
+    fn store_piece(&mut self, _: &Snapshot, _: u64, _: &[u8]) -> Result<(), StorageError> {
+        Err(self.unsupported())
+    }
+
+    fn adopt(&mut self, _: &Snapshot) -> Result<(), StorageError> {
+        Err(self.unsupported())
+    }
+
+    fn oldest_snapshot(&self) -> Index {
+        0
+    }
+}
+
+impl Directory {
+    fn unsupported(&self) -> StorageError {
+        StorageError::Io {
+            op: "snapshot",
+            path: self.fs.root(),
+            error: io::ErrorKind::Unsupported.into(),
+        }
     }
 }
 

@@ -63,26 +63,53 @@ fn nodes(rng: &mut Rng, avoid: &[NodeId]) -> Vec<NodeId> {
     nodes
 }
 
+fn configuration(rng: &mut Rng) -> Configuration {
+    let mut voters = nodes(rng, &[]);
+    voters.insert(0, n(1));
+    voters.dedup();
+    let outgoing = nodes(rng, &[]);
+    let votes = [&voters[..], &outgoing[..]].concat();
+    let learners = nodes(rng, &votes);
+    Configuration {
+        epoch: rng.number().max(1),
+        voters,
+        outgoing,
+        learners,
+    }
+}
+
 fn payload(rng: &mut Rng) -> Payload {
     match rng.below(4) {
         0 => Payload::Noop,
         1 => Payload::Host(rng.bytes(300)),
         2 => Payload::Cluster(rng.bytes(300)),
-        _ => {
-            let mut voters = nodes(rng, &[]);
-            voters.insert(0, n(1));
-            voters.dedup();
-            let outgoing = nodes(rng, &[]);
-            let votes = [&voters[..], &outgoing[..]].concat();
-            let learners = nodes(rng, &votes);
-            let configuration = Configuration {
-                epoch: rng.number().max(1),
-                voters,
-                outgoing,
-                learners,
-            };
-            Payload::Config(configuration.into(), rng.bytes(300))
-        }
+        _ => Payload::Config(configuration(rng).into(), rng.bytes(300)),
+    }
+}
+
+fn piece(rng: &mut Rng) -> SnapshotPiece {
+    let index = rng.number().clamp(1, u64::MAX - 1);
+    let term = rng.number().clamp(1, MAX_TERM);
+    let pieces = rng.flag() && index < 1 << 60;
+    let first = index.wrapping_add(1 + rng.below(9));
+    let data = rng.bytes(300);
+    let offset = rng.number() >> 2;
+    SnapshotPiece {
+        term,
+        seq: rng.number(),
+        snapshot: Snapshot {
+            last: Position {
+                index,
+                term: 1 + rng.number() % term,
+            },
+            config: configuration(rng).into(),
+            config_index: 1 + rng.number() % index,
+            size: offset + data.len() as u64 + (rng.number() >> 2),
+            crc: rng.number() as u32,
+            pieces: pieces.then(|| (first, first + rng.below(99))),
+        },
+        offset,
+        data,
     }
 }
 
@@ -139,7 +166,7 @@ fn message(rng: &mut Rng) -> Message {
             hint_term: last_term,
         },
     };
-    match rng.below(9) {
+    match rng.below(11) {
         0 => Message::PreVote(request),
         1 => Message::PreVoteReply(reply),
         2 => Message::Vote(request),
@@ -161,6 +188,18 @@ fn message(rng: &mut Rng) -> Message {
             run: rng.number(),
             seq: rng.number(),
             index: rng.number().max(1),
+        }),
+        8 => Message::Snapshot(piece(rng)),
+        9 => Message::SnapshotReply(SnapshotReply {
+            term: rng.number().min(MAX_TERM),
+            seq: rng.number(),
+            index: rng.number(),
+            crc: rng.number() as u32,
+            wants: match rng.below(3) {
+                0 => Wants::From(rng.number()),
+                1 => Wants::Patience,
+                _ => Wants::Again,
+            },
         }),
         _ => Message::AppendReply(AppendReply {
             term: rng.number().min(MAX_TERM),
@@ -254,6 +293,7 @@ fn random_packet(rng: &mut Rng) -> Packet {
             echo_incarnation: rng.number(),
             leader_term: rng.number(),
             features: rng.number() as u32,
+            priority: rng.number() as u8,
         },
         parts,
         skipped: 0,

@@ -66,6 +66,7 @@ fn write(directory: &mut Directory, hard: Option<HardState>, entries: Vec<Entry>
     directory.submit(Persist {
         token: Token(1),
         hard,
+        reset: None,
         entries,
     });
     directory.poll().unwrap().result.unwrap();

@@ -68,6 +68,7 @@ fn nth(n: u64) -> Persist {
             excluded: None,
             commit: n - 1,
         }),
+        reset: None,
         entries: vec![Entry {
             index: n,
             term: n,

@@ -137,6 +137,7 @@ impl Run<'_> {
         Persist {
             token: Token(self.token),
             hard,
+            reset: None,
             entries,
         }
     }
@@ -235,6 +236,7 @@ pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
     let persist = Persist {
         token: Token(1),
         hard: Some(hard),
+        reset: None,
         entries: vec![Entry {
             index: found.entries.len() as u64 + 1,
             term: hard.term,

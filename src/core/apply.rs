@@ -1,0 +1,140 @@
+//! Handing out what is committed, also what is not in memory any more (raft.md rules 25, 36).
+
+use std::collections::VecDeque;
+
+use super::raft::Raft;
+use super::types::{Ask, Entry, Index, Millis, NodeId};
+
+/// Entries to be applied that come from storage.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Fetched {
+    /// None are needed.
+    #[default]
+    No,
+    /// They were asked for.
+    Asked,
+    /// They could not be read, and are asked for again at this time.
+    Failed(Millis),
+    /// They are here; the first one is the next to be applied.
+    Here(VecDeque<Entry>),
+}
+
+impl Raft {
+    /// The last entry that may be handed out now: committed, durable on this server as well, and
+    /// not while the host is loading a state of its own.
+    fn ready(&self) -> Index {
+        let loading = self.incoming.as_ref().is_some_and(|i| i.installing);
+        match self.poisoned || loading {
+            true => self.handed,
+            false => self.commit.min(self.log.durable()),
+        }
+    }
+
+    /// Whether [`Raft::take_committed`] has anything.
+    pub fn has_committed(&self) -> bool {
+        let next = self.handed + 1;
+        let here = next >= self.log.first_in_memory() || matches!(self.fetched, Fetched::Here(_));
+        self.ready() >= next && here
+    }
+
+    /// Committed entries not handed out before, durable on this server as well. What is not in
+    /// memory is asked for instead.
+    pub fn take_committed(&mut self, most: usize) -> Vec<Entry> {
+        let ready = self.ready();
+        if ready <= self.handed {
+            return Vec::new();
+        }
+        let most = most.min((ready - self.handed) as usize);
+        let first = self.handed + 1;
+        let entries = if first >= self.log.first_in_memory() {
+            self.log.from(first)[..most].to_vec()
+        } else {
+            self.take_fetched(first, ready, most)
+        };
+        self.handed += entries.len() as Index;
+        self.keep_tail();
+        entries
+    }
+
+    fn take_fetched(&mut self, first: Index, ready: Index, most: usize) -> Vec<Entry> {
+        let ask = match &mut self.fetched {
+            Fetched::Here(entries) => {
+                let taken = entries.drain(..most.min(entries.len())).collect();
+                if entries.is_empty() {
+                    self.fetched = Fetched::No;
+                }
+                return taken;
+            }
+            Fetched::No => true,
+            Fetched::Asked => false,
+            Fetched::Failed(again) => self.now >= *again,
+        };
+        if ask {
+            self.fetched = Fetched::Asked;
+            self.asks.push(Ask::Entries {
+                to: None,
+                first,
+                last: ready.min(self.log.first_in_memory() - 1),
+                bytes: self.options.batch_bytes,
+            });
+        }
+        Vec::new()
+    }
+
+    /// When entries to be applied are to be asked for again.
+    pub(super) fn fetch_due(&self) -> Millis {
+        match self.fetched {
+            Fetched::Failed(again) => again,
+            _ => Millis::MAX,
+        }
+    }
+
+    /// Storage has answered [`Ask::Entries`]: with entries from `first` on, at least one; or with
+    /// an error, and then it is asked again later and nothing is sent or applied meanwhile.
+    pub fn fetched(
+        &mut self,
+        now: Millis,
+        to: Option<NodeId>,
+        first: Index,
+        entries: Result<Vec<Entry>, ()>,
+    ) {
+        self.observe(now);
+        if let Ok(entries) = &entries {
+            assert!(!entries.is_empty(), "nothing was fetched, and no error");
+            for (index, entry) in (first..).zip(entries) {
+                let known = self.log.term(index);
+                assert!(
+                    entry.index == index && known.is_none_or(|term| term == entry.term),
+                    "storage gave another entry {index} than it holds"
+                );
+            }
+        }
+        match to {
+            Some(to) => self.fetched_for(to, first, entries),
+            None => self.fetched_to_apply(first, entries),
+        }
+    }
+
+    fn fetched_to_apply(&mut self, first: Index, entries: Result<Vec<Entry>, ()>) {
+        let asked = matches!(self.fetched, Fetched::Asked);
+        if !asked || self.poisoned {
+            return;
+        }
+        self.fetched = match entries {
+            // A snapshot was installed meanwhile.
+            _ if first != self.handed + 1 => Fetched::No,
+            Ok(entries) => Fetched::Here(entries.into()),
+            Err(()) => Fetched::Failed(self.now + self.options.heartbeat),
+        };
+    }
+
+    /// Keeps what is in memory within its bound. Moving what stays costs as much as there is of
+    /// it, so it waits until as much again can go.
+    pub(super) fn keep_tail(&mut self) {
+        let most = self.options.tail_bytes;
+        if self.log.bytes_in_memory() > 2 * most {
+            let upto = self.commit.min(self.log.durable());
+            self.log.forget(upto, most);
+        }
+    }
+}

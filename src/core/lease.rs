@@ -1,0 +1,130 @@
+//! Reads by a lease, if the host has chosen them: as long as no other leader can have been
+//! elected, this one need not ask (thesis 6.4.1; raft.md rule 55).
+//!
+//! Whoever answers an append votes for nobody else for an election timeout from when it came, so
+//! for at least as long from when it left. The lease is a little shorter, for clocks do not run
+//! equally fast. It is void from the moment somebody is told to take over: then a vote may come
+//! earlier.
+
+use std::collections::VecDeque;
+
+use super::progress::Progress;
+use super::quorum;
+use super::raft::{Raft, Role};
+use super::types::{Millis, NodeId};
+
+/// Of an election timeout, in hundredths: clocks may differ by a twentieth in speed, and by one
+/// millisecond in what they call now.
+const SPAN: Millis = 95;
+
+/// What a leader's lease is reckoned by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lease {
+    /// How long it lasts from when its round left; `None` if there are no lease reads.
+    span: Option<Millis>,
+    /// The first number sent at each of the last times.
+    sent: VecDeque<(u64, Millis)>,
+    /// Rounds that left before this prove nothing.
+    after: Millis,
+    /// Who was last told to take over, and the number of that message.
+    told: Option<(NodeId, u64)>,
+}
+
+impl Lease {
+    pub fn new(enabled: bool, election: Millis) -> Lease {
+        let span = (election * SPAN / 100).saturating_sub(1);
+        Lease {
+            span: enabled.then_some(span),
+            ..Lease::default()
+        }
+    }
+
+    /// A message of this number leaves.
+    pub fn sent(&mut self, seq: u64, now: Millis) {
+        let Some(span) = self.span else {
+            return;
+        };
+        if self.sent.back().is_some_and(|(_, at)| *at == now) {
+            return;
+        }
+        self.sent.push_back((seq, now));
+        // Of those that are too old the newest is kept: it tells too old from never sent.
+        while self.sent.get(1).is_some_and(|(_, at)| at + span <= now) {
+            self.sent.pop_front();
+        }
+    }
+
+    /// Somebody is told to take over.
+    pub fn hand_over(&mut self, to: NodeId, seq: u64) {
+        self.told = Some((to, seq));
+    }
+
+    /// Whether a quorum that has answered number `confirmed` proves that nobody else leads.
+    fn lasts(&self, confirmed: u64, now: Millis) -> bool {
+        let at = self.sent.partition_point(|(first, _)| *first <= confirmed);
+        let round = at.checked_sub(1).map(|at| self.sent[at].1);
+        let (Some(round), Some(span)) = (round, self.span) else {
+            return false;
+        };
+        round >= self.after && now < round + span
+    }
+}
+
+impl Raft {
+    /// Whether this server may answer reads without asking anybody.
+    pub(super) fn has_lease(&self) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let heard = |id: NodeId| leader.peers.get(&id).map_or(0, Progress::heard_seq);
+        // Until its target has answered something later, the word to take over may still come to
+        // it, and be acted on.
+        let told = leader.lease.told;
+        let handing = told.is_some_and(|(to, seq)| heard(to) <= seq || heard(to) > leader.seq);
+        let able = self.options.lease_reads && self.has_committed_in_term();
+        if !able || handing || leader.transfer.is_some() {
+            return false;
+        }
+        let confirmed = quorum::reached(self.configs.latest(), |voter| match voter == self.id {
+            true => leader.seq,
+            false => heard(voter).min(leader.seq),
+        });
+        leader.lease.lasts(confirmed, self.now)
+    }
+
+    /// This process was away: what was sent before proves nothing any more.
+    pub fn void_lease(&mut self) {
+        let now = self.now;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.lease.after = now + 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_reckoned_from_when_its_round_left() {
+        let mut lease = Lease::new(true, 100);
+        for (seq, at) in [(1, 10), (2, 10), (3, 30), (4, 60)] {
+            lease.sent(seq, at);
+        }
+        assert!(lease.lasts(2, 10 + 93) && !lease.lasts(2, 10 + 94));
+        assert!(lease.lasts(3, 30 + 93) && !lease.lasts(3, 30 + 94));
+        assert!(!lease.lasts(0, 11), "nobody has answered");
+        lease.sent(5, 200);
+        assert!(!lease.lasts(4, 200), "forgotten rounds prove nothing");
+        assert!(lease.lasts(5, 200));
+        lease.after = 201;
+        assert!(!lease.lasts(5, 201), "void");
+    }
+
+    #[test]
+    fn what_is_off_is_never_a_proof() {
+        let mut lease = Lease::new(false, 100);
+        lease.sent(1, 10);
+        assert!(!lease.lasts(1, 10));
+    }
+}
