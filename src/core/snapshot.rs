@@ -361,6 +361,11 @@ impl Raft {
             return;
         };
         let busy = incoming.storing || incoming.installing;
+        if !busy && incoming.snapshot.last.index <= self.commit {
+            // The log came up to there meanwhile: it must not go back (raft.md rule 34).
+            self.incoming = None;
+            return;
+        }
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();

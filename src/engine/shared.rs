@@ -93,6 +93,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Queues what must not be refused, and of which there is never much: the end of something that
+    /// the engine itself began. A closed engine does not want it any more.
+    pub fn tell(&self, input: Input) {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return;
+        }
+        queue.inputs.push_back(input);
+        drop(queue);
+        self.wake();
+    }
+
     /// Makes the descriptor readable, if there is one. Failing that, its timer will.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.get() {

@@ -18,6 +18,7 @@ pub(super) struct Watch {
     blocked_since: Millis,
     told_blocked: Vec<(NodeId, BlockedBy)>,
     told_unreliable: Vec<NodeId>,
+    told_stalled: bool,
     pub leading_since: Millis,
     /// When a packet of a leader confirmed by a majority last came.
     pub leader_fresh_at: Option<Millis>,
@@ -171,6 +172,10 @@ impl Engine {
             self.event(Event::Quorum { has, heard, needed });
         }
         self.notice_blocked();
+        let stalled = self.raft.is_stalled();
+        if std::mem::replace(&mut self.watch.told_stalled, stalled) != stalled {
+            self.event(Event::Stalled { stalled });
+        }
         let members = self.raft.configuration().members();
         let lost = |id: &NodeId| {
             self.raft

@@ -8,3 +8,4 @@ mod fleet;
 mod leadership;
 mod load;
 mod members;
+mod snapshots;
