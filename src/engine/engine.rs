@@ -196,6 +196,7 @@ impl Engine {
                 Input::Heard(node) if self.instances.has_lost(node) => {}
                 Input::Heard(node) => self.detector.note_heard(node),
                 Input::Priority(priority) => self.set_priority(priority),
+                Input::Newer(node) => self.newer(node),
                 Input::Saved(index, result) => self.saved(index, result),
                 Input::Loaded(index, ok) => self.loaded(index, ok),
             }

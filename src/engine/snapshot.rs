@@ -295,6 +295,9 @@ impl Engine {
 
     /// Drops what of the log is not needed any more, as soon as nobody needs it.
     pub fn compact(&mut self) {
+        if !self.raft.is_transferring_snapshot() {
+            self.open = None;
+        }
         let oldest = self.storage.oldest_snapshot();
         let before = self.raft.log().base();
         if oldest <= before.index {
