@@ -397,7 +397,10 @@ typedef struct keel_config {
     uint32_t compaction;
     /** So many log entries applied since the last snapshot make a new one. 0 = 1048576. */
     uint32_t compact_entries;
-    /** So do so many bytes of them, each counted with 64 more for its keeping. 0 = 64 MiB. */
+    /**
+     * So do so many bytes of them, each counted with 64 more for its keeping; or as many as the last
+     * snapshot has, if that is more. 0 = 64 MiB.
+     */
     uint64_t compact_bytes;
     /**
      * The most bytes of log entries that are kept in memory; older ones are read from storage when

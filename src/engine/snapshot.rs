@@ -89,8 +89,12 @@ impl Engine {
     /// An entry has been applied.
     pub fn note_applied(&mut self, entry: &Entry) {
         let snapshots = &mut self.snapshots;
-        snapshots.weight += entry.payload.weight() as u64;
-        snapshots.count += 1;
+        let piece = matches!(&entry.payload, Payload::Cluster(bytes) if Command::is_piece(bytes));
+        if !piece {
+            // Or a snapshot in the log would be reason enough for the next one.
+            snapshots.weight += entry.payload.weight() as u64;
+            snapshots.count += 1;
+        }
         snapshots.applied.last = Position {
             index: entry.index,
             term: entry.term,
@@ -145,7 +149,9 @@ impl Engine {
     pub fn snapshot_if_due(&mut self) {
         let (bytes, entries) = self.snapshots.since_last();
         let compaction = self.settings.compaction;
-        let due = bytes >= compaction.bytes || entries >= compaction.entries;
+        // Writing snapshots costs no more than writing the log.
+        let size = self.raft.snapshot().map_or(0, |s| s.size);
+        let due = bytes >= compaction.bytes.max(size) || entries >= compaction.entries;
         let busy = self.snapshots.is_saving() || self.snapshots.loading.is_some();
         let able = self.settings.host_state != HostState::Unsaved && self.stopped.is_none();
         if !due || busy || !able {
@@ -295,7 +301,7 @@ impl Engine {
 
     /// Drops what of the log is not needed any more, as soon as nobody needs it.
     pub fn compact(&mut self) {
-        if !self.raft.is_transferring_snapshot() {
+        if !self.raft.is_sending_snapshot() {
             self.open = None;
         }
         let oldest = self.storage.oldest_snapshot();

@@ -143,7 +143,8 @@ pub struct keel_config {
     pub compaction: u32,
     /// So many log entries applied since the last snapshot make a new one. 0 = 1048576.
     pub compact_entries: u32,
-    /// So do so many bytes of them, each counted with 64 more for its keeping. 0 = 64 MiB.
+    /// So do so many bytes of them, each counted with 64 more for its keeping; or as many as the last
+    /// snapshot has, if that is more. 0 = 64 MiB.
     pub compact_bytes: u64,
     /// The most bytes of log entries that are kept in memory; older ones are read from storage when
     /// a node needs them that has fallen behind. 0 = 16 MiB.
