@@ -271,7 +271,8 @@ impl Writer {
         Ok(())
     }
 
-    fn complete(&mut self) -> Result<Snapshot, StorageError> {
+    /// Writes what is missing of the file.
+    fn end(&mut self) -> Result<Snapshot, StorageError> {
         if self.block.len() > SECTOR {
             self.flush()?;
         }
@@ -283,6 +284,11 @@ impl Writer {
             snapshot: snapshot.clone(),
         };
         self.file.write(&header.encode(), 0)?;
+        Ok(snapshot)
+    }
+
+    fn complete(&mut self) -> Result<Snapshot, StorageError> {
+        let snapshot = self.end()?;
         self.file.sync()?;
         let written = Image::open(self.snapshots.fs(), &self.prepared)?;
         written.verify()?;
@@ -317,6 +323,16 @@ impl SnapshotWriter for Writer {
     fn finish(mut self: Box<Self>) -> Result<Snapshot, StorageError> {
         self.refuse_if_failed()?;
         self.complete()
+    }
+
+    /// The file has no name any more when this returns.
+    fn finish_aside(
+        mut self: Box<Self>,
+    ) -> Result<(Box<dyn SnapshotReader>, u64, u32), StorageError> {
+        self.refuse_if_failed()?;
+        let snapshot = self.end()?;
+        let reader = ImageReader::open(self.snapshots.fs(), &self.prepared, &snapshot)?;
+        Ok((Box::new(reader), snapshot.size, snapshot.crc))
     }
 }
 

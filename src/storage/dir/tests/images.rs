@@ -472,3 +472,27 @@ fn a_large_payload_of_the_log_does_not_matter_to_an_image() {
     let (_, opened) = open(&temp.0).unwrap();
     assert!(opened.restored.base.index >= 1, "its segment is gone");
 }
+
+#[test]
+fn an_image_that_is_written_aside_is_nobodys_snapshot() {
+    let temp = Temp::made();
+    let (mut directory, _) = open(&temp.0).unwrap();
+    for n in 1..=3 {
+        write(&mut directory, nth(n));
+    }
+    let image = image(7, 3 * DATA + 5);
+    let mut writer = directory.write_snapshot(draft(3)).unwrap();
+    writer.write(&image).unwrap();
+    let (mut reader, size, crc) = writer.finish_aside().unwrap();
+    assert_eq!(
+        (size, crc),
+        (image.len() as u64, crc32fast::hash(&image)),
+        "what it is"
+    );
+    assert!(read_all(&mut *reader).unwrap() == image, "another image");
+    assert_eq!(0, directory.oldest_snapshot());
+    drop(directory);
+    let (_, opened) = open(&temp.0).unwrap();
+    assert_eq!(None, opened.restored.snapshot);
+    assert!(read_all(&mut *reader).unwrap() == image, "another image");
+}
