@@ -162,9 +162,6 @@
 /** keel_check_epoch(): the sender knows a newer epoch than this node, which must catch up first. */
 #define KEEL_EPOCH_AHEAD 1
 
-/** keel_records_entry(): this entry and those after it are not needed. */
-#define KEEL_ENOUGH 1
-
 /**
  * keel_config.flags: make the directory for a node that never existed, or begin to use a
  * keel_storage that holds nothing. KEEL_ERR_EXISTS if there is a node. Without it a missing
@@ -188,6 +185,9 @@
 
 /** The most members of a cluster. */
 #define KEEL_MEMBERS_MAX 64
+
+/** keel_records_entry(): this entry and those after it are not needed. */
+#define KEEL_ENOUGH 1
 
 /** Follows, or looks for a leader. */
 #define KEEL_ROLE_FOLLOWER 1
@@ -341,7 +341,10 @@ typedef struct keel_storage {
      * of them fails, return its code. What an earlier engine has written must have landed, or be
      * lost for good, before this begins. Images that were not committed may be deleted.
      *
-     * KEEL_NEW_NODE must be set exactly if nothing is stored. Required.
+     * With KEEL_NEW_NODE nothing may be stored, without it something must be. Set the flag because
+     * the node is to be made, not because the store was found empty: that is what one looks like
+     * that was lost. Until the first batch is durable the node has said nothing to anybody, and may
+     * be made again. Required.
      */
     int (*open)(void *ud, struct keel_records *r);
     /**
@@ -753,44 +756,6 @@ KEEL_API uint32_t keel_version_number(void);
 KEEL_API const char *keel_errmsg(void);
 
 /**
- * Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
- * with a code of the host's own, and the engine ends. Once for every batch, in their order.
- *
- * Input function, also from inside `write`. When it has returned 0 the next driving call has
- * something to do. KEEL_ERR_INVALID: another batch is to be reported first, or this one was
- * already; nothing happened. KEEL_ERR_STATE: this engine stores elsewhere.
- */
-KEEL_API int keel_write_done(struct keel *k, uint64_t batch, int status);
-
-/**
- * From `open`: the stored state, first of all.
- *
- * KEEL_ERR_INVALID, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever `open`
- * returns then, keel_new() returns this.
- */
-KEEL_API KEEL_CHECK int keel_records_state(struct keel_records *r, const void *data, size_t len);
-
-/**
- * From `open` and `read`: one entry, in the order of the indexes.
- *
- * KEEL_OK: the next one; KEEL_ENOUGH (positive, only in `read`): no more. KEEL_ERR_INVALID,
- * KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED: return it.
- */
-KEEL_API
-KEEL_CHECK
-int keel_records_entry(struct keel_records *r,
-                       uint64_t index,
-                       const void *data,
-                       size_t len);
-
-/**
- * From `open`: a committed image and how many bytes it has, in any order.
- *
- * KEEL_ERR_INVALID, KEEL_ERR_CORRUPT: return it.
- */
-KEEL_API KEEL_CHECK int keel_records_image(struct keel_records *r, uint64_t image, uint64_t size);
-
-/**
  * Makes an engine, opens its directory or storage, and stores it at `out` (NULL there on failure).
  * Nothing is sent, and no callback runs but keel_storage's `open` and `snap_get`, before the first
  * driving call. `cb` is copied; `ud` is handed to every callback of it as it is.
@@ -1034,6 +999,44 @@ KEEL_API KEEL_CHECK int keel_transfer(struct keel *k, keel_id to, keel_done_fn d
  * Input function. KEEL_ERR_INVALID: not from 0 to 255; KEEL_ERR_FULL.
  */
 KEEL_API int keel_set_eligible(struct keel *k, int priority);
+
+/**
+ * Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
+ * with a code of the host's own, and the engine ends. Once for every batch, in their order.
+ *
+ * Input function, also from inside `write`. When it has returned 0 the next driving call has
+ * something to do. KEEL_ERR_INVALID: another batch is to be reported first, or this one was
+ * already; nothing happened. KEEL_ERR_STATE: this engine stores elsewhere.
+ */
+KEEL_API int keel_write_done(struct keel *k, uint64_t batch, int status);
+
+/**
+ * From `open`: the stored state, first of all.
+ *
+ * KEEL_ERR_INVALID, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever `open`
+ * returns then, keel_new() returns this.
+ */
+KEEL_API KEEL_CHECK int keel_records_state(struct keel_records *r, const void *data, size_t len);
+
+/**
+ * From `open` and `read`: one entry, in the order of the indexes.
+ *
+ * KEEL_OK: the next one; KEEL_ENOUGH (positive, only in `read`): no more. KEEL_ERR_INVALID,
+ * KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED: return it.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_records_entry(struct keel_records *r,
+                       uint64_t index,
+                       const void *data,
+                       size_t len);
+
+/**
+ * From `open`: a committed image and how many bytes it has, in any order.
+ *
+ * KEEL_ERR_INVALID, KEEL_ERR_CORRUPT: return it.
+ */
+KEEL_API KEEL_CHECK int keel_records_image(struct keel_records *r, uint64_t image, uint64_t size);
 
 /** This node's KEEL_ROLE_*, or a negative code. Query function. */
 KEEL_API int keel_role(const struct keel *k);
