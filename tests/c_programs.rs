@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use clib::Variant;
 
 const HARNESS: &str = "cluster.c";
+const STORE: &str = "store.c";
 
 fn run(program: &Path, label: &str, args: &[&str]) -> Output {
     let mut command = Command::new(program);
@@ -28,9 +29,12 @@ fn run_under_valgrind(program: &Path, label: &str) {
 
 /// In every way that a host may be built.
 fn try_in_all_ways(name: &str) {
-    let sources = [&format!("{name}.c"), HARNESS];
+    try_with(name, &[&format!("{name}.c"), HARNESS]);
+}
+
+fn try_with(name: &str, sources: &[&str]) {
     for variant in [Variant::Shared, Variant::Static, Variant::Sanitized] {
-        let program = clib::compile(name, &sources, variant);
+        let program = clib::compile(name, sources, variant);
         run(&program, &format!("{name}-{variant:?}"), &[]);
         if variant == Variant::Static {
             run_under_valgrind(&program, &format!("{name}-valgrind"));
@@ -66,6 +70,11 @@ fn threads_may_feed_and_ask_while_one_drives() {
 #[test]
 fn every_accepted_request_is_completed_once() {
     try_in_all_ways("abi_completions");
+}
+
+#[test]
+fn the_host_may_store() {
+    try_with("abi_storage", &["abi_storage.c", STORE, HARNESS]);
 }
 
 #[test]

@@ -152,6 +152,15 @@ impl Engine {
         self.stopped.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether this run may begin; see [`Storage::ready`].
+    pub fn is_open(&mut self) -> bool {
+        self.started
+            || self.storage.ready().unwrap_or_else(|error| {
+                self.stop(error.into());
+                false
+            })
+    }
+
     /// Takes in the time of a driving call. A leader that was away for an election timeout gives
     /// up before it does anything else: others may lead by now (detection.md 4.3).
     pub fn begin(&mut self, now: Millis) {

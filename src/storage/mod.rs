@@ -10,9 +10,11 @@
 //! is found empty behind it when the node starts again.
 
 mod dir;
+mod host;
 mod memory;
 
 pub use dir::{Directory, Options};
+pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
 
 use std::fmt;
@@ -26,6 +28,12 @@ use crate::core::{
 
 /// The durable home of one node's hard state, log and snapshots.
 pub trait Storage: Send {
+    /// Whether this run has its number durable: until then nothing may be said in its name. Where
+    /// that takes its time it is begun by the first question.
+    fn ready(&mut self) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
     /// Starts one atomic write. With `reset` the log is dropped first, and goes on behind that
     /// snapshot. Entries replace whatever is stored from the first one's index on.
     fn submit(&mut self, persist: Persist);
@@ -153,7 +161,7 @@ pub struct Opened {
     pub meta_repaired: bool,
 }
 
-/// Everything that can be wrong with a directory or a write.
+/// Everything that can be wrong with a directory, a host's storage, or a write.
 #[derive(Debug)]
 pub enum StorageError {
     /// A system call failed.
@@ -172,6 +180,13 @@ pub enum StorageError {
         /// Byte offset of the first bad record.
         offset: u64,
         /// The log index expected there, 0 if unknown.
+        index: Index,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// What the host's storage gave back is not what was written.
+    Record {
+        /// The log index that it concerns, 0 if none.
         index: Index,
         /// What is wrong with it.
         what: &'static str,
@@ -207,6 +222,8 @@ pub enum StorageError {
         /// Its format version or feature bits.
         found: u32,
     },
+    /// The host's storage has no room for snapshots.
+    NoSnapshots,
 }
 
 impl fmt::Display for StorageError {
@@ -223,6 +240,10 @@ impl fmt::Display for StorageError {
                 "{}: {what} at offset {offset} (log index {index})",
                 path.display()
             ),
+            StorageError::Record { index: 0, what } => write!(f, "keel_storage: {what}"),
+            StorageError::Record { index, what } => {
+                write!(f, "keel_storage: log index {index}: {what}")
+            }
             StorageError::Missing { path } => write!(
                 f,
                 "{}: no node here; a new node is made with KEEL_NEW_NODE, a lost one must be replaced under a new id",
@@ -252,6 +273,9 @@ impl fmt::Display for StorageError {
                 "{}: format {found:#x} is newer than this library",
                 path.display()
             ),
+            StorageError::NoSnapshots => {
+                f.write_str("keel_storage.snap_put is NULL: this node keeps no snapshots")
+            }
         }
     }
 }
