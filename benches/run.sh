@@ -4,6 +4,7 @@
 # runs); ratio of the medians, target, verdict. What is not to be had is -.
 # The same goes to a file as JSON: run.sh [FILE]; without it, target/bench.json.
 #   RUNS=3         runs of everything that is measured over a while
+#   CORE_RUNS=5, CORE_ENTRIES=300000   runs of every core, and entries in one of them
 #   IDLE_SECONDS=20, SXD_SECONDS=10    how long one of them lasts
 #
 # Exit status 0 if everything could be measured, whatever came out. The programs must have been
@@ -18,6 +19,8 @@ JSON=${1:-$HERE/../target/bench.json}
 RUNS=${RUNS:-3}
 IDLE_SECONDS=${IDLE_SECONDS:-20}
 SXD_SECONDS=${SXD_SECONDS:-10}
+CORE_RUNS=${CORE_RUNS:-5}
+CORE_ENTRIES=${CORE_ENTRIES:-300000}
 FAILOVERS=5
 FEEDS=9
 REPLICAS=2
@@ -35,6 +38,8 @@ machine() {
         "$CORES" "$CPU" "$KERNEL" "$FILESYSTEM" "$LOAD")
     echo "a figure: median (least..most of its runs); judged by the median, growth by its most, a target"
     echo "with x by the ratio; a later version aims at < 0.3 % of a core for an idle node of three"
+    echo "theirs: raft-rs 0.7 as it comes, and tuned: a storage without locks and copies, appends merged;"
+    echo "willemt/raft is not measured: no package registry has it"
 }
 
 # new_dir NAME: an empty directory, its path in DIR.
@@ -106,6 +111,34 @@ failover() {
     figure 'leader killed to next commit, default timers' ms median - $("$PROGRAMS/failover" "$FAILOVERS" "$DIR")
 }
 
+# What a core costs by itself. Ours and theirs take turns.
+cores() {
+    local run depth program out=$BENCH/cores.values
+    : >"$out"
+    for ((run = 0; run < CORE_RUNS; run++)); do
+        for depth in 1 16 256; do
+            for program in {raftkeel,raft-rs,raft-rs-tuned}/batch {raftkeel,raft-rs}/each; do
+                "$PROGRAMS/cores" "${program%/*}" "${program#*/}" "$depth" "$CORE_ENTRIES" |
+                    sed "s|^|$program/$depth/|" >>"$out"
+            done
+        done
+    done
+    for depth in 1 16 256; do
+        core_figures "$out" "x $depth, in batches" batch/$depth raft-rs '>= 4x'
+        core_figures "$out" "x $depth, in batches, tuned" batch/$depth raft-rs-tuned '>= 4x'
+        core_figures "$out" "x $depth, one by one" each/$depth raft-rs -
+    done
+}
+
+# core_figures FILE NAME KEY PEER TARGET
+core_figures() {
+    # Word splitting is meant: a value a run.
+    figure "core, 128 B $2: throughput" entries/s ratio "$5" $(values "$1" "raftkeel/$3/rate") \
+        against $(values "$1" "$4/$3/rate")
+    figure "core, 128 B $2: CPU" s/100k ratio - $(values "$1" "raftkeel/$3/cpu") \
+        against $(values "$1" "$4/$3/cpu")
+}
+
 machine
 figure_heading
 idle 3
@@ -113,4 +146,5 @@ idle 5
 idle_sxd
 feed
 failover
+cores
 write_json "$JSON" "$MACHINE"
