@@ -6,6 +6,10 @@ use std::hint::black_box;
 /// Bytes of an entry.
 pub const PAYLOAD: usize = 128;
 
+/// Applied entries that every server keeps in memory. Up to twice as many are: then those beyond it
+/// are dropped, as a server must that has run for long.
+pub const KEPT: usize = 5000;
+
 /// Servers of a cluster; the one at place 0 leads.
 pub const SERVERS: usize = 3;
 const LEADER: usize = 0;

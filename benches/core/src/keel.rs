@@ -6,11 +6,14 @@ use raftkeel::core::{
     Configuration, Entry, Message, Millis, NodeId, Options, Payload, Raft, Restored,
 };
 
-use crate::cluster::{Node, Outputs, SERVERS};
+use crate::cluster::{KEPT, Node, Outputs, PAYLOAD, SERVERS};
 
 const ELECTION: Millis = 1000;
 /// The clock stands still here: every election timeout has run out.
 const NOW: Millis = 2 * ELECTION;
+
+/// What an entry weighs besides its payload.
+const OVERHEAD: usize = 64;
 
 pub struct Keel(Raft);
 
@@ -18,15 +21,11 @@ pub fn cluster() -> [Keel; SERVERS] {
     let members: Vec<NodeId> = (0..SERVERS).map(id).collect();
     std::array::from_fn(|place| {
         let options = Options {
-            id: id(place),
-            heartbeat: ELECTION / 10,
             election: ELECTION,
-            // These two as the engine has them.
-            batch_bytes: 256 << 10,
-            uncommitted_bytes: 64 << 20,
-            entry_max: 1 << 16,
+            tail_bytes: KEPT * (PAYLOAD + OVERHEAD),
             seed: place as u64,
             run: 1,
+            ..Options::new(id(place))
         };
         let mut raft = Raft::new(options, Restored::default(), 0);
         let config = Configuration {

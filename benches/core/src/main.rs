@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use cluster::{Cluster, Mode, Node};
+use cluster::{Cluster, KEPT, Mode, Node};
 
-/// Entries before the measured ones, which find heap, caches and branch predictors warm.
-const WARM_UP: u64 = 2_000;
+/// Entries before the measured ones, which find servers that have dropped entries already, and a
+/// heap that need not grow.
+const WARM_UP: u64 = 4 * KEPT as u64;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -7,7 +7,7 @@ use raft::{
 };
 use slog::{Discard, Logger, o};
 
-use crate::cluster::{Node, Outputs, SERVERS};
+use crate::cluster::{KEPT, Node, Outputs, SERVERS};
 
 pub struct RaftRs<S: Disk>(RawNode<S>);
 
@@ -84,6 +84,8 @@ impl<S: Disk> Node for RaftRs<S> {
         send(out, light.take_messages());
         apply(out, &light.take_committed_entries());
         self.0.advance_apply();
+        let applied = self.0.raft.raft_log.applied();
+        self.0.mut_store().applied(applied);
     }
 }
 
@@ -106,6 +108,14 @@ pub trait Disk: Storage {
     fn write(&mut self, entries: Vec<Entry>);
     fn set_hard(&mut self, hard: HardState);
     fn set_commit(&mut self, commit: u64);
+    /// Everything up to here is applied: what is beyond what is kept may be dropped.
+    fn applied(&mut self, index: u64);
+}
+
+/// The first entry to be kept, if there are twice as many applied ones as are kept.
+fn first_kept(first: u64, applied: u64) -> Option<u64> {
+    let kept = KEPT as u64;
+    (applied >= first + 2 * kept).then(|| applied - kept)
 }
 
 impl Disk for MemStorage {
@@ -121,19 +131,31 @@ impl Disk for MemStorage {
     fn set_commit(&mut self, commit: u64) {
         self.wl().mut_hard_state().set_commit(commit);
     }
+
+    fn applied(&mut self, index: u64) {
+        let first = self.first_index().unwrap_or(u64::MAX);
+        if let Some(first) = first_kept(first, index) {
+            let result = self.wl().compact(first);
+            assert!(result.is_ok(), "applied entries can be dropped: {result:?}");
+        }
+    }
 }
 
-/// Entries from index 1, in a vector of which one server is the only user.
+/// Entries in a vector of which one server is the only user.
 pub struct Lean {
+    /// Index of the first entry.
+    first: u64,
     entries: Vec<Entry>,
     state: RaftState,
 }
 
 impl Lean {
     fn new(members: ConfState) -> Lean {
-        let entries = Vec::new();
-        let state = RaftState::new(HardState::default(), members);
-        Lean { entries, state }
+        Lean {
+            first: 1,
+            entries: Vec::new(),
+            state: RaftState::new(HardState::default(), members),
+        }
     }
 }
 
@@ -142,7 +164,7 @@ impl Disk for Lean {
         let Some(first) = entries.first() else {
             return;
         };
-        let kept = first.index as usize - 1;
+        let kept = (first.index - self.first) as usize;
         assert!(kept <= self.entries.len(), "a write leaves a gap");
         self.entries.truncate(kept);
         self.entries.append(&mut entries);
@@ -154,6 +176,13 @@ impl Disk for Lean {
 
     fn set_commit(&mut self, commit: u64) {
         self.state.hard_state.commit = commit;
+    }
+
+    fn applied(&mut self, index: u64) {
+        if let Some(first) = first_kept(self.first, index) {
+            self.entries.drain(..(first - self.first) as usize);
+            self.first = first;
+        }
     }
 }
 
@@ -169,25 +198,32 @@ impl Storage for Lean {
         max_size: impl Into<Option<u64>>,
         _: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        let mut entries = self.entries[low as usize - 1..high as usize - 1].to_vec();
+        let Some(low) = low.checked_sub(self.first) else {
+            return Err(Error::Store(StorageError::Compacted));
+        };
+        let range = low as usize..(high - self.first) as usize;
+        let mut entries = self.entries[range].to_vec();
         raft::util::limit_size(&mut entries, max_size.into());
         Ok(entries)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        let Some(place) = (index as usize).checked_sub(1) else {
-            return Ok(0);
+        let Some(place) = index.checked_sub(self.first) else {
+            return match index {
+                0 => Ok(0),
+                _ => Err(Error::Store(StorageError::Compacted)),
+            };
         };
-        let entry = self.entries.get(place);
+        let entry = self.entries.get(place as usize);
         entry.map_or(Err(Error::Store(StorageError::Unavailable)), |e| Ok(e.term))
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(1)
+        Ok(self.first)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.entries.len() as u64)
+        Ok(self.first + self.entries.len() as u64 - 1)
     }
 
     fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
