@@ -6,6 +6,8 @@ mod disk;
 mod fault;
 mod fetch;
 mod images;
+mod model;
+mod rot;
 mod sim;
 mod workload;
 
