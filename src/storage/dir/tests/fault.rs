@@ -1,10 +1,13 @@
 //! Every single operation fails once: nothing acknowledged is lost, nothing is tried again, and
 //! the next process does not believe the page cache.
 
-use super::model::check;
-use super::seed;
+use super::super::Directory;
+use super::disk::{nth, write};
+use super::model::{check, open};
 use super::sim::{Loss, Sim};
 use super::workload::{Mix, Outcome, persevere, run};
+use super::{INSTANCE, identity, seed};
+use crate::storage::StorageError;
 
 const LOSSES: [Loss; 5] = [
     Loss::All,
@@ -59,4 +62,44 @@ fn what_fails_beside_the_log_is_given_up_and_the_rest_goes_on() {
     for seed in seed..seed + 3 {
         every_operation(200, |sim| persevere(sim, seed, 35, Mix::All));
     }
+}
+
+#[test]
+fn a_failed_read_is_an_error_and_changes_nothing() {
+    let seed = seed(38);
+    let sim = Sim::default();
+    let outcome = run(&sim, seed, 40, Mix::All);
+    assert!(outcome.error.is_none());
+    let image = sim.now().lose_power(Loss::All);
+    let mut reads = 0;
+    loop {
+        let sim = Sim::boot(&image);
+        sim.fail_read_after(Some(reads));
+        let Err(error) = open(&sim) else {
+            break;
+        };
+        assert!(
+            matches!(error, StorageError::Io { .. }),
+            "read {reads}: {error}"
+        );
+        sim.fail_read_after(None);
+        check(&sim, outcome.last()).unwrap_or_else(|e| panic!("read {reads}: {e}"));
+        reads += 1;
+    }
+    println!("{reads} reads");
+    assert!(reads > 10, "only {reads} reads");
+}
+
+#[test]
+fn an_append_costs_one_write_and_one_sync() {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    let (mut directory, _) = open(&sim).unwrap();
+    write(&mut directory, nth(1));
+    let before = sim.operations();
+    let mut second = nth(2);
+    second.hard = None;
+    second.entries[0].term = 1;
+    write(&mut directory, second);
+    assert_eq!(sim.operations() - before, 2);
 }

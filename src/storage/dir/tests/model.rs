@@ -163,12 +163,15 @@ pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
     expect(&reboot(sim), found)?;
     let mut model = finish_receiving(sim, &mut directory, model)?;
     go_on(&mut directory, &mut model)?;
-    let mut directory = expect_model(&reboot(sim), &model)?;
-    if let Some(oldest) = model.snapshots.first() {
-        let trimmed = directory.trim(oldest.last);
-        trimmed.map_err(|e| format!("cannot be trimmed: {e}"))?;
-    }
-    Ok(())
+    let sim = &reboot(sim);
+    let mut directory = expect_model(sim, &model)?;
+    let Some(oldest) = model.snapshots.first().map(|s| s.last) else {
+        return Ok(());
+    };
+    let trimmed = directory.trim(oldest);
+    trimmed.map_err(|e| format!("cannot be trimmed: {e}"))?;
+    model.trimmed = model.trimmed.max(oldest.index);
+    expect_model(sim, &model).map(|_| ())
 }
 
 /// Everything that can be read of it.
