@@ -2,12 +2,14 @@
 //! the next process does not believe the page cache.
 
 use super::super::Directory;
+use super::super::image::BLOCK;
 use super::disk::{nth, write};
+use super::images::{image, read_all, save};
 use super::model::{check, open};
 use super::sim::{Loss, Sim};
 use super::workload::{Mix, Outcome, persevere, run};
 use super::{INSTANCE, identity, seed};
-use crate::storage::StorageError;
+use crate::storage::{Storage, StorageError};
 
 const LOSSES: [Loss; 5] = [
     Loss::All,
@@ -88,6 +90,27 @@ fn a_failed_read_is_an_error_and_changes_nothing() {
     }
     println!("{reads} reads");
     assert!(reads > 10, "only {reads} reads");
+}
+
+#[test]
+fn a_failed_read_of_an_image_may_be_tried_again() {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    let (mut directory, _) = open(&sim).unwrap();
+    write(&mut directory, nth(1));
+    let image = image(1, 3 * BLOCK);
+    let snapshot = save(&mut directory, 1, &image);
+    let mut reader = directory.read_snapshot(&snapshot).unwrap();
+    for reads in 0..4 {
+        sim.fail_read_after(Some(reads));
+        assert!(read_all(&mut *reader).is_err(), "read {reads}");
+        sim.fail_read_after(None);
+        assert!(read_all(&mut *reader).unwrap() == image);
+    }
+    sim.fail_read_after(Some(0));
+    assert!(directory.read_snapshot(&snapshot).is_err());
+    sim.fail_read_after(None);
+    write(&mut directory, nth(2));
 }
 
 #[test]
