@@ -1,6 +1,7 @@
 //! One Raft server: its state, its inputs, its outputs. The parts of the protocol are in the
 //! files beside this one, named as the papers name them.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 
@@ -390,7 +391,11 @@ impl Raft {
             .is_some_and(|x| x.epoch >= exclusion.epoch);
         let committed = self.configs.committed(self.commit);
         // Old news: this node was taken back, or the teller is wrong.
-        let refuted = committed.epoch >= exclusion.epoch && committed.keeps(self.id);
+        let refuted = match committed.epoch.cmp(&exclusion.epoch) {
+            Ordering::Less => false,
+            Ordering::Equal => committed.keeps(self.id),
+            Ordering::Greater => committed.contains(self.id),
+        };
         if known || refuted || self.poisoned {
             return;
         }
