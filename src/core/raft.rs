@@ -460,6 +460,7 @@ impl Raft {
             // A term has one leader, and nothing is known yet of this one's log.
             self.verified = self.commit;
             self.leader_seq = 0;
+            self.incoming.iter_mut().for_each(Incoming::forget_number);
         }
         self.role = Role::Follower;
         self.leader = leader;

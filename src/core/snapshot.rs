@@ -65,7 +65,7 @@ pub(super) struct Incoming {
     storing: bool,
     /// The host is loading the image.
     pub installing: bool,
-    /// Number of the newest piece.
+    /// Number of the newest piece of this term.
     seq: u64,
 }
 
@@ -79,6 +79,12 @@ impl Incoming {
             installing: false,
             seq: 0,
         }
+    }
+
+    /// Numbers of an older term mean nothing in this one: who answered with such a number would
+    /// confirm what was never sent to it.
+    pub fn forget_number(&mut self) {
+        self.seq = 0;
     }
 
     fn wants(&self) -> Wants {
