@@ -52,6 +52,14 @@ impl Clock {
         at.max(now)
     }
 
+    /// It stood still for this long.
+    pub fn stand(&mut self, now: Micros, span: Micros) {
+        let slept = span as i64 + span as i64 * self.drift / 1_000_000;
+        // Rounding must not take it back.
+        self.showed = self.micros(now) + 1 - slept as Micros;
+        self.set_at = now;
+    }
+
     /// Suddenly it shows more.
     pub fn jump(&mut self, now: Micros, span: Micros) {
         self.showed = self.micros(now) + span;

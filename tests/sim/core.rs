@@ -4,25 +4,18 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Configuration, Entry, HardState, Index, Message, Millis, NodeId, Options, Payload, Persist,
-    ProposeError, Raft, Restored, Term, Token,
+    Configuration, Entry, Index, Message, Millis, NodeId, Options, Payload, Persist, ProposeError,
+    Raft, Term, Token,
 };
 
+use crate::image::Image;
 use crate::server::{Answer, Input, Output, Server, Setup, State, Wish};
-
-/// What a disk holds of a core: all that was ever written, as one state.
-#[derive(Default)]
-pub struct Image {
-    pub hard: HardState,
-    pub entries: Vec<Entry>,
-}
 
 impl Server for Raft {
     type Packet = Message;
     type Write = Persist;
-    type Image = Image;
 
-    fn start(setup: &Setup, image: &Image, now: Millis) -> Raft {
+    fn start(setup: &Setup, image: &mut Image, now: Millis) -> Raft {
         let options = Options {
             id: setup.id,
             heartbeat: setup.heartbeat,
@@ -30,15 +23,16 @@ impl Server for Raft {
             batch_bytes: setup.batch_bytes,
             uncommitted_bytes: setup.uncommitted_bytes,
             entry_max: setup.entry_max,
+            tail_bytes: setup.tail_bytes,
+            piece_bytes: setup.piece_bytes,
+            snapshot_rate: setup.snapshot_rate,
+            stall: setup.stall,
+            lease_reads: setup.lease_reads,
             seed: setup.seed,
             run: setup.run,
         };
-        let restored = Restored {
-            hard: image.hard,
-            entries: image.entries.clone(),
-        };
-        let mut raft = Raft::new(options, restored, now);
-        raft.set_eligible(setup.priority > 0);
+        let mut raft = Raft::new(options, image.restore(), now);
+        raft.set_priority(setup.priority);
         raft
     }
 
@@ -50,12 +44,10 @@ impl Server for Raft {
         if let Some(hard) = write.hard {
             image.hard = hard;
         }
-        if let Some(first) = write.entries.first() {
-            let kept = first.index as usize - 1;
-            assert!(kept <= image.entries.len(), "a write leaves a gap");
-            image.entries.truncate(kept);
-            image.entries.extend(write.entries);
+        if let Some(snapshot) = write.reset {
+            image.reset(snapshot.last);
         }
+        image.write(write.entries);
     }
 
     fn step(
@@ -72,6 +64,7 @@ impl Server for Raft {
         let reads = self.take_reads().into_iter();
         output.reads = reads.map(|(id, result)| (id.0, result.ok())).collect();
         output.more = self.has_committed();
+        output.asks = self.take_asks();
     }
 
     fn deadline(&self) -> Millis {
@@ -89,6 +82,7 @@ impl Server for Raft {
             commit: self.commit(),
             last_index: log.last_index(),
             last_term: log.last_term(),
+            base: log.base(),
             durable: log.durable(),
             config_index: self.configuration_index(),
             joint: self.configuration().is_joint(),
@@ -106,12 +100,12 @@ impl Server for Raft {
         self.is_ready_to_vote(learner)
     }
 
-    fn is_blank(image: &Image) -> bool {
-        image.entries.is_empty()
+    fn transfers_snapshot(&self) -> bool {
+        self.is_transferring_snapshot()
     }
 
     fn digest_write<H: Hasher>(write: &Persist, hasher: &mut H) {
-        (write.token.0, write.hard, &write.entries).hash(hasher);
+        (write.token.0, write.hard, &write.reset, &write.entries).hash(hasher);
     }
 }
 
@@ -140,13 +134,39 @@ fn take_input(raft: &mut Raft, now: Millis, input: &Input<Message>) -> Answer {
                 Err(error) => Answer::Refused(error as u8),
             };
         }
-        Input::Priority(None, priority) => raft.set_eligible(*priority > 0),
-        Input::Priority(Some(node), priority) => raft.note_eligible(*node, *priority > 0),
+        Input::Priority(None, priority) => raft.set_priority(*priority),
+        Input::Priority(Some(node), priority) => raft.note_priority(*node, *priority),
         Input::StepDown => raft.step_down(now),
         Input::Excluded(exclusion) => raft.note_exclusion(*exclusion),
         Input::Take => {}
+        Input::Saved(snapshot) => raft.saved(snapshot.clone()),
+        Input::Compact { upto, anyway } => drop_log(raft, *upto, *anyway),
+        Input::WasAway => raft.void_lease(),
+        answer => take_answer(raft, now, answer),
     }
     Answer::None
+}
+
+fn drop_log(raft: &mut Raft, upto: Index, anyway: bool) {
+    raft.compact(upto, anyway);
+}
+
+/// The answer to what the core has asked for.
+fn take_answer(raft: &mut Raft, now: Millis, input: &Input<Message>) {
+    match input {
+        Input::Fetched { to, first, entries } => {
+            raft.fetched(now, *to, *first, entries.clone());
+        }
+        Input::PieceRead {
+            to,
+            snapshot,
+            offset,
+            data,
+        } => raft.piece_read(now, *to, snapshot, *offset, data.clone()),
+        Input::PieceStored { snapshot, end, ok } => raft.piece_stored(now, snapshot, *end, *ok),
+        Input::Installed { snapshot, ok } => raft.installed(now, snapshot, *ok),
+        other => unreachable!("{other:?} is no answer"),
+    }
 }
 
 fn placed(result: Result<(Term, Index), ProposeError>) -> Answer {

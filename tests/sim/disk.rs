@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::dice::{Dice, Ppm};
+use crate::image::Image;
 use crate::marks::Fault::*;
 use crate::queue::{Micros, NEVER};
 use crate::server::Server;
@@ -33,7 +34,7 @@ pub enum Health {
 
 /// What is durable, and what is under way.
 pub struct Disk<S: Server> {
-    pub image: S::Image,
+    pub image: Image,
     pub health: Health,
     nature: Nature,
     writes: VecDeque<S::Write>,
@@ -44,7 +45,7 @@ pub struct Disk<S: Server> {
 impl<S: Server> Disk<S> {
     pub fn new(nature: Nature) -> Disk<S> {
         Disk {
-            image: S::Image::default(),
+            image: Image::default(),
             health: Health::Good,
             nature,
             writes: VecDeque::new(),

@@ -1,6 +1,6 @@
 //! Who looks on: everything that happens to a server is shown to a judge, who objects by panicking.
 
-use raftkeel::core::{Millis, NodeId};
+use raftkeel::core::{Millis, NodeId, Snapshot};
 
 use crate::host::Outcome;
 use crate::server::{Input, Output, Server, Setup, State};
@@ -33,6 +33,12 @@ pub trait Judge<S: Server> {
     /// A write is durable. Its completion is told to the server later, or never.
     fn landed(&mut self, node: usize, write: &S::Write);
 
+    /// The image of a snapshot is durable, and the node's newest.
+    fn kept(&mut self, node: usize, snapshot: &Snapshot);
+
+    /// A host has taken on the state of a snapshot, which is this one if that can be known.
+    fn loaded(&mut self, node: usize, snapshot: &Snapshot, state: Option<u64>);
+
     /// A server is gone, with all that is not durable.
     fn stopped(&mut self, node: usize);
 
@@ -55,6 +61,16 @@ impl<S: Server, A: Judge<S>, B: Judge<S>> Judge<S> for (A, B) {
     fn landed(&mut self, node: usize, write: &S::Write) {
         self.0.landed(node, write);
         self.1.landed(node, write);
+    }
+
+    fn kept(&mut self, node: usize, snapshot: &Snapshot) {
+        self.0.kept(node, snapshot);
+        self.1.kept(node, snapshot);
+    }
+
+    fn loaded(&mut self, node: usize, snapshot: &Snapshot, state: Option<u64>) {
+        self.0.loaded(node, snapshot, state);
+        self.1.loaded(node, snapshot, state);
     }
 
     fn stopped(&mut self, node: usize) {

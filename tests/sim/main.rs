@@ -12,19 +12,25 @@
 //! the trace of a seed is the same in every profile.
 //!
 //! - `server`: what is driven, behind one call; `core`: the Raft core as that
-//! - `world`: nodes, events, time; `net`, `disk`, `clock`, `host`: what surrounds a server
+//! - `world`: nodes, events, time; `lives`: their runs; `calls`: the calls into their servers
+//! - `net`, `disk`, `clock`, `host`: what surrounds a server; `image`: what a disk holds; `asks`:
+//!   what is wanted of storage and host besides writes
 //! - `swarm`: what a seed decides; `schedule`: the faults; `workload`: the work
 //! - `judge`: who looks on; `checker`: the predicates; `watch`, `marks`: where runs get to
 //! - `settle`: the end of a run, and what must come to pass then
 //! - `run`, `runner`, `trace`: one run, many runs, and what is told of them
 
+mod asks;
+mod calls;
 mod checker;
 mod clock;
 mod core;
 mod dice;
 mod disk;
 mod host;
+mod image;
 mod judge;
+mod lives;
 mod marks;
 mod net;
 mod queue;

@@ -7,7 +7,7 @@ use crate::net::{Passing, Shape};
 use crate::queue::Micros;
 use crate::server::{Input, Server, State};
 use crate::swarm::{Limits, Occasion, Strike, When};
-use crate::world::{Later, World};
+use crate::world::{Due, Event, World};
 
 impl<S: Server, J: Judge<S>> World<S, J> {
     /// A fault without a victim finds one.
@@ -34,6 +34,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Strike::CrashMost | Strike::CrashAll => self.crash_many(strike),
             Strike::Pause => self.pause(at, NodePaused),
             Strike::PauseLeader => self.pause(at, LeaderPaused),
+            Strike::Suspend => self.suspend(at),
             Strike::Cut => self.cut(at),
             Strike::CutLeader => self.cut_leader(at),
             Strike::Depose => self.depose(at),
@@ -55,7 +56,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
     }
 
     /// How long something lasts.
-    fn draw_span(&mut self) -> Micros {
+    pub fn draw_span(&mut self) -> Micros {
         self.dice
             .scaled(1 + self.swarm.down / 64, 1 + self.swarm.down)
     }
@@ -67,7 +68,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         fault.hit();
         self.crash(at);
         let after = self.draw_span();
-        self.plan_restart(at, after);
+        self.plan_due(after, at, Due::Restart);
     }
 
     fn crash_many(&mut self, strike: Strike) {
@@ -90,8 +91,18 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         fault.hit();
         let span = self.draw_span();
         self.nodes[at].paused_until = self.now + span;
-        let run = self.nodes[at].run;
-        self.plan(span, Later::Resume { node: at, run });
+        self.plan_due(span, at, Due::Resume);
+    }
+
+    /// A machine sleeps, and its clock with it.
+    fn suspend(&mut self, at: usize) {
+        if self.is_at_work(at) {
+            NodeSuspended.hit();
+            let span = self.draw_span();
+            self.nodes[at].paused_until = self.now + span;
+            self.nodes[at].away = true;
+            self.plan_due(span, at, Due::Awake(span));
+        }
     }
 
     fn cut(&mut self, at: usize) {
@@ -108,7 +119,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             .tell(self.now, format!("cut: {shape:?} at n{}", node + 1));
         self.net.take_shape(shape, node, &mut self.dice);
         let after = self.draw_span();
-        self.plan(after, Later::Heal);
+        self.plan(after, Event::Heal);
     }
 
     fn cut_leader(&mut self, at: usize) {
@@ -131,14 +142,14 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         self.net.part(&others);
         let unit = self.swarm.election_micros();
         let after = self.dice.within(2 * unit, 6 * unit);
-        self.plan(after, Later::Heal);
+        self.plan(after, Event::Heal);
     }
 
     fn black_out(&mut self) {
         Blackout.hit();
         (0..self.nodes.len()).for_each(|at| self.net.isolate(at));
         let after = self.draw_span();
-        self.plan(after, Later::Heal);
+        self.plan(after, Event::Heal);
     }
 
     /// A link that comes and goes.
@@ -146,10 +157,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         LinkFlapped.hit();
         let beat = self.swarm.heartbeat * 1000;
         self.net.take_shape(Shape::Link, at, &mut self.dice);
-        self.plan(beat + self.swarm.net.latency.1, Later::Heal);
+        self.plan(beat + self.swarm.net.latency.1, Event::Heal);
         for i in 1..self.dice.within(2, 6) {
-            self.plan(2 * i * beat, Later::Cut { node: at });
-            self.plan((2 * i + 1) * beat, Later::Heal);
+            self.plan(2 * i * beat, Event::Cut(at));
+            self.plan((2 * i + 1) * beat, Event::Heal);
         }
     }
 
@@ -158,13 +169,12 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         if node.is_up() && node.disk.health == Health::Good {
             DiskStuck.hit();
             node.disk.health = Health::Stuck;
-            let run = node.run;
             let after = self.draw_span();
             if self.dice.once_in(3) {
                 // For ever: until somebody restarts it.
-                self.plan_restart(at, after);
+                self.plan_due(after, at, Due::Restart);
             } else {
-                self.plan(after, Later::Unstick { node: at, run });
+                self.plan_due(after, at, Due::Unstick);
             }
         }
     }
@@ -210,33 +220,25 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             return;
         }
         NodeUpgraded.hit();
-        let limits = Limits::draw(&mut self.dice);
+        let (size, unit) = (self.swarm.storage.size, self.swarm.election_micros());
+        let limits = Limits::draw(&mut self.dice, size, unit);
         let setup = &mut self.nodes[at].setup;
         setup.batch_bytes = limits.batch_bytes;
         setup.uncommitted_bytes = limits.uncommitted_bytes;
+        setup.tail_bytes = limits.tail_bytes;
+        setup.piece_bytes = limits.piece_bytes;
         if self.dice.coin() && self.nodes[at].state.leads() {
             self.call(at, Input::Transfer(None));
         }
         let after = self.draw_span();
-        self.plan_restart(at, after);
+        self.plan_due(after, at, Due::Restart);
     }
 
     // ---- ends ------------------------------------------------------------
 
-    /// A fault ends, or strikes again.
-    pub fn end(&mut self, later: Later) {
-        match later {
-            Later::Heal if self.rough => self.heal(),
-            Later::Cut { node } if self.rough => {
-                self.net.take_shape(Shape::Link, node, &mut self.dice);
-            }
-            Later::Bootstrap { node, run } if self.nodes[node].run == run => self.bootstrap(node),
-            Later::Resume { node, run } if self.rough && self.nodes[node].run == run => {
-                self.resume(node);
-            }
-            Later::Unstick { node, run } if self.nodes[node].run == run => self.unstick(node),
-            _ => {}
-        }
+    /// The next beat of a link that comes and goes.
+    pub fn cut_again(&mut self, node: usize) {
+        self.net.take_shape(Shape::Link, node, &mut self.dice);
     }
 
     /// All links work again.
@@ -249,12 +251,21 @@ impl<S: Server, J: Judge<S>> World<S, J> {
     }
 
     /// A paused process goes on; its host may know that it has slept.
-    fn resume(&mut self, at: usize) {
+    pub fn resume(&mut self, at: usize) {
+        if !self.rough {
+            return;
+        }
         let careful = self.swarm.careful_hosts && self.nodes[at].state.leads();
         if careful && self.is_at_work(at) {
             HostSteppedDown.hit();
             self.call(at, Input::StepDown);
         }
+    }
+
+    /// A machine that slept goes on.
+    pub fn awake(&mut self, at: usize, span: Micros) {
+        self.nodes[at].clock.stand(self.now, span);
+        self.clock_changed(at);
     }
 
     /// A stuck disk works again.

@@ -4,10 +4,14 @@
 
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU64;
 
 use raftkeel::core::{
-    Bytes, Configuration, Entry, Exclusion, Index, Millis, NodeId, RoleKind, Term,
+    Ask, Bytes, Configuration, Entry, Exclusion, Index, Millis, NodeId, Position, RoleKind,
+    Snapshot, Term,
 };
+
+use crate::image::Image;
 
 /// A change of members that a host wants.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
@@ -49,6 +53,34 @@ pub enum Input<P> {
     Excluded(Exclusion),
     /// The host has room for more committed entries.
     Take,
+    /// A snapshot of the host's own is durable.
+    Saved(Snapshot),
+    /// The host wants the log dropped up to there, or to where it is still needed; `anyway` also
+    /// behind a snapshot that is being sent.
+    Compact { upto: Index, anyway: bool },
+    /// The answer to [`Ask::Entries`].
+    Fetched {
+        to: Option<NodeId>,
+        first: Index,
+        entries: Result<Vec<Entry>, ()>,
+    },
+    /// The answer to [`Ask::Piece`].
+    PieceRead {
+        to: NodeId,
+        snapshot: Snapshot,
+        offset: u64,
+        data: Result<Bytes, ()>,
+    },
+    /// The answer to [`Ask::Store`].
+    PieceStored {
+        snapshot: Snapshot,
+        end: u64,
+        ok: bool,
+    },
+    /// The answer to [`Ask::Install`].
+    Installed { snapshot: Snapshot, ok: bool },
+    /// The process was away, and its host knows.
+    WasAway,
 }
 
 /// What a request was told at once.
@@ -80,6 +112,8 @@ pub struct Output<S: Server> {
     pub reads: Vec<(u64, Option<Index>)>,
     /// More entries are committed than the host had room for.
     pub more: bool,
+    /// What is wanted of storage and host, each to be answered by an input.
+    pub asks: Vec<Ask>,
 }
 
 impl<S: Server> Default for Output<S> {
@@ -91,6 +125,7 @@ impl<S: Server> Default for Output<S> {
             applied: Vec::new(),
             reads: Vec::new(),
             more: false,
+            asks: Vec::new(),
         }
     }
 }
@@ -106,6 +141,8 @@ pub struct State {
     pub commit: Index,
     pub last_index: Index,
     pub last_term: Term,
+    /// The log was dropped up to here.
+    pub base: Position,
     /// How much of its log the server knows to be durable.
     pub durable: Index,
     pub config_index: Index,
@@ -126,6 +163,7 @@ impl State {
         commit: 0,
         last_index: 0,
         last_term: 0,
+        base: Position { index: 0, term: 0 },
         durable: 0,
         config_index: 0,
         joint: false,
@@ -150,6 +188,11 @@ pub struct Setup {
     pub batch_bytes: usize,
     pub uncommitted_bytes: usize,
     pub entry_max: usize,
+    pub tail_bytes: usize,
+    pub piece_bytes: usize,
+    pub snapshot_rate: Option<NonZeroU64>,
+    pub stall: Millis,
+    pub lease_reads: bool,
     pub priority: u8,
 }
 
@@ -159,17 +202,15 @@ pub trait Server: Sized {
     type Packet: Clone + Debug + Hash;
     /// One atomic write.
     type Write: Debug;
-    /// What a disk holds.
-    type Image: Default;
 
     /// Starts from what the disk holds.
-    fn start(setup: &Setup, image: &Self::Image, now: Millis) -> Self;
+    fn start(setup: &Setup, image: &mut Image, now: Millis) -> Self;
 
     /// The name of a write, to be handed back when it is durable.
     fn token(write: &Self::Write) -> u64;
 
     /// A write has reached the disk.
-    fn land(image: &mut Self::Image, write: Self::Write);
+    fn land(image: &mut Image, write: Self::Write);
 
     /// Takes an input, and says what it brought about; the host has room for this many entries.
     fn step(
@@ -190,8 +231,8 @@ pub trait Server: Sized {
     /// Whether a learner may be made a voter.
     fn is_ready(&self, learner: NodeId) -> bool;
 
-    /// Whether anything is on the disk.
-    fn is_blank(image: &Self::Image) -> bool;
+    /// Whether a snapshot is being sent or received.
+    fn transfers_snapshot(&self) -> bool;
 
     fn digest_write<H: Hasher>(write: &Self::Write, hasher: &mut H);
 }

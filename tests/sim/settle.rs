@@ -67,6 +67,7 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
             state.term
         );
         self.nobody_waits(&well, leader);
+        self.transfers_are_over(&well);
     }
 
     // ---- ends of faults --------------------------------------------------
@@ -105,7 +106,7 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
         while let Some(at) = all.pop() {
             well.push(at);
             // Who holds nothing abstains.
-            let votes = |at: &usize| !S::is_blank(&self.nodes[*at].disk.image);
+            let votes = |at: &usize| !self.nodes[*at].disk.image.is_blank();
             let voters: Vec<usize> = well.iter().copied().filter(votes).collect();
             if is_enough(&configs, &voters) {
                 break;
@@ -183,7 +184,7 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
         let same = |at: &usize| {
             let peer = &self.nodes[*at].state;
             let able = peer.excluded.is_none();
-            let applied = self.nodes[*at].host.applied == state.commit;
+            let applied = self.nodes[*at].host.applied.index == state.commit;
             peer.last_index == state.last_index
                 && peer.commit == state.last_index
                 && able
@@ -216,12 +217,27 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
         assert!(answered, "L2: reads are not answered at rest");
     }
 
+    /// L7: snapshots converge: none is on its way among those who are well, and who lead them.
+    fn transfers_are_over(&self, well: &[usize]) {
+        let all = self.swarm.ending == Ending::All;
+        for at in well.iter().filter(|_| all) {
+            let node = &self.nodes[*at];
+            let member = self.members.as_ref().is_some_and(|m| m.1.contains(node.id));
+            let busy = node.server.as_ref().is_some_and(S::transfers_snapshot);
+            assert!(
+                !busy || !member,
+                "L7: n{} still sends or receives a snapshot",
+                at + 1
+            );
+        }
+    }
+
     /// L2: every proposal that a server took has its outcome.
     fn nobody_waits(&self, well: &[usize], leader: usize) {
         let commit = self.nodes[leader].state.commit;
         for at in well {
             let node = &self.nodes[*at];
-            let (waits, applied) = (node.host.waiting(), node.host.applied);
+            let (waits, applied) = (node.host.waiting(), node.host.applied.index);
             assert!(
                 waits == 0 || applied < commit,
                 "L2: {waits} proposals at n{} have no outcome, {applied} of {commit} are applied",

@@ -2,7 +2,9 @@
 //! all troubles at once would often keep anything from happening (Groce and others 2012: swarm
 //! testing).
 
-use raftkeel::core::{Millis, NodeId};
+use std::num::NonZeroU64;
+
+use raftkeel::core::{Index, Millis, NodeId};
 
 use crate::dice::{Dice, Ppm};
 use crate::disk;
@@ -20,6 +22,7 @@ pub enum Strike {
     CrashAll,
     Pause,
     PauseLeader,
+    Suspend,
     Cut,
     CutLeader,
     Depose,
@@ -47,6 +50,9 @@ pub enum Work {
     Transfer,
     Priority,
     TellExcluded,
+    Save,
+    SaveEverywhere,
+    Compact,
 }
 
 /// What a node does that draws a fault on itself.
@@ -103,6 +109,7 @@ pub struct Swarm {
     pub net: net::Nature,
     pub shapes: Vec<Shape>,
     pub disks: [disk::Nature; MAX_NODES],
+    pub storage: Storage,
     /// Clocks run too fast or too slow by up to this, in millionths.
     pub drift: u64,
     /// Timers go off late by up to this.
@@ -120,12 +127,35 @@ pub struct Swarm {
     pub ending: Ending,
 }
 
+/// What is asked of storage and host besides writes, and what their snapshots are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Storage {
+    /// An answer takes up to this.
+    pub latency: Micros,
+    /// Loading or saving a state takes up to this.
+    pub loads: Micros,
+    pub fails: Ppm,
+    /// A node stops when it has kept something, and has not heard so.
+    pub stops: Ppm,
+    /// Bytes of an image; 0 for hosts without a state.
+    pub size: usize,
+    /// All nodes make the same image of the same state.
+    pub alike: bool,
+    /// So many entries before a snapshot are kept.
+    pub behind: Index,
+}
+
 /// Limits of the servers, often so small that they are met.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub batch_bytes: usize,
     pub uncommitted_bytes: usize,
     pub entry_max: usize,
+    pub tail_bytes: usize,
+    pub piece_bytes: usize,
+    /// Bytes of snapshots in a second.
+    pub snapshot_rate: Option<NonZeroU64>,
+    pub lease_reads: bool,
 }
 
 impl Limits {
@@ -133,17 +163,30 @@ impl Limits {
         batch_bytes: 1 << 16,
         uncommitted_bytes: 1 << 20,
         entry_max: 1 << 16,
+        tail_bytes: 1 << 20,
+        piece_bytes: 1 << 16,
+        snapshot_rate: None,
+        lease_reads: false,
     };
 
-    pub fn draw(dice: &mut Dice) -> Limits {
+    pub fn draw(dice: &mut Dice, size: usize, unit: Micros) -> Limits {
+        let size = size.max(1) as u64;
+        // All of an image passes in a few election timeouts, to all peers.
+        let rate = 1 + size * MAX_NODES as u64 * 1_000_000 / (4 * unit);
+        let mut limits = Limits::WIDE;
         if dice.once_in(2) {
-            return Limits::WIDE;
+            limits.batch_bytes = dice.scaled(1, 1000) as usize;
+            limits.uncommitted_bytes = dice.scaled(1, 5000) as usize;
+            limits.entry_max = dice.scaled(16, 4000) as usize;
         }
-        Limits {
-            batch_bytes: dice.scaled(1, 1000) as usize,
-            uncommitted_bytes: dice.scaled(1, 5000) as usize,
-            entry_max: dice.scaled(16, 4000) as usize,
+        if dice.coin() {
+            limits.tail_bytes = dice.below(2000) as usize;
         }
+        if dice.coin() {
+            limits.piece_bytes = dice.within(size.div_ceil(30), size) as usize;
+            limits.snapshot_rate = NonZeroU64::new(dice.scaled(rate, 64 * rate));
+        }
+        limits
     }
 }
 
@@ -158,6 +201,12 @@ impl Swarm {
         };
         let election = dice.scaled(100, 2000);
         let unit = election * 1000;
+        let storage = draw_storage(dice, unit);
+        let lease_reads = dice.once_in(4);
+        let limits = Limits {
+            lease_reads,
+            ..Limits::draw(dice, storage.size, unit)
+        };
         // In many runs trouble is rare.
         let peace = *dice.pick(&[1, 1, 1, 2, 4]);
         Swarm {
@@ -181,10 +230,11 @@ impl Swarm {
                 0
             },
             down: dice.scaled(unit / 10, 8 * unit),
-            strikes: draw_strikes(dice, unit * peace),
+            strikes: draw_strikes(dice, unit * peace, lease_reads),
             work: draw_work(dice, unit),
             ambushes: draw_ambushes(dice, peace),
-            limits: Limits::draw(dice),
+            limits,
+            storage,
             slow_hosts: *dice.pick(&[0, 0, 100_000, 500_000]),
             careful_hosts: dice.once_in(4),
             ending: *dice.pick(&[Ending::All, Ending::Quorum]),
@@ -220,6 +270,15 @@ impl Swarm {
             },
             shapes: SHAPES.to_vec(),
             disks: [disk; MAX_NODES],
+            storage: Storage {
+                latency: 2_000,
+                loads: SECOND / 5,
+                fails: 100,
+                stops: 100,
+                size: 1000,
+                alike: true,
+                behind: 20,
+            },
             drift: 20_000,
             lateness: 0,
             down: 5 * SECOND,
@@ -235,6 +294,7 @@ impl Swarm {
                 (Work::Read, SECOND),
                 (Work::Transfer, 60 * SECOND),
                 (Work::Change, 20 * SECOND),
+                (Work::SaveEverywhere, 60 * SECOND),
             ],
             ambushes: Vec::new(),
             limits: Limits::WIDE,
@@ -258,6 +318,11 @@ impl Swarm {
             batch_bytes: self.limits.batch_bytes,
             uncommitted_bytes: self.limits.uncommitted_bytes,
             entry_max: self.limits.entry_max,
+            tail_bytes: self.limits.tail_bytes,
+            piece_bytes: self.limits.piece_bytes,
+            snapshot_rate: self.limits.snapshot_rate,
+            stall: 4 * self.election,
+            lease_reads: self.limits.lease_reads,
             priority: 1,
         }
     }
@@ -303,6 +368,22 @@ fn draw_net(dice: &mut Dice, unit: Micros) -> net::Nature {
     }
 }
 
+fn draw_storage(dice: &mut Dice, unit: Micros) -> Storage {
+    Storage {
+        latency: dice.scaled(10, unit / 4),
+        loads: dice.scaled(10, 4 * unit),
+        fails: sometimes(dice, 1_000, 100_000),
+        stops: sometimes(dice, 1_000, 60_000),
+        size: if dice.once_in(8) {
+            0
+        } else {
+            dice.scaled(24, 4000) as usize
+        },
+        alike: dice.coin(),
+        behind: if dice.coin() { 0 } else { dice.scaled(1, 50) },
+    }
+}
+
 fn draw_shapes(dice: &mut Dice) -> Vec<Shape> {
     let mut shapes = SHAPES.to_vec();
     dice.shuffle(&mut shapes);
@@ -331,7 +412,7 @@ fn draw_disks(dice: &mut Dice, unit: Micros) -> [disk::Nature; MAX_NODES] {
 }
 
 /// Each is there or not, and strikes once in `gap` election timeouts on average.
-fn draw_strikes(dice: &mut Dice, unit: Micros) -> Vec<(Strike, Micros)> {
+fn draw_strikes(dice: &mut Dice, unit: Micros, leases: bool) -> Vec<(Strike, Micros)> {
     let all = [
         (Strike::Crash, 2, 15),
         (Strike::CrashLeader, 3, 20),
@@ -339,6 +420,7 @@ fn draw_strikes(dice: &mut Dice, unit: Micros) -> Vec<(Strike, Micros)> {
         (Strike::CrashAll, 10, 40),
         (Strike::Pause, 2, 15),
         (Strike::PauseLeader, 3, 20),
+        (Strike::Suspend, 4, 25),
         (Strike::Cut, 1, 12),
         (Strike::CutLeader, 3, 20),
         (Strike::Depose, 4, 20),
@@ -354,7 +436,9 @@ fn draw_strikes(dice: &mut Dice, unit: Micros) -> Vec<(Strike, Micros)> {
     ];
     let mut strikes = Vec::new();
     for (strike, low, high) in all {
-        if dice.once_in(3) {
+        // A lease trusts clocks to be equally fast, within a bound.
+        let absurd = leases && strike == Strike::JumpClock;
+        if dice.once_in(3) && !absurd {
             strikes.push((strike, dice.scaled(low * unit, high * unit)));
         }
     }
@@ -374,6 +458,9 @@ fn draw_work(dice: &mut Dice, unit: Micros) -> Vec<(Work, Micros)> {
         (Work::Transfer, 10, 100, 4),
         (Work::Priority, 10, 100, 3),
         (Work::TellExcluded, 5, 40, 5),
+        (Work::Save, 2, 60, 6),
+        (Work::SaveEverywhere, 20, 100, 4),
+        (Work::Compact, 5, 60, 2),
     ];
     let mut work = Vec::new();
     for (kind, low, high, often) in all {

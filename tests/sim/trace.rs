@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 
+use raftkeel::core::{Ask, Payload};
+
 use crate::queue::Micros;
 use crate::runner::number;
 use crate::server::{Input, Output, Server, State};
@@ -60,6 +62,20 @@ impl Hasher for Mixer {
     }
 }
 
+/// What an entry holds, as a number.
+pub fn hash_payload(payload: &Payload) -> u64 {
+    let mut mixer = Mixer::new();
+    match payload {
+        Payload::Noop => mixer.write_u64(1),
+        Payload::Host(data) => {
+            mixer.write_u64(2);
+            mixer.write(data);
+        }
+        other => other.hash(&mut mixer),
+    }
+    mixer.finish()
+}
+
 /// The record of a run.
 pub struct Trace {
     mixer: Mixer,
@@ -100,6 +116,7 @@ impl Trace {
         if let Some(write) = &output.write {
             S::digest_write(write, mixer);
         }
+        output.asks.iter().for_each(|ask| digest_ask(ask, mixer));
         if let Some(text) = self.told.as_mut().and_then(VecDeque::back_mut) {
             describe(text, output, before, after);
         }
@@ -133,6 +150,29 @@ impl Trace {
     }
 }
 
+fn digest_ask(ask: &Ask, mixer: &mut Mixer) {
+    match ask {
+        Ask::Entries {
+            to,
+            first,
+            last,
+            bytes,
+        } => (1, to, first, last, bytes).hash(mixer),
+        Ask::Piece {
+            to,
+            snapshot,
+            offset,
+            len,
+        } => (2, to, snapshot, offset, len).hash(mixer),
+        Ask::Store {
+            snapshot,
+            offset,
+            data,
+        } => (3, snapshot, offset, data).hash(mixer),
+        Ask::Install { snapshot } => (4, snapshot).hash(mixer),
+    }
+}
+
 fn describe<S: Server>(text: &mut String, output: &Output<S>, before: &State, after: &State) {
     // Writing to a string cannot fail.
     let _ = tell_output(text, output);
@@ -157,6 +197,9 @@ fn tell_output<S: Server>(text: &mut String, output: &Output<S>) -> std::fmt::Re
             "\n            applies {}..={}",
             first.index, last.index
         )?;
+    }
+    for ask in &output.asks {
+        write!(text, "\n            asks {ask:?}")?;
     }
     for (id, index) in &output.reads {
         write!(text, "\n            read {id} {index:?}")?;
@@ -188,6 +231,9 @@ fn tell_state(text: &mut String, before: &State, after: &State) -> std::fmt::Res
     }
     if before.durable != after.durable {
         write!(text, " durable {} => {}", before.durable, after.durable)?;
+    }
+    if before.base != after.base {
+        write!(text, " base {} => {}", before.base.index, after.base.index)?;
     }
     if before.config_index != after.config_index {
         write!(text, " config at {}", after.config_index)?;

@@ -42,10 +42,13 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Work::Change => self.change_members(),
             Work::Transfer => self.transfer(),
             Work::Priority => {
-                let priority = *self.dice.pick(&[0, 1, 1]);
+                let priority = *self.dice.pick(&[0, 1, 1, 2, 9]);
                 self.set_priority(at, priority);
             }
             Work::TellExcluded => self.tell_excluded(at),
+            Work::Save => self.begin_save(at),
+            Work::SaveEverywhere => (0..self.nodes.len()).for_each(|at| self.begin_save(at)),
+            Work::Compact => self.compact(at),
         }
     }
 
@@ -64,6 +67,15 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             self.each_leader(|world, at| {
                 world.propose(at, len);
             });
+        }
+    }
+
+    /// As much of the log as possible is dropped, or more.
+    fn compact(&mut self, at: usize) {
+        if self.is_at_work(at) {
+            let upto = self.dice.within(0, self.nodes[at].state.last_index + 2);
+            let anyway = self.dice.once_in(4);
+            self.call(at, Input::Compact { upto, anyway });
         }
     }
 

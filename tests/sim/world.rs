@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use raftkeel::core::{Configuration, Exclusion, Index, Millis, NodeId, Payload};
+use raftkeel::core::{Ask, Bytes, Configuration, Exclusion, Index, Millis, NodeId, Snapshot};
 
 use crate::clock::Clock;
 use crate::dice::Dice;
-use crate::disk::{Disk, Finished};
-use crate::host::{Host, Pace, data_of, proposal_of};
-use crate::judge::{Call, Judge};
+use crate::disk::Disk;
+use crate::host::{Host, Pace};
+use crate::judge::Judge;
 use crate::marks::Fault::*;
 use crate::net::{MAX_NODES, Net, Passing};
 use crate::queue::{Micros, NEVER, Queue};
-use crate::server::{Answer, Input, Output, Server, Setup, State};
-use crate::swarm::{Swarm, When};
+use crate::server::{Input, Output, Server, Setup, State};
+use crate::swarm::Swarm;
 use crate::trace::Trace;
 
 /// Packets that wait for a node that is paused.
@@ -33,14 +33,16 @@ pub struct Node<S: Server> {
     pub run: u32,
     /// Frozen until then, like a stopped process.
     pub paused_until: Micros,
+    /// Its clock stood still as well, and its server has not been told.
+    pub away: bool,
     /// A write has failed in this run.
     pub failed: bool,
     /// The deadline, on its own clock, for which its timer is set.
-    armed: Millis,
+    pub armed: Millis,
     /// When that timer goes off.
-    timer_at: Micros,
+    pub timer_at: Micros,
     /// Packets that came while it was paused.
-    inbox: usize,
+    pub inbox: usize,
 }
 
 impl<S: Server> Node<S> {
@@ -53,36 +55,42 @@ impl<S: Server> Node<S> {
     }
 }
 
-/// The end of a fault, or its next blow.
-#[derive(Clone, Copy)]
-pub enum Later {
-    Heal,
-    Cut { node: usize },
-    Bootstrap { node: usize, run: u32 },
-    Resume { node: usize, run: u32 },
-    Unstick { node: usize, run: u32 },
+/// What is due at one run of a node.
+pub enum Due {
+    /// Its timer goes off.
+    Timer,
+    /// The oldest write ends.
+    Written,
+    /// The host has room for entries.
+    Ready,
+    /// What was asked for is done.
+    Answer(Ask),
+    /// A snapshot of the host's own is written.
+    Saved(Snapshot, Bytes),
+    /// The first entry is given to a founder.
+    Bootstrap,
+    /// A pause ends.
+    Resume,
+    /// A pause ends in which the clock stood still for so long.
+    Awake(Micros),
+    /// A stuck disk works again.
+    Unstick,
+    /// It is stopped, if it runs, and started.
+    Restart,
 }
 
 /// What is to happen.
-enum Event<P> {
+pub enum Event<P> {
     Deliver(Passing<P>),
-    Timer {
+    Due {
         node: usize,
         run: u32,
+        due: Due,
     },
-    Written {
-        node: usize,
-        run: u32,
-    },
-    Ready {
-        node: usize,
-        run: u32,
-    },
-    Restart {
-        node: usize,
-        run: u32,
-    },
-    Later(Later),
+    /// All links work again.
+    Heal,
+    /// A link of a node fails.
+    Cut(usize),
     /// A fault of the swarm's list is due.
     Strike(usize),
     /// A piece of work of the swarm's list is due.
@@ -107,7 +115,7 @@ pub struct World<S: Server, J: Judge<S>> {
     /// What each node was last told of its exclusion.
     pub notices: [Option<Exclusion>; MAX_NODES],
     queue: Queue<Event<S::Packet>>,
-    output: Output<S>,
+    pub output: Output<S>,
 }
 
 impl<S: Server, J: Judge<S>> World<S, J> {
@@ -157,6 +165,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             setup: self.swarm.setup(id),
             run: 0,
             paused_until: 0,
+            away: false,
             failed: false,
             armed: Millis::MAX,
             timer_at: NEVER,
@@ -188,16 +197,35 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         true
     }
 
+    /// Plans an event, so much later.
+    pub fn plan(&mut self, after: Micros, event: Event<S::Packet>) {
+        self.queue.push(self.now + after, event);
+    }
+
+    /// Plans what is due at a node; nothing comes of it if the node stops before.
+    pub fn plan_due(&mut self, after: Micros, node: usize, due: Due) {
+        let run = self.nodes[node].run;
+        self.plan(after, Event::Due { node, run, due });
+    }
+
+    fn plan_strike(&mut self, at: usize) {
+        let gap = self.swarm.strikes[at].1;
+        let after = self.dice.within(1, 2 * gap);
+        self.plan(after, Event::Strike(at));
+    }
+
+    fn plan_work(&mut self, at: usize) {
+        let gap = self.swarm.work[at].1;
+        let after = self.dice.within(1, 2 * gap);
+        self.plan(after, Event::Work(at));
+    }
+
     fn happen(&mut self, event: Event<S::Packet>) {
         match event {
             Event::Deliver(passing) => self.deliver(passing),
-            Event::Timer { node, run } if self.nodes[node].run == run => self.wake(node),
-            Event::Written { node, run } if self.nodes[node].run == run => self.finish_write(node),
-            Event::Ready { node, run } if self.nodes[node].run == run => self.take(node),
-            Event::Restart { node, run } if self.rough && self.nodes[node].run == run => {
-                self.restart(node);
-            }
-            Event::Later(later) => self.end(later),
+            Event::Due { node, run, due } if self.nodes[node].run == run => self.come(node, due),
+            Event::Heal if self.rough => self.heal(),
+            Event::Cut(node) if self.rough => self.cut_again(node),
             Event::Strike(at) if self.rough => {
                 self.strike(self.swarm.strikes[at].0);
                 self.plan_strike(at);
@@ -210,30 +238,39 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         }
     }
 
-    fn plan_strike(&mut self, at: usize) {
-        let gap = self.swarm.strikes[at].1;
-        let at_time = self.now + self.dice.within(1, 2 * gap);
-        self.queue.push(at_time, Event::Strike(at));
+    /// Something is due at a node.
+    fn come(&mut self, at: usize, due: Due) {
+        let node = &self.nodes[at];
+        let waits = !matches!(
+            due,
+            Due::Restart | Due::Resume | Due::Awake(_) | Due::Unstick
+        );
+        if waits && node.is_paused(self.now) {
+            // The world goes on, and the process learns of it later.
+            let after = node.paused_until - self.now;
+            if let Due::Timer = due {
+                self.set_timer(at, self.now + after);
+            } else {
+                self.plan_due(after, at, due);
+            }
+            return;
+        }
+        match due {
+            Due::Timer => self.wake(at),
+            Due::Written => self.finish_write(at),
+            Due::Ready => {
+                self.call(at, Input::Take);
+            }
+            Due::Answer(ask) => self.answer(at, ask),
+            Due::Saved(snapshot, image) => self.saved(at, snapshot, image),
+            Due::Bootstrap => self.bootstrap(at),
+            Due::Resume => self.resume(at),
+            Due::Awake(span) if self.rough => self.awake(at, span),
+            Due::Unstick => self.unstick(at),
+            Due::Restart if self.rough => self.restart(at),
+            Due::Restart | Due::Awake(_) => {}
+        }
     }
-
-    fn plan_work(&mut self, at: usize) {
-        let gap = self.swarm.work[at].1;
-        let at_time = self.now + self.dice.within(1, 2 * gap);
-        self.queue.push(at_time, Event::Work(at));
-    }
-
-    /// Plans the end of a fault.
-    pub fn plan(&mut self, after: Micros, later: Later) {
-        self.queue.push(self.now + after, Event::Later(later));
-    }
-
-    pub fn plan_restart(&mut self, node: usize, after: Micros) {
-        let run = self.nodes[node].run;
-        let event = Event::Restart { node, run };
-        self.queue.push(self.now + after, event);
-    }
-
-    // ---- what happens to a node ------------------------------------------
 
     fn deliver(&mut self, passing: Passing<S::Packet>) {
         let Passing { from, to, .. } = passing;
@@ -260,296 +297,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         self.call(to, Input::Receive { from, packet });
     }
 
-    /// Hands a packet to a node, some time from now.
+    /// Hands a packet to a node, at some time.
     pub fn deliver_at(&mut self, at: Micros, passing: Passing<S::Packet>) {
         self.queue.push(at, Event::Deliver(passing));
-    }
-
-    /// The timer of a node has gone off; its deadline may have moved since it was set.
-    fn wake(&mut self, at: usize) {
-        let now = self.now;
-        let node = &mut self.nodes[at];
-        if node.timer_at != now {
-            return;
-        }
-        (node.armed, node.timer_at) = (Millis::MAX, NEVER);
-        let Some(server) = &node.server else {
-            return;
-        };
-        if node.is_paused(now) {
-            let until = node.paused_until;
-            self.set_timer(at, until);
-        } else if node.clock.read(now) >= server.deadline() {
-            self.call(at, Input::Tick);
-        } else {
-            self.arm(at);
-        }
-    }
-
-    /// Sees to it that a node is woken at its deadline; one that only moves away is met by the
-    /// timer that is set already.
-    fn arm(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        let Some(server) = &node.server else {
-            return;
-        };
-        let deadline = server.deadline();
-        if deadline >= node.armed {
-            return;
-        }
-        node.armed = deadline;
-        let mut due = node.clock.when(self.now, deadline);
-        if self.swarm.lateness > 0 && self.rough {
-            due += self.dice.below(self.swarm.lateness);
-        }
-        self.set_timer(at, due);
-    }
-
-    fn set_timer(&mut self, at: usize, due: Micros) {
-        let node = &mut self.nodes[at];
-        node.timer_at = due;
-        if due < NEVER {
-            let run = node.run;
-            self.queue.push(due, Event::Timer { node: at, run });
-        }
-    }
-
-    /// The clock of a node has changed, and its timer is set anew.
-    pub fn clock_changed(&mut self, at: usize) {
-        self.nodes[at].armed = Millis::MAX;
-        self.arm(at);
-    }
-
-    fn finish_write(&mut self, at: usize) {
-        let now = self.now;
-        let node = &mut self.nodes[at];
-        if node.is_paused(now) {
-            // The disk goes on, and the process learns of it later.
-            let (until, run) = (node.paused_until, node.run);
-            self.queue.push(until, Event::Written { node: at, run });
-            return;
-        }
-        let finished = node.disk.finish(&mut self.dice);
-        self.written(at, finished);
-    }
-
-    /// A write of a node has ended.
-    pub fn written(&mut self, at: usize, finished: Finished<S>) {
-        let node = &mut self.nodes[at];
-        match finished {
-            Finished::Nothing => {}
-            Finished::Landed(write) => {
-                let token = S::token(&write);
-                self.judge.landed(at, &write);
-                S::land(&mut node.disk.image, write);
-                self.call(at, Input::Written { token, ok: true });
-            }
-            Finished::Failed(token) => {
-                node.failed = true;
-                let judge = &mut self.judge;
-                node.host.abandon(|id, outcome| judge.outcome(id, outcome));
-                self.call(at, Input::Written { token, ok: false });
-                let after = self.dice.scaled(1, self.swarm.down.max(1));
-                self.plan_restart(at, after);
-            }
-        }
-    }
-
-    /// All writes of a node are looked at again.
-    pub fn revive_writes(&mut self, node: usize, count: usize) {
-        let run = self.nodes[node].run;
-        for _ in 0..count {
-            self.queue.push(self.now, Event::Written { node, run });
-        }
-    }
-
-    fn take(&mut self, at: usize) {
-        let node = &self.nodes[at];
-        if node.is_paused(self.now) {
-            let (until, run) = (node.paused_until, node.run);
-            self.queue.push(until, Event::Ready { node: at, run });
-        } else {
-            self.call(at, Input::Take);
-        }
-    }
-
-    // ---- calls -----------------------------------------------------------
-
-    /// Calls into a running server, and does what it wants.
-    pub fn call(&mut self, at: usize, input: Input<S::Packet>) -> Answer {
-        let node = &mut self.nodes[at];
-        let Some(server) = &mut node.server else {
-            return Answer::None;
-        };
-        let now = node.clock.read(self.now);
-        let room = node.host.room(self.now);
-        self.trace.input::<S>(self.now, at, &input);
-        server.step(now, &input, room, &mut self.output);
-        let (before, after) = (node.state, server.state());
-        node.state = after;
-        self.trace.output(&self.output, &before, &after);
-        let call = Call {
-            node: at,
-            id: node.id,
-            run: node.run,
-            now,
-            input: &input,
-            output: &self.output,
-            before: &before,
-            after: &after,
-            server,
-        };
-        self.judge.called(&call);
-        let answer = self.output.answer;
-        if let (Input::Propose(data), Answer::Placed(term, index)) = (&input, answer) {
-            let proposal = proposal_of(&Payload::Host(data.clone()));
-            node.host.proposed(proposal.unwrap_or(0), term, index);
-        }
-        self.dispatch(at, &before, &after);
-        answer
-    }
-
-    fn dispatch(&mut self, at: usize, before: &State, after: &State) {
-        let ambush = self.ambush(before, after);
-        self.start_write(at);
-        if ambush.is_some_and(|(_, when)| when == When::BeforeSending) {
-            PacketsUnsent.hit();
-            self.output.sent.clear();
-        } else {
-            self.send(at);
-        }
-        self.host_applies(at);
-        match ambush {
-            Some((strike, _)) => self.strike_at(strike, at),
-            None => self.arm(at),
-        }
-    }
-
-    fn start_write(&mut self, at: usize) {
-        let Some(write) = self.output.write.take() else {
-            return;
-        };
-        let node = &mut self.nodes[at];
-        let done = node.disk.start(self.now, write, &mut self.dice);
-        if done < NEVER {
-            let run = node.run;
-            self.queue.push(done, Event::Written { node: at, run });
-        }
-    }
-
-    fn send(&mut self, from: usize) {
-        let mut sent = std::mem::take(&mut self.output.sent);
-        for (to, packet) in sent.drain(..) {
-            let to = to.get() as usize - 1;
-            if self.net.is_cut(from, to) {
-                self.net.stop(Passing { from, to, packet });
-                continue;
-            }
-            self.net.archive((from, to), &packet, &mut self.dice);
-            let fate = self.net.send(self.now, (from, to), &mut self.dice);
-            if let Some(at) = fate.copy {
-                let packet = packet.clone();
-                self.deliver_at(at, Passing { from, to, packet });
-            }
-            if let Some(at) = fate.original {
-                self.deliver_at(at, Passing { from, to, packet });
-            }
-        }
-    }
-
-    fn host_applies(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        let judge = &mut self.judge;
-        let tell = |id, outcome| judge.outcome(id, outcome);
-        let applied = &self.output.applied;
-        let ready = node.host.apply(self.now, applied, tell);
-        for entry in applied {
-            if let Payload::Config(config, _) = &entry.payload {
-                let known = self.members.as_ref().map_or(0, |(index, _)| *index);
-                if entry.index > known {
-                    self.members = Some((entry.index, config.clone()));
-                }
-            }
-        }
-        if ready > self.now && !applied.is_empty() {
-            HostSlow.hit();
-        }
-        if self.output.more && (ready > self.now || !applied.is_empty()) {
-            let run = node.run;
-            self.queue.push(ready, Event::Ready { node: at, run });
-        }
-    }
-
-    // ---- runs ------------------------------------------------------------
-
-    /// Starts a node from its disk.
-    pub fn start(&mut self, at: usize) {
-        let now = self.now;
-        let pace = self.swarm.pace(&mut self.dice);
-        let node = &mut self.nodes[at];
-        node.run += 1;
-        node.setup.run = u64::from(node.run);
-        node.setup.seed = self.dice.word();
-        (node.failed, node.paused_until, node.inbox) = (false, 0, 0);
-        (node.armed, node.timer_at) = (Millis::MAX, NEVER);
-        node.host = Host::new(pace);
-        let local = node.clock.read(now);
-        let server = S::start(&node.setup, &node.disk.image, local);
-        node.state = server.state();
-        self.trace
-            .tell(now, format!("n{} starts: {:?}", at + 1, node.state));
-        let judge = &mut self.judge;
-        judge.started(at, &node.setup, local, &node.state, &server);
-        node.server = Some(server);
-        self.call(at, Input::Take);
-        if self.rough && self.swarm.late_founders > 0 {
-            let run = self.nodes[at].run;
-            let after = self.dice.below(self.swarm.late_founders);
-            self.plan(after, Later::Bootstrap { node: at, run });
-        } else {
-            self.bootstrap(at);
-        }
-    }
-
-    /// A founder that holds nothing is given the first entry.
-    pub fn bootstrap(&mut self, at: usize) {
-        let founder = at < self.swarm.founders;
-        if founder && S::is_blank(&self.nodes[at].disk.image) {
-            let voters = self.nodes[..self.swarm.founders].iter().map(|n| n.id);
-            let voters = voters.collect();
-            self.call(at, Input::Bootstrap(voters));
-        }
-    }
-
-    /// Stops a node at once. Some first few of its writes under way have reached the disk.
-    pub fn crash(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        if node.server.take().is_none() {
-            return;
-        }
-        self.trace.tell(self.now, format!("n{} stops", at + 1));
-        let judge = &mut self.judge;
-        node.host.abandon(|id, outcome| judge.outcome(id, outcome));
-        node.run += 1;
-        node.state = State::NONE;
-        self.judge.stopped(at);
-        for write in node.disk.crash(&mut self.dice) {
-            self.judge.landed(at, &write);
-            S::land(&mut node.disk.image, write);
-        }
-    }
-
-    /// Starts a node, which is stopped first if need be.
-    pub fn restart(&mut self, at: usize) {
-        self.crash(at);
-        self.start(at);
-    }
-
-    /// Proposes something new at a node.
-    pub fn propose(&mut self, at: usize, len: usize) -> Answer {
-        self.proposals += 1;
-        let data = data_of(self.proposals, len);
-        self.call(at, Input::Propose(data))
     }
 
     // ---- questions -------------------------------------------------------

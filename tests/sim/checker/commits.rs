@@ -5,6 +5,7 @@ use raftkeel::core::{Configuration, NodeId, Raft};
 use super::ghost::{Committed, is_quorum};
 use super::outline::Outline;
 use super::{Checker, place};
+use crate::host::{EMPTY, next_state};
 use crate::judge::Call;
 use crate::marks::Mark::*;
 use crate::server::Input;
@@ -59,11 +60,19 @@ impl Checker {
             let index = self.committed() + 1;
             let term = self.nodes[call.node].log.term(index);
             let term = term.expect("within the log");
-            self.committed.push(Committed { term, by_term });
-            self.copies_changed = true;
             let record = self.ghost.get(index, term).expect("in a log");
+            let before = self.committed.last().map_or(EMPTY, |c| c.state);
+            let state = next_state(before, index, record.payload);
+            self.committed.push(Committed {
+                term,
+                by_term,
+                state,
+            });
+            self.common.push(term);
+            self.copies_changed = true;
             if let Some(config) = &record.config {
                 self.members = (index, config.clone());
+                self.common_configs.push((index, term, config.clone()));
             }
             let number = record.proposal;
             self.clients.committed(number, term, index);
@@ -94,7 +103,7 @@ impl Checker {
                 node.uncommitted = node.uncommitted.saturating_sub(weight);
             }
         }
-        if index > node.durable.last() {
+        if index > node.disk.log().last() {
             CommittedWithoutOwnDisk.hit();
         }
         self.commit_rule(call);
@@ -116,7 +125,7 @@ impl Checker {
     fn committed_is_durable(&self, call: &Call<'_, Raft>) {
         let index = call.after.commit;
         let term = self.committed[index as usize - 1].term;
-        let durable = |id: NodeId| self.nodes[place(id)].durable.holds(index, term);
+        let durable = |id: NodeId| self.nodes[place(id)].disk.log().holds(index, term);
         // The one in force when it counted: a commit may have ended it.
         let mut configs = self.nodes[call.node].configs.iter();
         let config = configs.rfind(|c| c.0 <= call.before.config_index);
@@ -175,7 +184,7 @@ impl Checker {
             return;
         }
         let term = self.committed[index as usize - 1].term;
-        let lacks = |id: NodeId| !self.nodes[place(id)].durable.holds(index, term);
+        let lacks = |id: NodeId| !self.nodes[place(id)].disk.log().holds(index, term);
         for config in self.acting() {
             assert!(
                 !is_quorum(config, lacks),
@@ -192,7 +201,8 @@ impl Checker {
         let nodes = self.nodes.iter();
         let later = nodes.flat_map(move |node| {
             let held = (node.up && follow(&node.log)).then_some(&node.configs);
-            let kept = follow(&node.durable).then_some(&node.durable_configs);
+            let kept = follow(node.disk.log()).then_some(node.disk.configs());
+            let held = held.map(|configs| &configs[..]);
             held.into_iter().chain(kept).flatten()
         });
         let later = later.filter(move |c| c.0 > index).map(|c| &*c.2);
@@ -209,14 +219,14 @@ impl Checker {
         let term = self.committed[index as usize - 1].term;
         for node in &self.nodes {
             let (log, configs) = match node.up && !node.failed {
-                true => (&node.log, &node.configs),
-                false => (&node.durable, &node.durable_configs),
+                true => (&node.log, &node.configs[..]),
+                false => (node.disk.log(), node.disk.configs()),
             };
             let Some(config) = configs.last().filter(|_| !log.holds(index, term)) else {
                 continue;
             };
             let grants = |id: NodeId| {
-                let voter = &self.nodes[place(id)].durable;
+                let voter = self.nodes[place(id)].disk.log();
                 voter.last() > 0 && voter.end() <= log.end()
             };
             assert!(

@@ -1,13 +1,12 @@
 //! The memory of all that ever stood in a log, and of all that was ever committed.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use raftkeel::core::{Configuration, Entry, Index, NodeId, Payload, Term};
 
 use super::outline::Outline;
 use crate::host::proposal_of;
-use crate::trace::Mixer;
+use crate::trace::hash_payload;
 
 /// An entry that stood in some log, known by its index and term.
 pub struct Record {
@@ -85,19 +84,6 @@ fn log_matching(id: NodeId, entry: &Entry, known: &Record, before: Term, payload
     );
 }
 
-pub fn hash_payload(payload: &Payload) -> u64 {
-    let mut mixer = Mixer::new();
-    match payload {
-        Payload::Noop => mixer.write_u64(1),
-        Payload::Host(data) => {
-            mixer.write_u64(2);
-            mixer.write(data);
-        }
-        other => other.hash(&mut mixer),
-    }
-    mixer.finish()
-}
-
 /// Who led a term.
 pub struct Led {
     pub id: NodeId,
@@ -110,6 +96,8 @@ pub struct Committed {
     pub term: Term,
     /// Term of the server that knew it first.
     pub by_term: Term,
+    /// What the state of a host is that has applied all up to it.
+    pub state: u64,
 }
 
 /// A majority of the voters, and of the outgoing ones if there are any. Counted here on its own,

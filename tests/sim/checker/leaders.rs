@@ -119,6 +119,11 @@ impl Checker {
         let readmits = |epoch| config.is_some_and(|c| c.epoch > epoch && c.contains(id));
         let out = call.after.excluded.is_some_and(|x| !readmits(x.epoch));
         assert!(!out, "I16: {id} campaigns and is excluded");
+        let loads = node.installing;
+        assert!(
+            !loads,
+            "I16: {id} campaigns while its host loads a snapshot"
+        );
     }
 
     /// What a leader believes of others.
@@ -130,9 +135,8 @@ impl Checker {
             let peer = place(*from);
             let node = &mut self.nodes[call.node];
             node.in_flight[peer] = (0, 0);
-            if let Message::AppendReply(reply) = packet
-                && reply.term == call.after.term
-            {
+            let answers = matches!(packet, Message::AppendReply(_) | Message::SnapshotReply(_));
+            if answers && packet.term() == call.after.term {
                 node.heard[peer] = call.now;
                 self.leader_match(call, peer);
             }
@@ -202,11 +206,11 @@ impl Checker {
     pub(super) fn bounded_backlog(&self, call: &Call<'_, Raft>, size: usize) {
         let node = &self.nodes[call.node];
         assert!(
-            node.uncommitted == 0 || node.uncommitted + size <= node.limits.0,
+            node.uncommitted == 0 || node.uncommitted + size <= node.limits.uncommitted_bytes,
             "I23: {} takes a proposal of {size} bytes, {} wait and the limit is {}",
             call.id,
             node.uncommitted,
-            node.limits.0
+            node.limits.uncommitted_bytes
         );
         debug_assert!(matches!(call.output.answer, Answer::Placed(..)));
     }
@@ -223,7 +227,7 @@ impl Checker {
         };
         let newest = reached(call.server.configuration(), heard);
         assert!(
-            call.now < newest + node.limits.1,
+            call.now < newest + node.limits.election,
             "L4: {} leads at {}, and heard a quorum at {newest}",
             call.id,
             call.now

@@ -5,20 +5,26 @@ use raftkeel::core::{Entry, Persist, Raft, Term};
 use super::{Checker, Configured};
 use crate::judge::Call;
 use crate::marks::Mark::*;
-use crate::server::State;
+use crate::server::{Input, State};
 
 impl Checker {
     /// Finds what changed in a log, and takes it in; whether anything did.
     pub(super) fn look_at_log(&mut self, call: &Call<'_, Raft>) -> bool {
         let (node, log) = (&self.nodes[call.node], call.server.log());
         let written = call.output.write.as_ref().and_then(|w| w.entries.first());
+        let reset = call.output.write.as_ref().and_then(|w| w.reset.as_ref());
         let end = (call.after.last_term, call.after.last_index);
-        if written.is_none() && end == node.log.end() {
+        if written.is_none() && reset.is_none() && end == node.log.end() {
             return false;
         }
-        // Agreement is sought from the end, for it is mostly there.
+        if let Some(snapshot) = reset {
+            self.log_reset(call, snapshot);
+        }
+        let node = &self.nodes[call.node];
+        // Agreement is sought from the end, for it is mostly there. What was dropped is committed.
+        let base = call.after.base.index;
         let mut agrees = node.log.last().min(call.after.last_index);
-        while agrees > 0 && log.term(agrees) != node.log.term(agrees) {
+        while agrees > base && log.term(agrees) != node.log.term(agrees) {
             agrees -= 1;
         }
         let first = written.map_or(agrees + 1, |entry| entry.index.min(agrees + 1));
@@ -59,7 +65,7 @@ impl Checker {
     fn truncated(&mut self, call: &Call<'_, Raft>, first: u64) {
         let node = &mut self.nodes[call.node];
         Truncated.hit();
-        if node.durable.last() >= first {
+        if node.disk.log().last() >= first {
             TruncatedDurable.hit();
         }
         if call.before.durable < call.before.last_index {
@@ -91,15 +97,26 @@ impl Checker {
 
     /// I5, read as a whole: the log in memory is what was seen of it.
     pub(super) fn whole_log(&self, at: usize, raft: &Raft) {
-        let node = &self.nodes[at];
+        let (node, log) = (&self.nodes[at], raft.log());
         let id = node.id;
         assert!(
-            raft.log().last_index() == node.log.last(),
+            log.last_index() == node.log.last(),
             "I5: the log of {id} has changed unseen"
         );
-        for entry in raft.log().from(1) {
+        let base = log.base();
+        assert!(
+            node.log.holds(base.index, base.term) && base.index <= node.commit,
+            "I5: the log of {id} begins behind {base:?}, which it had not, or not committed"
+        );
+        for index in base.index..=log.last_index() {
             assert!(
-                node.log.holds(entry.index, entry.term) && self.ghost.is_same(entry),
+                log.term(index) == node.log.term(index),
+                "I5: {id} has another term at {index} than it had"
+            );
+        }
+        for entry in log.from(log.first_in_memory()) {
+            assert!(
+                self.ghost.is_same(entry),
                 "I5: {id} has another entry {}.{} than it had",
                 entry.index,
                 entry.term
@@ -107,40 +124,71 @@ impl Checker {
         }
     }
 
+    /// I23: of what is committed and durable no more is kept in memory than the limit allows,
+    /// from when some of it was applied or written.
+    pub(super) fn bounded_memory(&self, call: &Call<'_, Raft>) {
+        let written = matches!(call.input, Input::Written { .. });
+        let (node, log) = (&self.nodes[call.node], call.server.log());
+        let (bytes, most) = (log.bytes_in_memory(), 2 * node.limits.tail_bytes);
+        if bytes <= most || !(written || !call.output.applied.is_empty()) {
+            return;
+        }
+        let settled = call.after.commit.min(call.after.durable);
+        let weight = |index| {
+            let record = self.ghost.get(index, log.term(index)?);
+            record.map(|r| r.weight)
+        };
+        let unsettled: usize = (settled + 1..=log.last_index()).filter_map(weight).sum();
+        assert!(
+            bytes <= most + unsettled,
+            "I23: {} keeps {bytes} bytes of its log in memory, {unsettled} are unsettled",
+            node.id
+        );
+    }
+
     // ---- disks -----------------------------------------------------------
 
     /// A write has reached a disk.
     pub(super) fn write_landed(&mut self, at: usize, write: &Persist) {
         self.vote_once(at, write);
-        let Some(first) = write.entries.first() else {
+        if let Some(snapshot) = &write.reset {
+            self.disk_reset(at, snapshot);
+        }
+        self.entries_landed(at, &write.entries);
+        self.find_disk(at);
+        let node = &self.nodes[at];
+        let last = node.disk.log().last();
+        if node.up && node.log.term(last) != node.disk.log().term(last) {
+            CompletedTruncated.hit();
+        }
+    }
+
+    fn entries_landed(&mut self, at: usize, entries: &[Entry]) {
+        let Some(first) = entries.first() else {
             return;
         };
         let node = &mut self.nodes[at];
-        let id = node.id;
+        let (id, disk) = (node.id, &mut node.disk);
         assert!(
-            first.index <= node.durable.last() + 1,
+            first.index <= disk.written.last() + 1,
             "I5: {id} writes from {} on, its disk ends at {}",
             first.index,
-            node.durable.last()
+            disk.written.last()
         );
-        if first.index <= node.durable.last() {
+        if first.index <= disk.written.last() {
             self.copies_changed = true;
-            node.durable.truncate(first.index);
-            node.durable_configs.retain(|c| c.0 < first.index);
+            disk.written.truncate(first.index);
+            disk.written_configs.retain(|c| c.0 < first.index);
         }
-        for entry in &write.entries {
+        for entry in entries {
             assert!(self.ghost.is_same(entry), "I5: {id} writes another entry");
-            node.durable.push(entry.term);
+            disk.written.push(entry.term);
             let record = self.ghost.get(entry.index, entry.term);
             if let Some(config) = record.and_then(|r| r.config.clone()) {
                 let configured: Configured = (entry.index, entry.term, config);
-                node.durable_configs.push(configured);
+                disk.written_configs.push(configured);
                 self.copies_changed = true;
             }
-        }
-        let last = node.durable.last();
-        if node.up && node.log.term(last) != node.durable.term(last) {
-            CompletedTruncated.hit();
         }
     }
 

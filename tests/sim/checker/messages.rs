@@ -4,9 +4,11 @@ use raftkeel::core::{Append, AppendOutcome, Index, Message, NodeId, Raft, Term};
 
 use super::{Checker, place};
 use crate::judge::Call;
+use crate::server::Input;
 
 impl Checker {
     pub(super) fn says(&mut self, call: &Call<'_, Raft>) {
+        self.hears(call);
         for (to, message) in &call.output.sent {
             self.transport(call, *to);
             self.term_is_durable(call, message);
@@ -17,7 +19,12 @@ impl Checker {
                     self.vote_given_once(call.node, *to, reply.term);
                 }
                 Message::Append(append) => self.append_is_true(call, append),
+                Message::Snapshot(piece) => self.piece_is_true(call, piece),
+                Message::SnapshotReply(reply) => {
+                    self.number_was_heard(call.node, reply.term, reply.seq);
+                }
                 Message::AppendReply(reply) => {
+                    self.number_was_heard(call.node, reply.term, reply.seq);
                     if let AppendOutcome::Accepted { match_index } = reply.outcome {
                         self.ack_honesty(call.node, reply.term, match_index);
                     }
@@ -25,6 +32,35 @@ impl Checker {
                 _ => {}
             }
         }
+    }
+
+    /// What a leader has numbered comes to a node.
+    fn hears(&mut self, call: &Call<'_, Raft>) {
+        let Input::Receive { packet, .. } = call.input else {
+            return;
+        };
+        let seq = match packet {
+            Message::Append(append) => append.seq,
+            Message::Snapshot(piece) => piece.seq,
+            Message::TimeoutNow(word) => word.seq,
+            _ => return,
+        };
+        let heard = &mut self.nodes[call.node].numbered;
+        *heard = (*heard).max((packet.term(), seq));
+    }
+
+    /// I12: a node answers only numbers that it has heard in the term, for reads, leases and the
+    /// watch over the quorum are reckoned by them.
+    fn number_was_heard(&self, at: usize, term: Term, seq: u64) {
+        let node = &self.nodes[at];
+        let heard = node.numbered;
+        assert!(
+            seq == 0 || (term, seq) <= heard,
+            "I12: {} answers number {seq} of term {term}, and has heard {} of term {}",
+            node.id,
+            heard.1,
+            heard.0
+        );
     }
 
     /// I20: nobody talks to itself, or to nobody.
@@ -112,11 +148,11 @@ impl Checker {
     /// I12: what is acknowledged is durable, and is what the leader of the term has there.
     fn ack_honesty(&mut self, at: usize, term: Term, upto: Index) {
         let node = &mut self.nodes[at];
-        let (id, durable) = (node.id, node.durable.term(upto));
+        let (id, durable) = (node.id, node.disk.log().term(upto));
         assert!(
             durable.is_some(),
             "I12: {id} acknowledges {upto}, its disk ends at {}",
-            node.durable.last()
+            node.disk.log().last()
         );
         let led = self.leaders.get(term as usize).and_then(Option::as_ref);
         let theirs = led.and_then(|led| led.log.term(upto));

@@ -14,18 +14,24 @@ mod logs;
 mod members;
 mod messages;
 mod outline;
+mod snapshots;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use raftkeel::core::{Configuration, HardState, Index, Millis, NodeId, Persist, Raft, Term};
+use raftkeel::core::{
+    Configuration, HardState, Index, Millis, NodeId, Persist, Raft, Snapshot, Term,
+};
 
 use clients::Clients;
 pub use ghost::is_quorum;
 use ghost::{Committed, Ghost, Led};
 use outline::Outline;
+use snapshots::Disk;
 
 use crate::host::{Outcome, proposal_of};
 use crate::judge::{Call, Judge};
+use crate::marks::Mark::*;
 use crate::net::MAX_NODES;
 use crate::server::{Answer, Input, Setup, State};
 
@@ -53,12 +59,17 @@ struct Seen {
     uncommitted: usize,
     /// Leader: appends with entries sent to each node since something came from it.
     in_flight: [(usize, usize); MAX_NODES],
-    limits: (usize, Millis),
+    limits: Limits,
+    /// When the writes under way began, on the node's clock.
+    writes: VecDeque<Millis>,
+    /// Its host loads a snapshot.
+    installing: bool,
 
     // What outlives a crash.
     hard: HardState,
-    durable: Outline,
-    durable_configs: Vec<Configured>,
+    disk: Disk,
+    /// The newest number of a leader that it has heard, and in which term.
+    numbered: (Term, u64),
     /// The newest vote that left it.
     granted: (Term, Option<NodeId>),
     /// The newest term that it spoke of.
@@ -81,10 +92,12 @@ impl Seen {
             heard: [0; MAX_NODES],
             uncommitted: 0,
             in_flight: [(0, 0); MAX_NODES],
-            limits: (0, 0),
+            limits: Limits::default(),
+            writes: VecDeque::new(),
+            installing: false,
             hard: HardState::default(),
-            durable: Outline::default(),
-            durable_configs: Vec::new(),
+            disk: Disk::default(),
+            numbered: (0, 0),
             granted: (0, None),
             spoke: 0,
             acked: Vec::new(),
@@ -101,6 +114,17 @@ impl Seen {
     }
 }
 
+/// What a server was told to keep to.
+#[derive(Default)]
+struct Limits {
+    uncommitted_bytes: usize,
+    election: Millis,
+    stall: Millis,
+    piece_bytes: usize,
+    tail_bytes: usize,
+    lease_reads: bool,
+}
+
 fn place(id: NodeId) -> usize {
     id.get() as usize - 1
 }
@@ -110,6 +134,9 @@ pub struct Checker {
     nodes: Vec<Seen>,
     ghost: Ghost,
     committed: Vec<Committed>,
+    /// The log of all that is committed, and its configurations.
+    common: Outline,
+    common_configs: Vec<Configured>,
     /// The newest configuration that anybody knew to be committed, and where it stands.
     members: (Index, Arc<Configuration>),
     /// By term.
@@ -125,6 +152,8 @@ impl Checker {
             nodes: (0..nodes).map(Seen::new).collect(),
             ghost: Ghost::default(),
             committed: Vec::new(),
+            common: Outline::default(),
+            common_configs: Vec::new(),
             members: (0, Arc::default()),
             leaders: Vec::new(),
             clients: Clients::new(nodes),
@@ -151,7 +180,7 @@ impl Checker {
     /// follow the newest committed one, and that one.
     pub fn configurations(&self) -> impl Iterator<Item = &Configuration> {
         let later = self.nodes.iter().flat_map(|node| {
-            let kept = node.durable_configs.iter();
+            let kept = node.disk.configs().iter();
             let held = node.configs.iter().filter(|_| node.up);
             kept.chain(held)
         });
@@ -199,6 +228,7 @@ impl Checker {
         let silent = output.sent.is_empty()
             && output.applied.is_empty()
             && output.write.is_none()
+            && output.asks.is_empty()
             && output.reads.iter().all(|(_, index)| index.is_none());
         let refuses = !matches!(
             output.answer,
@@ -227,8 +257,12 @@ impl Checker {
                 "I11: {id} applies {index}, which it does not know to be committed"
             );
             assert!(
-                node.durable.holds(index, entry.term),
+                node.disk.log().holds(index, entry.term),
                 "I11: {id} applies {index}, which is not on its disk"
+            );
+            assert!(
+                !node.installing,
+                "I11: {id} applies {index} while its host loads a snapshot"
             );
             let committed = &self.committed[index as usize - 1];
             assert!(
@@ -247,19 +281,77 @@ impl Checker {
         for read in &call.output.reads {
             self.clients.read_done(call.node, call.id, *read, applied);
         }
+        self.lease(call);
+    }
+
+    /// I18: who answers a read at once, asking nobody, is the last who was elected.
+    fn lease(&self, call: &Call<'_, Raft>) {
+        let Answer::Reading(read) = call.output.answer else {
+            return;
+        };
+        let at_once = call.output.reads.contains(&(read, Some(call.after.commit)));
+        let alone = call.server.configuration().voters == [call.id] && !call.after.joint;
+        if !at_once || !call.after.leads() || alone {
+            return;
+        }
+        ReadByLease.hit();
+        assert!(
+            self.nodes[call.node].limits.lease_reads,
+            "I18: {} answers a read without asking, and has no lease",
+            call.id
+        );
+        let newer = self.leaders.len() - 1 > call.after.term as usize;
+        assert!(
+            !newer,
+            "I18: {} reads by a lease in term {}, and somebody leads in {}",
+            call.id,
+            call.after.term,
+            self.leaders.len() - 1
+        );
+    }
+
+    /// L4: who waits too long for its disk leads no more.
+    fn disk_in_time(&mut self, call: &Call<'_, Raft>) {
+        let node = &mut self.nodes[call.node];
+        if matches!(call.input, Input::Written { .. }) {
+            node.writes.pop_front();
+        }
+        if call.output.write.is_some() {
+            node.writes.push_back(call.now);
+        }
+        let oldest = node.writes.front().copied();
+        let stalls = oldest.is_some_and(|since| call.now >= since + node.limits.stall);
+        assert!(
+            !stalls || !call.after.leads() || !matches!(call.input, Input::Tick),
+            "L4: {} leads, and has waited for its disk since {oldest:?}",
+            call.id
+        );
+        if stalls && call.before.leads() && !call.after.leads() {
+            LeaderStalled.hit();
+        }
     }
 }
 
 impl Judge<Raft> for Checker {
     fn started(&mut self, at: usize, setup: &Setup, now: Millis, state: &State, raft: &Raft) {
+        self.disk_found(at);
         let node = &mut self.nodes[at];
-        (node.up, node.failed) = (true, false);
-        (node.commit, node.applied) = (state.commit, 0);
-        node.limits = (setup.uncommitted_bytes, setup.election);
+        (node.up, node.failed, node.installing) = (true, false, false);
+        node.commit = state.commit;
+        node.applied = node.disk.image.map_or(0, |place| place.index);
+        node.limits = Limits {
+            uncommitted_bytes: setup.uncommitted_bytes,
+            election: setup.election,
+            stall: setup.stall,
+            piece_bytes: setup.piece_bytes,
+            tail_bytes: setup.tail_bytes,
+            lease_reads: setup.lease_reads,
+        };
         node.heard = [now; MAX_NODES];
+        node.writes.clear();
         // What is on the disk is what it starts with.
-        node.log = node.durable.clone();
-        node.configs = node.durable_configs.clone();
+        node.log = node.disk.log().clone();
+        node.configs = node.disk.configs().to_vec();
         self.term_monotone(at, state.term, 0);
         self.restarted(at, state);
         self.whole_log(at, raft);
@@ -283,9 +375,12 @@ impl Judge<Raft> for Checker {
         self.campaigns(call);
         self.commits(call, changed);
         self.says(call);
+        self.snapshots(call);
         self.applied_in_order(call);
         self.reads(call);
         self.believes(call);
+        self.disk_in_time(call);
+        self.bounded_memory(call);
         if self.nodes[at].calls.is_multiple_of(WHOLE) {
             self.whole_log(at, call.server);
         }
@@ -293,6 +388,14 @@ impl Judge<Raft> for Checker {
 
     fn landed(&mut self, at: usize, write: &Persist) {
         self.write_landed(at, write);
+    }
+
+    fn kept(&mut self, at: usize, snapshot: &Snapshot) {
+        self.image_kept(at, snapshot);
+    }
+
+    fn loaded(&mut self, at: usize, snapshot: &Snapshot, state: Option<u64>) {
+        self.state_loaded(at, snapshot, state);
     }
 
     fn stopped(&mut self, at: usize) {

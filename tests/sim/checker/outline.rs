@@ -53,6 +53,13 @@ impl Outline {
         }
     }
 
+    /// The same up to `last`, which it reaches.
+    pub fn up_to(&self, last: Index) -> Outline {
+        let mut outline = self.clone();
+        outline.truncate(last + 1);
+        outline
+    }
+
     /// Drops everything from `first` on.
     pub fn truncate(&mut self, first: Index) {
         while self.runs.last().is_some_and(|(start, _)| *start >= first) {

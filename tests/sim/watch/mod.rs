@@ -1,12 +1,16 @@
 //! Recognises where a run gets to, from what goes into the servers and comes out of them. It
 //! objects to nothing.
 
+mod snapshots;
+
 use std::collections::VecDeque;
 
 use raftkeel::core::{
     Append, AppendOutcome, AppendReply, Message, Millis, NodeId, Persist, ProposeError, Raft,
-    RoleKind, Term, TimeoutNow, VoteReply, VoteRequest,
+    RoleKind, Snapshot, Term, TimeoutNow, VoteReply, VoteRequest,
 };
+
+use snapshots::Receiving;
 
 use crate::host::Outcome;
 use crate::judge::{Call, Judge};
@@ -23,6 +27,10 @@ struct Watched {
     writes: VecDeque<Term>,
     /// The term that it campaigned for on a leader's word.
     handed: Term,
+    /// Its host loads a snapshot.
+    installing: bool,
+    /// Outlives a restart.
+    receiving: Option<Receiving>,
 }
 
 /// Looks on.
@@ -59,6 +67,7 @@ impl Judge<Raft> for Watch {
             run: setup.run,
             batch_bytes: setup.batch_bytes,
             priority: setup.priority,
+            receiving: self.nodes[at].receiving.take(),
             ..Watched::default()
         };
     }
@@ -81,10 +90,15 @@ impl Judge<Raft> for Watch {
             self.watch_state(call);
         }
         self.watch_appends(call);
+        self.watch_snapshots(call);
         watch_reads(call);
     }
 
     fn landed(&mut self, _: usize, _: &Persist) {}
+
+    fn kept(&mut self, _: usize, _: &Snapshot) {}
+
+    fn loaded(&mut self, _: usize, _: &Snapshot, _: Option<u64>) {}
 
     fn stopped(&mut self, _: usize) {}
 
@@ -173,7 +187,7 @@ impl Watch {
                     ReadStaleAnswer.hit();
                 }
             }
-            Message::ReadIndex(_) => {}
+            Message::ReadIndex(_) | Message::Snapshot(_) | Message::SnapshotReply(_) => {}
         }
         if before.role == RoleKind::Candidate && after.term > before.term {
             CandidateOvertaken.hit();
