@@ -252,6 +252,8 @@ impl Raft {
         // The first entry is made by bootstrap, and committed by that.
         raft.commit = raft.commit.max(raft.log.last_index().min(1));
         raft.verified = raft.commit;
+        // A snapshot may know what the hard state does not yet.
+        raft.note_readmission();
         raft.draw_first_timeout();
         raft
     }
