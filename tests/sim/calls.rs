@@ -117,7 +117,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         if ready > self.now && !applied.is_empty() {
             HostSlow.hit();
         }
-        if self.output.more && (ready > self.now || !applied.is_empty()) {
+        let node = &mut self.nodes[at];
+        let behind = node.host.applied.index < node.state.commit.min(node.state.durable);
+        if behind && self.output.full && !node.host.awaited {
+            node.host.awaited = true;
             self.plan_due(ready - self.now, at, Due::Ready);
         }
     }

@@ -60,10 +60,10 @@ impl Server for Raft {
         output.answer = take_input(self, now, input);
         output.write = self.take_persist();
         output.sent = self.take_messages();
-        output.applied = self.take_committed(room);
+        output.applied = take_committed(self, room);
         let reads = self.take_reads().into_iter();
         output.reads = reads.map(|(id, result)| (id.0, result.ok())).collect();
-        output.more = self.has_committed();
+        output.full = output.applied.len() >= room;
         output.asks = self.take_asks();
     }
 
@@ -100,13 +100,26 @@ impl Server for Raft {
         self.is_ready_to_vote(learner)
     }
 
-    fn transfers_snapshot(&self) -> bool {
-        self.is_transferring_snapshot()
+    fn sends_snapshot(&self) -> bool {
+        self.is_sending_snapshot()
     }
 
     fn digest_write<H: Hasher>(write: &Persist, hasher: &mut H) {
         (write.token.0, write.hard, &write.reset, &write.entries).hash(hasher);
     }
+}
+
+/// As many entries as the host has room for. The core is asked once more than it has any, so that
+/// it asks storage for what it lacks.
+fn take_committed(raft: &mut Raft, room: usize) -> Vec<Entry> {
+    let mut taken = raft.take_committed(room);
+    let mut more = !taken.is_empty();
+    while more && taken.len() < room {
+        let next = raft.take_committed(room - taken.len());
+        more = !next.is_empty();
+        taken.extend(next);
+    }
+    taken
 }
 
 fn take_input(raft: &mut Raft, now: Millis, input: &Input<Message>) -> Answer {

@@ -67,6 +67,8 @@ pub struct Host {
     pub state: u64,
     /// The newest configuration that was applied, and where it stands.
     config: (Index, Arc<Configuration>),
+    /// It will be asked whether it has room again.
+    pub awaited: bool,
     /// It writes a snapshot.
     pub saving: bool,
     busy_until: Micros,
@@ -81,6 +83,7 @@ impl Host {
             applied: Position::default(),
             state: EMPTY,
             config: (0, Arc::default()),
+            awaited: false,
             saving: false,
             busy_until: 0,
             waiting: VecDeque::new(),

@@ -110,8 +110,8 @@ pub struct Output<S: Server> {
     pub applied: Vec<Entry>,
     /// Reads that are finished, with the index at which they may be answered.
     pub reads: Vec<(u64, Option<Index>)>,
-    /// More entries are committed than the host had room for.
-    pub more: bool,
+    /// The host had room for no more entries than these.
+    pub full: bool,
     /// What is wanted of storage and host, each to be answered by an input.
     pub asks: Vec<Ask>,
 }
@@ -124,7 +124,7 @@ impl<S: Server> Default for Output<S> {
             sent: Vec::new(),
             applied: Vec::new(),
             reads: Vec::new(),
-            more: false,
+            full: false,
             asks: Vec::new(),
         }
     }
@@ -231,8 +231,8 @@ pub trait Server: Sized {
     /// Whether a learner may be made a voter.
     fn is_ready(&self, learner: NodeId) -> bool;
 
-    /// Whether a snapshot is being sent or received.
-    fn transfers_snapshot(&self) -> bool;
+    /// Whether a snapshot is being sent to anybody.
+    fn sends_snapshot(&self) -> bool;
 
     fn digest_write<H: Hasher>(write: &Self::Write, hasher: &mut H);
 }

@@ -17,6 +17,8 @@ use crate::server::{Input, Output, Server, Setup, State};
 use crate::swarm::Swarm;
 use crate::trace::Trace;
 
+/// Events of one instant that are too many.
+const BUSY: u64 = 100_000;
 /// Packets that wait for a node that is paused.
 const INBOX: usize = 512;
 
@@ -177,7 +179,13 @@ impl<S: Server, J: Judge<S>> World<S, J> {
 
     /// Lets time pass.
     pub fn run_until(&mut self, until: Micros) {
+        let mut busy = 0;
         while let Some((at, event)) = self.queue.pop(until) {
+            busy = if at == self.now { busy + 1 } else { 0 };
+            assert!(
+                busy < BUSY,
+                "a server wants to be called again and again, and no time passes"
+            );
             self.now = at;
             self.happen(event);
         }
@@ -259,6 +267,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Due::Timer => self.wake(at),
             Due::Written => self.finish_write(at),
             Due::Ready => {
+                self.nodes[at].host.awaited = false;
                 self.call(at, Input::Take);
             }
             Due::Answer(ask) => self.answer(at, ask),

@@ -128,7 +128,7 @@ fn watch_compaction(call: &Call<'_, Raft>, upto: u64, anyway: bool) {
         Compacted.hit();
     }
     let covered = call.server.snapshot().map_or(0, |s| s.last.index);
-    let sending = call.before.leads() && call.server.is_transferring_snapshot();
+    let sending = call.before.leads() && call.server.is_sending_snapshot();
     if sending && after < upto.min(covered) && !anyway {
         CompactionHeldBack.hit();
     }
