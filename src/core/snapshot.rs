@@ -269,7 +269,7 @@ impl Raft {
     }
 
     /// Storage has answered [`Ask::Piece`]. After an error nothing is sent, and it is asked again
-    /// later.
+    /// later; of a newer snapshot if there is one, for storage need not keep older ones.
     pub fn piece_read(
         &mut self,
         now: Millis,
@@ -291,6 +291,11 @@ impl Raft {
         sending.reading = false;
         sending.last = Some((offset, now));
         let Ok(data) = data else {
+            if let (Some(progress), Some(newest)) = (leader.peers.get_mut(&to), &self.snapshot)
+                && newest != snapshot
+            {
+                progress.begin_snapshot(newest.clone());
+            }
             return;
         };
         if sending.wanted != Some(offset) {
