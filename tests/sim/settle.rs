@@ -135,6 +135,8 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
             self.restart(at);
         } else {
             self.revive_writes(at, writes);
+            // Its timer was put off to the end of its pause.
+            self.clock_changed(at);
             self.call(at, Input::Tick);
         }
         self.nodes[at].host.pace = Pace::FAST;

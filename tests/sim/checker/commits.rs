@@ -143,7 +143,9 @@ impl Checker {
         }
     }
 
-    /// I10: who has the more up-to-date log has all that the other knows to be committed.
+    /// I10: who has the more up-to-date log has all that the other knows to be committed; unless
+    /// the other has only the knowledge, and not yet the entry of the leader's term that it
+    /// came with: such a follower's log is older than what it knows.
     fn more_up_to_date(&self, at: usize) {
         let own = &self.nodes[at];
         for peer in self
@@ -168,6 +170,9 @@ impl Checker {
         let Some(last) = (commit as usize).checked_sub(1) else {
             return;
         };
+        if other.log.last_term() < self.committed[last].by_term {
+            return;
+        }
         assert!(
             log.holds(commit, self.committed[last].term),
             "I10: {id} is more up to date than {}, and lacks {commit}, which that one committed",
