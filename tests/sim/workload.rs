@@ -114,6 +114,11 @@ impl<S: Server, J: Judge<S>> World<S, J> {
     }
 
     fn change_members(&mut self) {
+        // A founder that holds nothing abstains, and nobody may be made to need its vote.
+        let founders = &self.nodes[..self.swarm.founders];
+        if founders.iter().any(|node| node.disk.image.is_blank()) {
+            return;
+        }
         self.each_leader(|world, at| {
             if let Some(wish) = world.draw_wish(at) {
                 world.call(at, Input::Change(wish));
