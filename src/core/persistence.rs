@@ -6,7 +6,7 @@
 use super::message::{AppendOutcome, AppendReply, Message};
 use super::raft::{Raft, Role};
 use super::read::Reads;
-use super::types::{Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Term, Token};
+use super::types::{Ask, Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Term, Token};
 
 /// Something that may happen only after a write.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub(super) enum Effect {
     Acknowledge { to: NodeId, term: Term, seq: u64 },
     /// Count the vote for oneself and ask for the others'.
     Campaign(Term),
+    /// Have an image made this server's own: its term must not be newer than the hard state's.
+    Install(Snapshot),
 }
 
 /// What has changed and was not handed out yet.
@@ -160,6 +162,7 @@ impl Raft {
                 self.send(to, Message::AppendReply(reply));
             }
             Effect::Campaign(term) if term == self.hard.term => self.campaign_durable(),
+            Effect::Install(snapshot) => self.asks.push(Ask::Install { snapshot }),
             _ => {}
         }
     }

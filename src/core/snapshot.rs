@@ -386,7 +386,7 @@ impl Raft {
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();
-            self.asks.push(Ask::Install { snapshot });
+            self.after_hard(Effect::Install(snapshot));
         }
     }
 
