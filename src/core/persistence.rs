@@ -6,7 +6,7 @@
 use super::message::{AppendOutcome, AppendReply, Message};
 use super::raft::{Raft, Role};
 use super::read::Reads;
-use super::types::{Ask, Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Term, Token};
+use super::types::{Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Term, Token};
 
 /// Something that may happen only after a write.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ impl Raft {
                 self.send(to, Message::AppendReply(reply));
             }
             Effect::Campaign(term) if term == self.hard.term => self.campaign_durable(),
-            Effect::Install(snapshot) => self.asks.push(Ask::Install { snapshot }),
+            Effect::Install(snapshot) => self.install_unless_reached(snapshot),
             _ => {}
         }
     }

@@ -390,6 +390,16 @@ impl Raft {
         }
     }
 
+    /// The term is durable, so the image may be made this server's own; unless the log came up to
+    /// there meanwhile.
+    pub(super) fn install_unless_reached(&mut self, snapshot: Snapshot) {
+        if snapshot.last.index > self.commit {
+            self.asks.push(Ask::Install { snapshot });
+        } else {
+            self.incoming = None;
+        }
+    }
+
     fn say_what_is_wanted(&mut self, to: NodeId) {
         let Some(incoming) = &self.incoming else {
             return;
