@@ -1,5 +1,6 @@
 //! Handing out what is committed, also what is not in memory any more (raft.md rules 25, 36).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::raft::Raft;
@@ -46,23 +47,23 @@ impl Raft {
         self.ready() >= next && here
     }
 
-    /// Committed entries not handed out before, durable on this server as well. What is not in
-    /// memory is asked for instead.
-    pub fn take_committed(&mut self, most: usize) -> Vec<Entry> {
+    /// Committed entries not handed out before, durable on this server as well; as they are in the
+    /// log, or as they were fetched. What is not in memory is asked for instead.
+    pub fn take_committed(&mut self, most: usize) -> Cow<'_, [Entry]> {
         let ready = self.ready();
         if ready <= self.handed {
-            return Vec::new();
+            return Cow::Borrowed(&[]);
         }
+        self.keep_tail(self.handed);
         let most = most.min((ready - self.handed) as usize);
         let first = self.handed + 1;
-        let entries = if first >= self.log.first_in_memory() {
-            self.log.from(first)[..most].to_vec()
-        } else {
-            self.take_fetched(first, ready, most)
-        };
-        self.handed += entries.len() as Index;
-        self.keep_tail();
-        entries
+        if first < self.log.first_in_memory() {
+            let entries = self.take_fetched(first, ready, most);
+            self.handed += entries.len() as Index;
+            return Cow::Owned(entries);
+        }
+        self.handed += most as Index;
+        Cow::Borrowed(&self.log.from(first)[..most])
     }
 
     fn take_fetched(&mut self, first: Index, ready: Index, most: usize) -> Vec<Entry> {
@@ -137,12 +138,11 @@ impl Raft {
         };
     }
 
-    /// Keeps what is in memory within its bound. Moving what stays costs as much as there is of
-    /// it, so it waits until as much again can go.
-    pub(super) fn keep_tail(&mut self) {
+    /// Keeps what is in memory of entries up to `upto` within its bound. Moving what stays costs as
+    /// much as there is of it, so it waits until as much again can go.
+    pub(super) fn keep_tail(&mut self, upto: Index) {
         let most = self.options.tail_bytes;
         if self.log.bytes_in_memory() > 2 * most {
-            let upto = self.commit.min(self.log.durable());
             self.log.forget(upto, most);
         }
     }

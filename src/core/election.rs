@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lease::Lease;
+use super::lease::Numbers;
 use super::message::{Message, VoteReply, VoteRequest};
 use super::persistence::Effect;
 use super::progress::Progress;
@@ -87,7 +87,7 @@ impl Raft {
         for peer in self.voting_peers() {
             // The term itself may still be on its way to the disk.
             let message = Message::PreVote(request.clone());
-            self.after_hard(Effect::Send(peer, self.hard.term, message));
+            self.after_hard(Effect::Send(peer, self.hard.term, Box::new(message)));
         }
         self.count_pre_vote(self.id);
     }
@@ -171,14 +171,13 @@ impl Raft {
         self.role = Role::Leader(Leader {
             peers,
             opened_at: last + 1,
-            seq: 0,
+            numbers: Numbers::new(self.options.lease_reads, self.options.election),
             heartbeat_at: now + heartbeat,
             uncommitted: 0,
             questions: Questions::default(),
             transfer: None,
             willing_until: now,
             piece_at: now,
-            lease: Lease::new(self.options.lease_reads, self.options.election),
         });
         // It commits what earlier leaders left, and opens the way for changes (rule 4).
         self.append_own(Payload::Noop);
@@ -216,7 +215,7 @@ impl Raft {
             self.hard.term
         };
         let reply = Message::PreVoteReply(VoteReply { term, granted });
-        self.after_hard(Effect::Send(from, self.hard.term, reply));
+        self.after_hard(Effect::Send(from, self.hard.term, Box::new(reply)));
     }
 
     pub(super) fn on_pre_vote_reply(&mut self, from: NodeId, reply: &VoteReply) {
@@ -256,7 +255,7 @@ impl Raft {
         }
         let term = self.hard.term;
         let reply = Message::VoteReply(VoteReply { term, granted });
-        self.after_hard(Effect::Send(from, term, reply));
+        self.after_hard(Effect::Send(from, term, Box::new(reply)));
     }
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, reply: &VoteReply) {

@@ -12,13 +12,13 @@ use super::types::{Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Ter
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
     /// Say this, unless the term has changed since.
-    Send(NodeId, Term, Message),
+    Send(NodeId, Term, Box<Message>),
     /// Tell the leader of this term how much is durable.
     Acknowledge { to: NodeId, term: Term, seq: u64 },
     /// Count the vote for oneself and ask for the others'.
     Campaign(Term),
     /// Have an image made this server's own: its term must not be newer than the hard state's.
-    Install(Snapshot),
+    Install(Box<Snapshot>),
 }
 
 /// What has changed and was not handed out yet.
@@ -115,7 +115,7 @@ impl Raft {
         if self.is_leader() {
             self.advance_commit();
         }
-        self.keep_tail();
+        self.keep_tail(self.commit.min(self.log.durable()));
     }
 
     /// Since when the oldest write is under way.
@@ -151,7 +151,7 @@ impl Raft {
 
     pub(super) fn release(&mut self, effect: Effect) {
         match effect {
-            Effect::Send(to, term, message) if term == self.hard.term => self.send(to, message),
+            Effect::Send(to, term, message) if term == self.hard.term => self.send(to, *message),
             Effect::Acknowledge { to, term, seq } if term == self.hard.term => {
                 let match_index = self.verified.min(self.log.durable());
                 let reply = AppendReply {
@@ -162,7 +162,7 @@ impl Raft {
                 self.send(to, Message::AppendReply(reply));
             }
             Effect::Campaign(term) if term == self.hard.term => self.campaign_durable(),
-            Effect::Install(snapshot) => self.install_unless_reached(snapshot),
+            Effect::Install(snapshot) => self.install_unless_reached(*snapshot),
             _ => {}
         }
     }

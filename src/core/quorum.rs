@@ -31,7 +31,16 @@ fn reached_by(voters: &[NodeId], value: &impl Fn(NodeId) -> u64) -> u64 {
         voters.len() <= MAX_MEMBERS,
         "more voters than a cluster has"
     );
-    let mut values = [0u64; MAX_MEMBERS];
+    // The usual sizes need no array of the largest one.
+    if voters.len() <= 8 {
+        median::<8>(voters, value)
+    } else {
+        median::<MAX_MEMBERS>(voters, value)
+    }
+}
+
+fn median<const N: usize>(voters: &[NodeId], value: &impl Fn(NodeId) -> u64) -> u64 {
+    let mut values = [0u64; N];
     let values = &mut values[..voters.len()];
     for (slot, id) in values.iter_mut().zip(voters) {
         *slot = value(*id);

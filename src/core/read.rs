@@ -181,7 +181,7 @@ impl Raft {
         } else if let Some(leader) = self.leader {
             // The term itself may still be on its way to the disk.
             let message = Message::ReadIndex(question);
-            self.after_hard(Effect::Send(leader, self.hard.term, message));
+            self.after_hard(Effect::Send(leader, self.hard.term, Box::new(message)));
         }
     }
 
@@ -227,7 +227,7 @@ impl Raft {
             from,
             run,
             seq,
-            after: leader.seq,
+            after: leader.numbers.newest(),
             index,
         });
         leader.questions.round = true;
@@ -263,7 +263,7 @@ impl Raft {
         if !has_committed || leader.questions.waiting.is_empty() {
             return;
         }
-        let (peers, newest) = (&leader.peers, leader.seq);
+        let (peers, newest) = (&leader.peers, leader.numbers.newest());
         // A number that was never sent is forged.
         let heard = |id: NodeId| peers.get(&id).map_or(0, Progress::heard_seq).min(newest);
         let confirmed = quorum::reached(config, |voter| match voter == id {

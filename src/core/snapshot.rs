@@ -191,7 +191,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let seq = leader.next_seq(now);
+        let seq = leader.numbers.next(now);
         let progress = leader.peers.get_mut(&to);
         let Some(sending) = progress.and_then(|p| p.sending_mut()) else {
             return;
@@ -209,7 +209,7 @@ impl Raft {
             offset,
             data,
         };
-        self.send(to, Message::Snapshot(piece));
+        self.send(to, Message::Snapshot(Box::new(piece)));
     }
 
     pub(super) fn on_snapshot_reply(&mut self, from: NodeId, reply: &SnapshotReply) {
@@ -386,7 +386,7 @@ impl Raft {
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();
-            self.after_hard(Effect::Install(snapshot));
+            self.after_hard(Effect::Install(Box::new(snapshot)));
         }
     }
 
@@ -417,7 +417,7 @@ impl Raft {
             crc: snapshot.crc,
             wants,
         });
-        self.after_hard(Effect::Send(to, term, reply));
+        self.after_hard(Effect::Send(to, term, Box::new(reply)));
     }
 
     /// Storage has answered [`Ask::Store`].
@@ -517,6 +517,6 @@ impl Raft {
         };
         let seq = 0;
         let reply = Message::AppendReply(AppendReply { term, seq, outcome });
-        self.after_hard(Effect::Send(to, term, reply));
+        self.after_hard(Effect::Send(to, term, Box::new(reply)));
     }
 }

@@ -238,8 +238,8 @@ impl Raft {
             return;
         }
         transfer.told = true;
-        let seq = leader.next_seq(now);
-        leader.lease.hand_over(to, seq);
+        let seq = leader.numbers.next(now);
+        leader.numbers.hand_over(to, seq);
         let message = Message::TimeoutNow(TimeoutNow {
             term,
             seq,
