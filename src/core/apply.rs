@@ -54,7 +54,6 @@ impl Raft {
         if ready <= self.handed {
             return Cow::Borrowed(&[]);
         }
-        self.keep_tail(self.handed);
         let most = most.min((ready - self.handed) as usize);
         let first = self.handed + 1;
         if first < self.log.first_in_memory() {
@@ -138,11 +137,12 @@ impl Raft {
         };
     }
 
-    /// Keeps what is in memory of entries up to `upto` within its bound. Moving what stays costs as
-    /// much as there is of it, so it waits until as much again can go.
-    pub(super) fn keep_tail(&mut self, upto: Index) {
+    /// Keeps what is in memory within its bound. Moving what stays costs as much as there is of it,
+    /// so it waits until as much again can go.
+    pub(super) fn keep_tail(&mut self) {
         let most = self.options.tail_bytes;
         if self.log.bytes_in_memory() > 2 * most {
+            let upto = self.commit.min(self.log.durable());
             self.log.forget(upto, most);
         }
     }

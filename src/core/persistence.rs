@@ -115,7 +115,7 @@ impl Raft {
         if self.is_leader() {
             self.advance_commit();
         }
-        self.keep_tail(self.commit.min(self.log.durable()));
+        self.keep_tail();
     }
 
     /// Since when the oldest write is under way.

@@ -409,8 +409,10 @@ impl Raft {
         self.messages.drain(..)
     }
 
-    /// What storage and host are to be asked for; taken last, for the others may ask.
+    /// What storage and host are to be asked for; taken last, for the others may ask. Memory
+    /// is brought within its bound.
     pub fn take_asks(&mut self) -> Vec<Ask> {
+        self.keep_tail();
         if !self.poisoned {
             self.ask_for_pieces();
         }
