@@ -103,14 +103,22 @@ impl Raft {
             self.verified <= self.log.last_index(),
             "an append shows no more than it brings"
         );
-        self.commit_to(commit.min(shown));
+        let most = match cfg!(keel_bug = "commit_beyond_shown") {
+            true => self.log.last_index(),
+            false => shown,
+        };
+        self.commit_to(commit.min(most));
         let term = self.hard.term;
         let acknowledge = Effect::Acknowledge {
             to: from,
             term,
             seq,
         };
-        if fresh {
+        let short = shown >= self.commit && shown < self.log.last_index();
+        if cfg!(keel_bug = "truncate_always") && short {
+            self.truncate(shown + 1);
+        }
+        if fresh && !cfg!(keel_bug = "ack_before_sync") {
             self.staged.effect(acknowledge);
         } else {
             // Says what is durable now; a write on its way is reported when it completes.

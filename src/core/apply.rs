@@ -23,6 +23,9 @@ pub(super) enum Fetched {
 impl Fetched {
     /// A snapshot was installed: what is here, or could not be read, is not what is applied next.
     pub fn forget(&mut self) {
+        if cfg!(keel_bug = "fetched_outlives_snapshot") {
+            return;
+        }
         if let Fetched::Here(_) | Fetched::Failed(_) = self {
             *self = Fetched::No;
         }
@@ -34,8 +37,10 @@ impl Raft {
     /// not while the host is loading a state of its own.
     fn ready(&self) -> Index {
         let loading = self.incoming.as_ref().is_some_and(|i| i.installing);
+        let loading = loading && !cfg!(keel_bug = "apply_while_loading");
         match self.poisoned || loading {
             true => self.handed,
+            false if cfg!(keel_bug = "apply_before_durable") => self.commit,
             false => self.commit.min(self.log.durable()),
         }
     }

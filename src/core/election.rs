@@ -44,7 +44,7 @@ impl Raft {
         let loading = self.incoming.as_ref().is_some_and(|i| i.installing);
         let since = self.writing_since();
         let waits = since.is_some_and(|since| self.now >= since + self.options.election);
-        !loading && !waits
+        (!loading || cfg!(keel_bug = "campaign_while_loading")) && !waits
     }
 
     /// An excluded node abstains, and so does one that holds nothing: it may be a voter that
@@ -58,7 +58,11 @@ impl Raft {
     /// when it is on its way out once more.
     fn is_excluded(&self) -> bool {
         let latest = self.configs.latest();
-        let readmits = |epoch| latest.epoch > epoch && latest.contains(self.id);
+        let holds = match cfg!(keel_bug = "leaving_voter_abstains") {
+            true => latest.keeps(self.id),
+            false => latest.contains(self.id),
+        };
+        let readmits = |epoch| latest.epoch > epoch && holds;
         self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
     }
 
@@ -131,6 +135,10 @@ impl Raft {
             transfer,
         };
         self.hard.vote = Some(self.id);
+        if cfg!(keel_bug = "own_vote_before_sync") {
+            self.campaign_durable();
+            return;
+        }
         self.after_hard(Effect::Campaign(self.hard.term));
     }
 
@@ -180,7 +188,12 @@ impl Raft {
             piece_at: now,
         });
         // It commits what earlier leaders left, and opens the way for changes (rule 4).
-        self.append_own(Payload::Noop);
+        if !cfg!(keel_bug = "no_noop") {
+            self.append_own(Payload::Noop);
+        }
+        if cfg!(keel_bug = "joint_left_early") {
+            self.leave_joint();
+        }
     }
 
     /// When the newest contact with a quorum is an election timeout old (check-quorum). Any
@@ -195,12 +208,18 @@ impl Raft {
             }
             leader.peers.get(&id).map_or(0, Progress::heard_at)
         };
+        if cfg!(keel_bug = "no_check_quorum") {
+            return Millis::MAX;
+        }
         quorum::reached(self.configs.latest(), heard) + self.options.election
     }
 
     // ---- requests --------------------------------------------------------
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, request: &VoteRequest) {
+        if cfg!(keel_bug = "pre_vote_changes_term") && request.term > self.hard.term {
+            self.become_follower(request.term, None);
+        }
         let granted = request.term > self.hard.term
             && self.may_vote()
             && !self.is_sticky()
@@ -232,20 +251,25 @@ impl Raft {
     }
 
     pub(super) fn on_vote(&mut self, from: NodeId, request: &VoteRequest) {
-        if !request.transfer && self.is_sticky() {
+        let loyal = self.is_sticky() && !cfg!(keel_bug = "not_sticky");
+        if !request.transfer && loyal {
             return;
         }
-        if request.term > self.hard.term {
+        let back = cfg!(keel_bug = "old_term_adopted") && request.term < self.hard.term;
+        if request.term > self.hard.term || back {
             self.become_follower(request.term, None);
         }
-        let free = self.hard.vote.is_none() || self.hard.vote == Some(from);
+        let free = self.hard.vote.is_none()
+            || self.hard.vote == Some(from)
+            || cfg!(keel_bug = "second_vote");
         let granted = request.term == self.hard.term
             && free
             && self.may_vote()
             && self
                 .log
                 .is_up_to_date(request.last_term, request.last_index);
-        if granted && self.hard.vote.is_none() {
+        let changes = cfg!(keel_bug = "second_vote") && self.hard.vote != Some(from);
+        if granted && (self.hard.vote.is_none() || changes) {
             self.hard.vote = Some(from);
             self.staged.hard = true;
         }
@@ -255,6 +279,10 @@ impl Raft {
         }
         let term = self.hard.term;
         let reply = Message::VoteReply(VoteReply { term, granted });
+        if cfg!(keel_bug = "vote_before_sync") {
+            self.send(from, reply);
+            return;
+        }
         self.after_hard(Effect::Send(from, term, Box::new(reply)));
     }
 
@@ -263,7 +291,8 @@ impl Raft {
             self.become_follower(reply.term, None);
             return;
         }
-        let mine = reply.granted && reply.term == self.hard.term;
+        let current = reply.term == self.hard.term || cfg!(keel_bug = "vote_of_old_term");
+        let mine = reply.granted && current;
         if mine && self.configs.latest().is_voter(from) {
             self.count_vote(from);
         }

@@ -77,6 +77,11 @@ impl Numbers {
         let (Some(round), Some(span)) = (round, self.span) else {
             return false;
         };
+        let span = if cfg!(keel_bug = "lease_too_long") {
+            2 * span
+        } else {
+            span
+        };
         round >= self.after && now < round + span
     }
 }
@@ -93,7 +98,8 @@ impl Raft {
         let (told, newest) = (leader.numbers.told, leader.numbers.newest);
         let handing = told.is_some_and(|(to, seq)| heard(to) <= seq || heard(to) > newest);
         let able = self.options.lease_reads && self.has_committed_in_term();
-        if !able || handing || leader.transfer.is_some() {
+        let handing = handing || leader.transfer.is_some();
+        if !able || (handing && !cfg!(keel_bug = "lease_while_handing_over")) {
             return false;
         }
         let confirmed = quorum::reached(self.configs.latest(), |voter| match voter == self.id {

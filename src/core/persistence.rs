@@ -104,11 +104,15 @@ impl Raft {
         let Some(pending) = pending.filter(|p| p.token == token) else {
             panic!("write {token:?} completed out of order");
         };
-        if !ok {
+        if !ok && !cfg!(keel_bug = "failed_write_ignored") {
             self.poison();
             return;
         }
-        self.log.completed(pending.last);
+        let last = match cfg!(keel_bug = "stale_completion") {
+            true => pending.last.min(self.log.last_index()),
+            false => pending.last,
+        };
+        self.log.completed(last);
         for effect in pending.effects {
             self.release(effect);
         }
@@ -127,6 +131,7 @@ impl Raft {
     /// whose disk works (raft.md rule 31).
     pub(super) fn stalled_at(&self) -> Millis {
         let since = self.writing_since();
+        let since = since.filter(|_| !cfg!(keel_bug = "stall_ignored"));
         since.map_or(Millis::MAX, |since| {
             since.saturating_add(self.options.stall)
         })
@@ -153,7 +158,15 @@ impl Raft {
         match effect {
             Effect::Send(to, term, message) if term == self.hard.term => self.send(to, *message),
             Effect::Acknowledge { to, term, seq } if term == self.hard.term => {
-                let match_index = self.verified.min(self.log.durable());
+                let hasty = cfg!(any(
+                    keel_bug = "ack_before_sync",
+                    keel_bug = "ack_again_before_sync"
+                ));
+                let match_index = match self.verified.min(self.log.durable()) {
+                    _ if hasty => self.verified,
+                    _ if cfg!(keel_bug = "ack_last_index") => self.log.durable(),
+                    shown => shown,
+                };
                 let reply = AppendReply {
                     term,
                     seq,
@@ -188,7 +201,9 @@ impl Raft {
         self.configs.truncate(first);
         self.verified = self.verified.min(first - 1);
         for pending in &mut self.pending {
-            pending.last = pending.last.min(first - 1);
+            if !cfg!(keel_bug = "stale_completion") {
+                pending.last = pending.last.min(first - 1);
+            }
         }
         if self.staged.first.is_some_and(|staged| staged >= first) {
             self.staged.first = None;

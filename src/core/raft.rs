@@ -442,20 +442,23 @@ impl Raft {
 
     /// Adopts a term, following `leader` if the message was a leader's.
     pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
-        assert!(term >= self.hard.term, "terms never go back");
+        let back = cfg!(keel_bug = "old_term_adopted") && term < self.hard.term;
+        assert!(term >= self.hard.term || back, "terms never go back");
         let was_leader = self.is_leader();
         let follows_on = matches!(self.role, Role::Follower) && leader == self.leader;
         if term > self.hard.term || !follows_on {
             self.fail_reads(ReadError::LeaderLost);
         }
-        if term > self.hard.term {
+        if term > self.hard.term || back {
             self.hard.term = term;
             self.hard.vote = None;
             self.staged.hard = true;
             // A term has one leader, and nothing is known yet of this one's log.
             self.verified = self.commit;
             self.leader_seq = 0;
-            self.incoming.iter_mut().for_each(Incoming::forget_number);
+            if !cfg!(keel_bug = "piece_number_outlives_term") {
+                self.incoming.iter_mut().for_each(Incoming::forget_number);
+            }
         }
         self.role = Role::Follower;
         self.leader = leader;

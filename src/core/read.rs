@@ -187,7 +187,8 @@ impl Raft {
 
     pub(super) fn on_read_index_reply(&mut self, from: NodeId, reply: &ReadIndexReply) {
         // The answer to an earlier run's question knows nothing of what was committed since.
-        let mine = reply.term == self.hard.term && reply.run == self.options.run;
+        let own_run = reply.run == self.options.run || cfg!(keel_bug = "read_of_another_run");
+        let mine = reply.term == self.hard.term && own_run;
         if mine && self.leader == Some(from) {
             self.reads.answered(reply.seq, reply.index);
         }
@@ -218,7 +219,10 @@ impl Raft {
             return;
         }
         // Earlier leaders may have committed all that this one found in its log.
-        let index = commit.max(leader.opened_at);
+        let index = match cfg!(keel_bug = "read_before_noop") {
+            true => commit,
+            false => commit.max(leader.opened_at),
+        };
         if unasked {
             self.answer(from, run, seq, index);
             return;
@@ -256,7 +260,7 @@ impl Raft {
     pub(super) fn answer_questions(&mut self) {
         let id = self.id;
         let config = self.configs.latest();
-        let has_committed = self.has_committed_in_term();
+        let has_committed = self.has_committed_in_term() || cfg!(keel_bug = "read_before_noop");
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -271,7 +275,8 @@ impl Raft {
             false => heard(voter),
         });
         let waiting = &mut leader.questions.waiting;
-        let count = waiting.partition_point(|q| q.after < confirmed);
+        let slack = u64::from(cfg!(keel_bug = "stale_read_round"));
+        let count = waiting.partition_point(|q| q.after < confirmed + slack);
         for question in waiting.drain(..count).collect::<Vec<_>>() {
             let Question {
                 from,

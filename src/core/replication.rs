@@ -183,7 +183,7 @@ impl Raft {
         if term > self.hard.term {
             self.become_follower(term, None);
         }
-        if term < self.hard.term {
+        if term < self.hard.term && !cfg!(keel_bug = "ack_of_old_term") {
             return None;
         }
         let progress = self.progress_mut(from)?;
@@ -242,8 +242,17 @@ impl Raft {
             }
             leader.peers.get(&id).map_or(0, Progress::match_index)
         };
-        let reached = quorum::reached(self.configs.latest(), held);
-        if reached <= self.commit || self.log.term(reached) != Some(self.hard.term) {
+        let config = self.configs.latest();
+        let reached = match cfg!(keel_bug = "removed_leader_counts") && !config.is_voter(self.id) {
+            true => {
+                let mut config = config.clone();
+                config.voters.push(self.id);
+                quorum::reached(&config, held)
+            }
+            false => quorum::reached(config, held),
+        };
+        let own = self.log.term(reached) == Some(self.hard.term);
+        if reached <= self.commit || !(own || cfg!(keel_bug = "commit_old_term")) {
             return;
         }
         self.commit_to(reached);

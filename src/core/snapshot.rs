@@ -325,12 +325,17 @@ impl Raft {
         let Some(repeated) = self.hear_leader(from, piece.term, piece.seq) else {
             return;
         };
-        if self.log.matches(piece.snapshot.last) || piece.snapshot.last.index <= self.commit {
+        let known =
+            self.log.matches(piece.snapshot.last) && !cfg!(keel_bug = "snapshot_drops_suffix");
+        if known || piece.snapshot.last.index <= self.commit {
             self.reach(from, &piece);
             return;
         }
         match &self.incoming {
             Some(incoming) if incoming.snapshot == piece.snapshot => {}
+            Some(incoming)
+                if cfg!(keel_bug = "pieces_mixed")
+                    && incoming.snapshot.last == piece.snapshot.last => {}
             // The host cannot be stopped in the middle.
             Some(incoming) if incoming.installing => return self.say_what_is_wanted(from),
             // An old copy does not take the place of what its leader sent since.
@@ -386,7 +391,10 @@ impl Raft {
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();
-            self.after_hard(Effect::Install(Box::new(snapshot)));
+            match cfg!(keel_bug = "install_before_term") {
+                true => self.asks.push(Ask::Install { snapshot }),
+                false => self.after_hard(Effect::Install(Box::new(snapshot))),
+            }
         }
     }
 
@@ -476,7 +484,9 @@ impl Raft {
 
     fn install(&mut self, snapshot: &Snapshot) {
         let last = snapshot.last;
-        if self.log.matches(last) || last.index <= self.commit {
+        let keeps = cfg!(keel_bug = "snapshot_keeps_tail") && last.index <= self.log.last_index();
+        let held = self.log.matches(last) && !cfg!(keel_bug = "snapshot_drops_suffix");
+        if held || last.index <= self.commit || keeps {
             // It came up to here by entries meanwhile: the log behind it is kept.
             self.commit_to(last.index);
         } else {

@@ -233,7 +233,10 @@ impl Raft {
         let votes = config.voters.binary_search(&to).is_ok();
         let matches = peers
             .get(&to)
-            .is_some_and(|p| p.match_index() == last_index);
+            .is_some_and(|p| match cfg!(keel_bug = "transfer_by_next") {
+                true => p.next_index() > last_index,
+                false => p.match_index() == last_index,
+            });
         if transfer.told || !votes || !matches || commit < last_index {
             return;
         }
@@ -257,6 +260,7 @@ impl Raft {
             && message.seq > self.leader_seq;
         let last = (self.log.last_index(), self.log.last_term());
         let complete = last == (message.last_index, message.last_term);
+        let complete = complete || cfg!(keel_bug = "transfer_by_next");
         let durable = self.log.durable() == self.log.last_index();
         let able = self.priority > MAY_NOT_LEAD && self.may_campaign();
         if current && complete && durable && able {

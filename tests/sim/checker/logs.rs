@@ -130,7 +130,8 @@ impl Checker {
         let written = matches!(call.input, Input::Written { .. });
         let (node, log) = (&self.nodes[call.node], call.server.log());
         let (bytes, most) = (log.bytes_in_memory(), 2 * node.limits.tail_bytes);
-        if bytes <= most || !(written || !call.output.applied.is_empty()) {
+        let due = written || !call.output.applied.is_empty();
+        if bytes <= most || !due {
             return;
         }
         let settled = call.after.commit.min(call.after.durable);
