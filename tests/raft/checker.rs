@@ -50,6 +50,7 @@ pub struct Checker {
     sent_terms: BTreeMap<NodeId, Term>,
     /// Reads that wait, with what anybody knew to be committed when they were made.
     reads: BTreeMap<(NodeId, ReadId), Index>,
+    reads_done: u64,
     /// A disk has lost what was on it: whether enough copies are left is not looked at any more.
     pub disks_lie: bool,
 }
@@ -197,6 +198,7 @@ impl Checker {
         };
         assert!(!view.poisoned, "I21: {id} reads after an I/O error");
         if let Ok(index) = result {
+            self.reads_done += 1;
             assert!(
                 index >= committed,
                 "I17: {id} reads at {index}, {committed} was committed before"
@@ -473,16 +475,12 @@ impl Checker {
         }
     }
 
-    /// I10: who has the more up-to-date log has all that the other knows to be committed; unless
-    /// the other was only told, and its log ends before the entry that it came with.
+    /// I10: who has the more up-to-date log has all that the other knows to be committed.
     fn check_up_to_date(&self, id: NodeId) {
         let last = |v: &View| (v.log.last().copied().unwrap_or_default(), v.log.len());
         let holds = |a: &View, b: &View| {
-            let Some(last) = (b.commit as usize).checked_sub(1) else {
-                return true;
-            };
-            let told = b.log.last() < Some(&self.committed[last].by_term);
-            told || a.log.get(last) == b.log.get(last)
+            let commit = b.commit as usize;
+            commit == 0 || a.log.get(commit - 1) == b.log.get(commit - 1)
         };
         let own = &self.views[&id];
         for (peer, other) in &self.views {
@@ -525,6 +523,16 @@ impl Checker {
     /// Number of entries that anybody ever knew to be committed.
     pub fn committed(&self) -> Index {
         self.committed.len() as Index
+    }
+
+    /// Reads that wait at a server.
+    pub fn reads_waiting(&self, id: NodeId) -> usize {
+        self.reads.keys().filter(|(node, _)| *node == id).count()
+    }
+
+    /// Reads that were answered.
+    pub fn reads_done(&self) -> u64 {
+        self.reads_done
     }
 
     /// The newest configuration that anybody ever knew to be committed.

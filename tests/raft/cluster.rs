@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use raftkeel::core::{
     Append, Configuration, DEFAULT_PRIORITY, Entry, HardState, Index, MAY_NOT_LEAD, Message,
-    Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, ReadError, ReadId,
-    Restored, RoleKind, Term, TransferError,
+    Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, Random, ReadError,
+    ReadId, Restored, RoleKind, Term, TransferError,
 };
 
 use crate::checker::Checker;
@@ -92,6 +92,8 @@ pub struct Node {
     pub hold_writes: bool,
     /// How far this node's clock is ahead of the common one.
     ahead: Millis,
+    /// Frozen, like a stopped process, until then.
+    pub paused_until: Millis,
     /// A write has failed in this run.
     pub poisoned: bool,
     /// What the host has been given in this run.
@@ -110,11 +112,12 @@ pub struct Cluster {
     pub network: Network,
     pub checker: Checker,
     pub options: Options,
+    pub random: Random,
 }
 
 impl Cluster {
     /// Servers 1 to `size`, of which the first `voters` are bootstrapped and the rest are empty.
-    pub fn create(voters: u64, size: u64) -> Cluster {
+    pub fn create(voters: u64, size: u64, seed: u64) -> Cluster {
         let mut cluster = Cluster {
             now: 1,
             nodes: BTreeMap::new(),
@@ -129,6 +132,7 @@ impl Cluster {
                 stall: 4 * E,
                 ..Options::new(n(1))
             },
+            random: Random::new(seed),
         };
         for raw in 1..=size {
             cluster.nodes.insert(n(raw), Node::default());
@@ -145,7 +149,7 @@ impl Cluster {
 
     /// `size` voters without a leader; their logs hold 1.1.
     pub fn new(size: u64) -> Cluster {
-        Cluster::create(size, size)
+        Cluster::create(size, size, 1)
     }
 
     /// `size` voters led by n1 in term 2; their logs hold 1.1 and its no-op 2.2, committed.
@@ -155,7 +159,7 @@ impl Cluster {
 
     /// The same, and empty servers up to number `size`.
     pub fn led_with_spares(voters: u64, size: u64) -> Cluster {
-        let mut cluster = Cluster::create(voters, size);
+        let mut cluster = Cluster::create(voters, size, 1);
         cluster.elect(1);
         cluster.heartbeat(1);
         assert_eq!((2, 2), (cluster.term(1), cluster.commit(voters)));
@@ -302,7 +306,7 @@ impl Cluster {
                 to,
                 message,
             };
-            self.network.send(self.now, envelope);
+            self.network.send(self.now, envelope, &mut self.random);
         }
     }
 
@@ -465,13 +469,22 @@ impl Cluster {
     pub fn step(&mut self) {
         self.now += 1;
         while let Some(envelope) = self.network.next_due(self.now) {
-            self.deliver(envelope);
+            let paused = self.nodes[&envelope.to].paused_until;
+            if paused > self.now {
+                self.network.put(paused, envelope);
+            } else {
+                self.deliver(envelope);
+            }
         }
         let all: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in all {
             let now = self.clock(id);
             let node = &self.nodes[&id];
-            let due = node.raft.as_ref().is_some_and(|r| now >= r.next_deadline());
+            let awake = node.paused_until <= self.now;
+            let due = node
+                .raft
+                .as_ref()
+                .is_some_and(|r| awake && now >= r.next_deadline());
             if due {
                 self.call(id, Raft::tick);
             }

@@ -2,7 +2,11 @@
 //! under a checker that holds every step against the predicates of the protocol. Random faults are
 //! in `tests/sim`.
 
+// The servers serve other tests too, which use more of them.
+#[allow(dead_code)]
 mod checker;
+#[allow(dead_code)]
 mod cluster;
+#[allow(dead_code)]
 mod network;
 mod scenarios;
