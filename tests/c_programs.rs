@@ -108,7 +108,7 @@ fn seeds() -> [String; 2] {
 
 #[test]
 fn clusters_come_through_a_bad_time() {
-    let sources = ["sim.c", "sim_check.c", HARNESS];
+    let sources = ["sim.c", "sim_check.c", "sim_disk.c", STORE, HARNESS];
     let [first, count] = seeds();
     let program = clib::compile("sim", &sources, Variant::Static);
     run(&program, "sim", &[&first, &count]);

@@ -222,7 +222,7 @@ static void deliver(struct cluster *c)
     }
 }
 
-static void step(struct node *n)
+void cluster_step(struct node *n)
 {
     uint64_t now_ms = n->cluster->now_ms;
     int code = keel_step(n->k, now_ms, &n->next_ms);
@@ -257,7 +257,7 @@ int cluster_advance(struct cluster *c, uint64_t until_ms)
             c->options.disk(&c->nodes[i]);
     for (size_t i = 0; i < c->count; i++)
         if (!c->nodes[i].paused && c->nodes[i].next_ms <= c->now_ms)
-            step(&c->nodes[i]);
+            cluster_step(&c->nodes[i]);
     return c->now_ms < until_ms;
 }
 

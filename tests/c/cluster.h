@@ -79,6 +79,8 @@ int cluster_run_until(struct cluster *c, uint64_t ms, int (*holds)(struct cluste
 void cluster_restart(struct node *n);
 /* After an input to a node: it wants to be stepped now. */
 void cluster_wake(struct node *n);
+/* Steps it, before anything else happens. */
+void cluster_step(struct node *n);
 
 /* The node that leads in the highest term, if it does so with a majority; or NULL. */
 struct node *cluster_leader(struct cluster *c);

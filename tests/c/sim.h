@@ -9,6 +9,7 @@
 #define SIM_H
 
 #include "cluster.h"
+#include "store.h"
 
 #define KEEPALIVE_MS 1000u
 #define DEADTIME_MS 10000u
@@ -45,16 +46,27 @@ struct tenure {
 };
 
 struct watched {
-    uint64_t applied;        /* the last index that it applied */
+    uint64_t applied;        /* the last index that it applied in this run of its engine */
+    uint64_t passed;         /* and in any */
     uint64_t heard_since_ms; /* a majority hears it without a break since; UINT64_MAX = not now */
     int fenced;
+    int asked;               /* a leader has asked whether it may be excluded */
     int by_admin;            /* its exclusion was ordered, it need not be silent */
     int dead;                /* killed: never to run again */
+};
+
+struct disk {
+    struct store *store;
+    uint64_t due_ms; /* when the last batch under way will be there */
+    unsigned slow;   /* how late batches are, 0 to 3 */
+    int stalls;      /* with the next batch, for so long that a leader steps down */
 };
 
 struct sim {
     struct cluster *c;
     uint64_t seed;
+    int has_disks;
+    struct disk disks[CLUSTER_MAX];
     int armed;               /* hb_deadtime_ms is set */
     uint64_t elected_at_ms;  /* the last time that anybody became leader */
     struct watched nodes[CLUSTER_MAX];
@@ -88,6 +100,21 @@ void sim_propose(struct node *n);
 void sim_barrier(struct node *n);
 /* Wants a node to hand leadership over; 0 = to whom it likes. */
 void sim_transfer(struct node *n, keel_id to);
+/* A node's engine is about to be made anew, and will tell everything again. */
+void sim_forget(struct node *n);
+
+/* Runs with disks: the nodes' state is kept by the program, and survives crashes. */
+void sim_disks(struct cluster_options *options);
+void sim_disks_free(void);
+/* The machine stops, and starts at once: of what was under way, some is on the disk. */
+void sim_crash(struct node *n);
+/* A node's disk is slower or faster from now on, or stalls once. */
+void sim_disk_weather(struct node *n);
+/* A node's next write fails. It stays down until it crashes. */
+void sim_disk_failure(struct node *n);
+/* All disks are well, and nothing is under way. */
+void sim_disks_heal(void);
+
 /* The last exclusion of a node, or NULL. */
 const struct exclusion *sim_exclusion_of(keel_id id);
 

@@ -51,6 +51,7 @@ struct store {
     keel_storage storage;
     struct batch *first, *last; /* under way, in order */
     uint64_t number;            /* of the last batch taken */
+    int broken;                 /* a batch has failed: nothing lands any more before a crash */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     pthread_t thread;
