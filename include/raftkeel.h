@@ -27,7 +27,7 @@
  * Callbacks run only inside driving functions (completions also inside keel_free()), one at a
  *   time, in the thread that drives, with no lock held. From a callback you may call every input
  *   and query function; driving functions and keel_free() give KEEL_ERR_BUSY. Callbacks must
- *   return: no longjmp(), no C++ exception.
+ *   return: no longjmp(), no C++ exception. (Those of keel_storage say themselves where they run.)
  * Completions. A request that was accepted (its function returned 0) is completed exactly once; one
  *   that was not, never.
  * Death. After a failed write, damaged data, a negative `apply`, or a bug that the library has
@@ -350,10 +350,10 @@ typedef struct keel_storage {
     /**
      * Take a batch, whose pointers are valid until this returns. 0 = taken: then call
      * keel_write_done() once it is durable, or has failed: at once, from in here, or any time
-     * later, from any thread. Several batches may be under way; they take effect in order, so after
-     * a crash those that are stored are the first ones, each of them whole. The engine goes on
-     * meanwhile, and holds back what depends on them; a leader whose oldest batch takes longer
-     * than four times election_ms steps down.
+     * later, from any thread. Up to four batches may be under way, what comes meanwhile makes the
+     * next one larger; they take effect in order, so after a crash those that are stored are the
+     * first ones, each of them whole. The engine goes on, and holds back what depends on them; a
+     * leader whose oldest batch takes longer than four times election_ms steps down.
      *
      * A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
      * leaves the node before the first batch is durable. Required.
@@ -382,8 +382,8 @@ typedef struct keel_storage {
     int (*snap_commit)(void *ud, uint64_t image);
     /**
      * Read up to `cap` bytes of an image at `offset`, whether it is committed or not, and store at
-     * `got` how many there were: 0 only at its end. After a failure it is tried again, or done
-     * without.
+     * `got` how many there were: 0 only at its end. What was put is read once before it is
+     * committed. After a failure it is tried again, or done without.
      */
     int (*snap_get)(void *ud, uint64_t image, uint64_t offset, void *buf, size_t cap, size_t *got);
     /** Delete an image, committed or not; one that is not there is no failure. */

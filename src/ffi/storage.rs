@@ -95,10 +95,10 @@ pub struct keel_storage {
     pub open: Option<unsafe extern "C" fn(ud: *mut c_void, r: *mut keel_records) -> c_int>,
     /// Take a batch, whose pointers are valid until this returns. 0 = taken: then call
     /// keel_write_done() once it is durable, or has failed: at once, from in here, or any time
-    /// later, from any thread. Several batches may be under way; they take effect in order, so after
-    /// a crash those that are stored are the first ones, each of them whole. The engine goes on
-    /// meanwhile, and holds back what depends on them; a leader whose oldest batch takes longer
-    /// than four times election_ms steps down.
+    /// later, from any thread. Up to four batches may be under way, what comes meanwhile makes the
+    /// next one larger; they take effect in order, so after a crash those that are stored are the
+    /// first ones, each of them whole. The engine goes on, and holds back what depends on them; a
+    /// leader whose oldest batch takes longer than four times election_ms steps down.
     ///
     /// A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
     /// leaves the node before the first batch is durable. Required.
@@ -129,8 +129,8 @@ pub struct keel_storage {
     /// Make an image durable before this returns: from now on `open` gives it.
     pub snap_commit: Option<unsafe extern "C" fn(ud: *mut c_void, image: u64) -> c_int>,
     /// Read up to `cap` bytes of an image at `offset`, whether it is committed or not, and store at
-    /// `got` how many there were: 0 only at its end. After a failure it is tried again, or done
-    /// without.
+    /// `got` how many there were: 0 only at its end. What was put is read once before it is
+    /// committed. After a failure it is tried again, or done without.
     pub snap_get: Option<
         unsafe extern "C" fn(
             ud: *mut c_void,

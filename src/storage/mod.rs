@@ -34,6 +34,12 @@ pub trait Storage: Send {
         Ok(true)
     }
 
+    /// Whether another write may be submitted. If not, what is to be written is gathered into a
+    /// larger one, until one of those under way has been polled.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Starts one atomic write. With `reset` the log is dropped first, and goes on behind that
     /// snapshot. Entries replace whatever is stored from the first one's index on.
     fn submit(&mut self, persist: Persist);

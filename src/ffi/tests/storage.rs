@@ -299,8 +299,7 @@ fn a_struct_is_read_or_refused() {
         change(&mut calls);
         // SAFETY: its size is not more than there is.
         unsafe { read_storage(&calls) }
-            .err()
-            .expect("it is not as it should be")
+            .expect_err("it is not as it should be")
             .text
     };
     assert!(refuse(|s| s.open = None).contains("keel_storage.open"));

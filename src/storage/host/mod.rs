@@ -41,6 +41,10 @@ use terms::Terms;
 pub use records::Records;
 pub use writes::{HostCode, OutOfOrder, Writes};
 
+/// Batches under way: enough to keep a disk busy, and few enough that what comes while it is makes
+/// large ones.
+const UNDER_WAY_MAX: usize = 4;
+
 /// A host's database. Every failure is a negative code of its own.
 ///
 /// All but the `snap_` methods are called by whoever drives the engine, one at a time.
@@ -281,6 +285,10 @@ impl Storage for HostStorage {
         self.collect();
         self.failure()?;
         Ok(self.writes.is_open())
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < UNDER_WAY_MAX
     }
 
     /// # Panics
