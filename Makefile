@@ -40,6 +40,9 @@ SOURCES := Makefile Cargo.toml Cargo.lock build.rs raftkeel.pc.in $(shell find s
 # One crate type an invocation: with several at once cargo silently drops LTO.
 RUSTC := $(CARGO) rustc $(CARGOFLAGS) --target-dir $(TARGET) --release --lib
 
+# The Rust program that measures: a package of its own, for it knows others' Raft too.
+CORES := --manifest-path benches/core/Cargo.toml --target-dir $(TARGET)/cores
+
 # What a stranger has: an installed library, found through pkg-config.
 STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/lib
 
@@ -82,9 +85,11 @@ check:
 
 check-fmt:
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path benches/core/Cargo.toml
 
 check-lint:
 	$(CARGO) clippy $(CARGOFLAGS) --target-dir $(TARGET) --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGOFLAGS) $(CORES) -- -D warnings
 
 check-c: stage
 	for dir in c-examples benches; do for cc in clang gcc; do \
@@ -118,6 +123,8 @@ bench:
 	@$(MAKE) --no-print-directory stage
 	@$(STRANGER) $(MAKE) --no-print-directory -C c-examples
 	@$(STRANGER) $(MAKE) --no-print-directory -C benches
+	@$(CARGO) build $(CARGOFLAGS) --quiet $(CORES) --release
+	@cp $(TARGET)/cores/release/cores $(BUILD)/benches/
 	@$(STRANGER) benches/run.sh $(abspath $(TARGET))/bench.json
 
 # Needs no cargo once `make` has run: root often has none.

@@ -177,6 +177,14 @@
  */
 #define KEEL_VOLATILE 2
 
+/**
+ * keel_config.flags: keel_barrier() trusts clocks. A leader that a majority has confirmed within
+ * the last 0.95 election_ms answers without asking again. It is right only if no node's clock runs
+ * more than a twentieth faster than another's, and if the flag and election_ms are the same on
+ * every node; without it no clock is trusted. A started node votes only after an election_ms.
+ */
+#define KEEL_LEASE_READS 4
+
 /** The most bytes of keel_peer.address, without its final NUL. */
 #define KEEL_ADDRESS_MAX 255
 
@@ -185,6 +193,27 @@
 
 /** The most members of a cluster. */
 #define KEEL_MEMBERS_MAX 64
+
+/**
+ * keel_config.compaction: every node makes its own snapshots, when enough was applied or when it
+ * is told to, and keeps them beside its log. Nodes need not be alike.
+ */
+#define KEEL_COMPACT_APPLICATION 0
+
+/**
+ * keel_config.compaction: the leader decides where in the log a snapshot is made, every node makes
+ * it exactly there, and the nodes compare their snapshots: one whose host has another state than
+ * the leader's is reported (event DIVERGED). What `save` writes must be the same on every node that
+ * has applied the same.
+ */
+#define KEEL_COMPACT_LEADER 1
+
+/**
+ * keel_config.compaction: the leader decides, and only its host writes a snapshot, which goes into
+ * the log in pieces, to every node. For hosts whose snapshots are small and whose nodes should do
+ * no work of their own for them.
+ */
+#define KEEL_COMPACT_IN_LOG 2
 
 /** keel_records_entry(): this entry and those after it are not needed. */
 #define KEEL_ENOUGH 1
@@ -261,8 +290,20 @@
 /** An engine: one member of one cluster. */
 typedef struct keel keel;
 
+/**
+ * A snapshot that the host is loading. It belongs to the host from when `load` gets it until
+ * keel_load_finish(), may be used by one thread at a time, and also after `load` has returned.
+ */
+typedef struct keel_load keel_load;
+
 /** What `open` and `read` give stored records back through; valid until they return. */
 typedef struct keel_records keel_records;
+
+/**
+ * A snapshot that the host is writing. It belongs to the host from when `save` gets it until
+ * keel_save_finish(), may be used by one thread at a time, and also after `save` has returned.
+ */
+typedef struct keel_save keel_save;
 
 /**
  * A snapshot of what an engine knows: one consistent instant. It belongs to who took it,
@@ -478,6 +519,25 @@ typedef struct keel_config {
      * (A transport of datagrams has 65507.)
      */
     uint32_t message_max;
+    /** When and how the log is compacted: KEEL_COMPACT_*; the same on every node. */
+    uint32_t compaction;
+    /** So many log entries applied since the last snapshot make a new one. 0 = 1048576. */
+    uint32_t compact_entries;
+    /**
+     * So do so many bytes of them, each counted with 64 more for its keeping; or as many as the last
+     * snapshot has, if that is more. 0 = 64 MiB.
+     */
+    uint64_t compact_bytes;
+    /**
+     * The most bytes of log entries that are kept in memory; older ones are read from storage when
+     * a node needs them that has fallen behind. 0 = 16 MiB.
+     */
+    uint64_t memory_max;
+    /**
+     * The most bytes of snapshots that this node sends in a second as leader, to all nodes together;
+     * one piece, of at most 256 KiB, is always sent whole. 0 = no limit.
+     */
+    uint64_t snapshot_rate;
     /**
      * Of the random election timeouts; the same seed and the same inputs give the same run, but
      * for the number that tells a new directory from others, which messages carry (with
@@ -486,7 +546,7 @@ typedef struct keel_config {
     uint64_t seed;
     /** 1 error, 2 warning, 3 notice, 4 debug, 5 trace. 0 = 3. */
     int32_t log_level;
-    /** KEEL_NEW_NODE, KEEL_VOLATILE */
+    /** KEEL_NEW_NODE, KEEL_VOLATILE, KEEL_LEASE_READS */
     uint32_t flags;
 } keel_config;
 
@@ -500,10 +560,30 @@ typedef struct keel_callbacks {
     size_t size;
     /**
      * One committed entry of the host's own: in log order, the same on every node, exactly once
-     * per run of the engine and from the beginning in each run. 0 = done; a negative value
-     * stops the engine (KEEL_ERR_STATE).
+     * per run of the engine, and in each run from the beginning: from the first entry, or from the
+     * snapshot that `load` was given. 0 = done; a negative value stops the engine (KEEL_ERR_STATE).
      */
     int (*apply)(void *ud, uint64_t index, uint64_t term, const void *data, size_t len);
+    /**
+     * Write a snapshot of the host's state as it is now: all that `apply` was called for so far,
+     * up to log index `index`, and nothing later. Writing may go on after this has returned, in any
+     * thread, while `apply` is called for what comes next; so look at the state as it is now first
+     * (a read transaction of a database, a copy, a list of files that never change). The
+     * keel_save is to be ended with keel_save_finish(), here or later.
+     *
+     * `save` and `load` come together. A host with `apply` and without them has no snapshots and a
+     * log that only grows, and cannot follow one that has; a host without the three has no state of
+     * its own to save, and its log is compacted by itself.
+     */
+    void (*save)(void *ud, struct keel_save *s, uint64_t index);
+    /**
+     * Load a snapshot: the host's state becomes that, whatever it was; it covers the log up to
+     * `index`. At the first driving call of every run if there is one, before any `apply`; and when
+     * this node has missed so much that the leader sends its own. Reading may go on after this has
+     * returned, in any thread; nothing is applied before keel_load_finish(). `excluded`, `members`
+     * and `params` follow with what holds then.
+     */
+    void (*load)(void *ud, struct keel_load *l, uint64_t index);
     /**
      * Put one message on the way to a node, where keel_recv() takes it; or drop it. It may be
      * lost, doubled, late or out of order, but not altered. At most keel_config.message_max bytes.
@@ -523,7 +603,8 @@ typedef struct keel_callbacks {
      * excluded one itself only if it was in touch when that happened, else `fence` tells it.
      *
      * Like `apply`, `members` and `params` it comes in log order, from the beginning in each run:
-     * a restarted node is told of exclusions that were undone since. Who is in now is what
+     * a restarted node is told of exclusions that were undone since, and of those that a snapshot
+     * covers only what holds. Who is in now is what
      * keel_status_take() says; act on that, and take this as the moment to look.
      */
     void (*excluded)(void *ud, uint64_t epoch, const keel_id *ids, size_t n, uint64_t index);
@@ -543,10 +624,14 @@ typedef struct keel_callbacks {
      * Something worth a line in a monitoring system: a stable code and its facts as one JSON
      * object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
      * (epoch, index, ids); EXCLUDED_SELF, REMOVED_SELF (epoch, index, told_by); READMITTED, ADDED,
-     * PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
-     * by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
-     * empty when nothing is held back any more); PAUSED (late_ms). Later versions add codes and
-     * facts. What an earlier run has told is not told again.
+     * PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE, PEER_NEWER (id; it sends log entries that this
+     * version cannot read, so this node stays behind until it is upgraded); REMOVED (epoch, index,
+     * id); REPLACED (old, by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
+     * empty when nothing is held back any more); PAUSED (late_ms); SNAPSHOT, SNAPSHOT_INSTALLED
+     * (index, bytes): this node has made a snapshot, or taken the leader's; SNAPSHOT_FAILED (index,
+     * why); DIVERGED (id, index): a node's state is not this node's, see KEEL_COMPACT_LEADER;
+     * DISK_STALLED, DISK_BACK: this node's disk does not answer, and a leader steps down. Later
+     * versions add codes and facts. What an earlier run has told is not told again.
      */
     void (*event)(void *ud, const char *code, const char *json);
     /**
@@ -651,6 +736,23 @@ typedef struct keel_info {
     uint32_t min_nodes;
     /** Why this node must not serve, or "". */
     const char *fenced_why;
+    /** Where `leader` is to be found, as its keel_peer.address says; "" if none is known. */
+    const char *leader_address;
+    /**
+     * Who led last as the replicated log says, up to `applied`: a value that every node has, the
+     * same at the same index, also one that has lost touch. 0 = nobody yet.
+     */
+    keel_id recorded_leader;
+    /** The term of that leadership. */
+    uint64_t recorded_term;
+    /** Where `recorded_leader` is to be found. */
+    const char *recorded_address;
+    /** The lowest index in this node's log: what came before is in its snapshots only. */
+    uint64_t first_index;
+    /** The last index that the newest snapshot covers, 0 if there is none. */
+    uint64_t snapshot_index;
+    /** 1: the host has yet to load a snapshot, and nothing is applied before that. */
+    int32_t loading;
 } keel_info;
 
 /**
@@ -686,6 +788,14 @@ typedef struct keel_metrics {
     uint64_t entries_persisted;
     /** Messages dropped because the input queue was full. */
     uint64_t dropped_full;
+    /** Snapshots that this node made. */
+    uint64_t snapshots;
+    /** Snapshots of a leader that took the place of this node's state. */
+    uint64_t snapshots_installed;
+    /** Bytes of snapshots received. */
+    uint64_t snapshot_bytes_in;
+    /** Bytes of snapshots sent. */
+    uint64_t snapshot_bytes_out;
 } keel_metrics;
 
 /**
@@ -1001,6 +1111,64 @@ KEEL_API KEEL_CHECK int keel_transfer(struct keel *k, keel_id to, keel_done_fn d
 KEEL_API int keel_set_eligible(struct keel *k, int priority);
 
 /**
+ * Appends to the snapshot; `data` may be changed again when it returns. It goes to the disk in the
+ * calling thread and does not wait for it. After a failure only keel_save_finish() is left.
+ *
+ * Any thread, also from callbacks. KEEL_ERR_INVALID, KEEL_ERR_IO, KEEL_ERR_STATE (it has failed
+ * already), KEEL_ERR_FORKED.
+ */
+KEEL_API KEEL_CHECK int keel_save_write(struct keel_save *s, const void *data, size_t len);
+
+/**
+ * Ends the snapshot and frees `s`. With `status` KEEL_OK all was written: it is verified and made
+ * durable in the calling thread, which waits for the disk; do it in a thread of your own if it is
+ * large. With any other `status` the snapshot is given up; the next one is tried when as much has
+ * been applied again. To be called for every keel_save, and before keel_free().
+ *
+ * Any thread, also from callbacks. KEEL_ERR_INVALID: `s` is NULL; KEEL_ERR_FORKED: nothing
+ * happened. What becomes of the snapshot is told by the events SNAPSHOT and SNAPSHOT_FAILED.
+ */
+KEEL_API int keel_save_finish(struct keel_save *s, int status);
+
+/**
+ * Reads on in the snapshot: what keel_save_write() got on the node that made it, in order, cut
+ * anywhere. `*got` becomes the number of bytes read, at most `cap`; 0 at the end. Every byte is
+ * checked against its checksum before it is handed out.
+ *
+ * Any thread, also from callbacks. KEEL_ERR_INVALID, KEEL_ERR_IO, KEEL_ERR_CORRUPT,
+ * KEEL_ERR_FORKED; then only keel_load_finish() is left.
+ */
+KEEL_API KEEL_CHECK int keel_load_read(struct keel_load *l, void *buf, size_t cap, size_t *got);
+
+/**
+ * Ends the loading and frees `l`. With `status` KEEL_OK the host's state is that of the snapshot,
+ * and nothing else; `apply` goes on behind it. With any other it could not be loaded: a leader's is
+ * sent again, a little later, and until then the host keeps the state it had; the node's own, at a
+ * start, stops the engine (KEEL_ERR_STATE). To be called for every keel_load, and before
+ * keel_free().
+ *
+ * Any thread, also from callbacks. KEEL_ERR_INVALID: `l` is NULL; KEEL_ERR_FORKED: nothing
+ * happened.
+ */
+KEEL_API int keel_load_finish(struct keel_load *l, int status);
+
+/**
+ * Makes a snapshot now, whatever has been applied since the last one, so that the log before the
+ * one before it can be dropped. With KEEL_COMPACT_APPLICATION on this node; with the other two
+ * kinds on all of them, at the leader only. Completed when this node's own is durable, with the last
+ * log index that it covers. Completions: KEEL_ERR_STATE (no `save`; nothing to be saved yet),
+ * KEEL_ERR_CONFLICT (one is being made or loaded already), KEEL_ERR_NOT_LEADER, KEEL_ERR_LOST,
+ * KEEL_ERR_IO.
+ *
+ * Input function.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_snapshot(struct keel *k,
+                  keel_done_fn done,
+                  void *arg);
+
+/**
  * Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
  * with a code of the host's own, and the engine ends. Once for every batch, in their order.
  *
@@ -1046,6 +1214,20 @@ KEEL_API int keel_role(const struct keel *k);
  * function.
  */
 KEEL_API keel_id keel_leader(const struct keel *k);
+
+/**
+ * Who leads, in which term, and where, as far as this node knows, all of the same moment. `*id`
+ * becomes 0 and `address` "" if nobody is known; NULL may be given for what is not wanted. A text
+ * longer than `cap` bytes, its final NUL included, is cut: KEEL_ADDRESS_MAX + 1 always does.
+ *
+ * Query function. KEEL_ERR_INVALID, KEEL_ERR_FORKED.
+ */
+KEEL_API
+int keel_find_leader(const struct keel *k,
+                     keel_id *id,
+                     uint64_t *term,
+                     char *address,
+                     size_t cap);
 
 /**
  * The number of the membership, one higher after every change of it; send it with the host's own
@@ -1128,8 +1310,9 @@ KEEL_API const char *keel_status_json(const struct keel_status *s);
 #define KEEL_STORAGE_INIT \
     { sizeof(keel_storage), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 #define KEEL_CONFIG_INIT \
-    { sizeof(keel_config), 0, 0, NULL, NULL, KEEL_PARAMS_INIT, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(keel_config), 0, 0, NULL, NULL, KEEL_PARAMS_INIT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define KEEL_CALLBACKS_INIT \
-    { sizeof(keel_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
+    { sizeof(keel_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+      NULL, NULL }
 
 #endif  /* RAFTKEEL_H */

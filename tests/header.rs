@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// In the order in which the header explains itself.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "code",
     "errmsg",
     "config",
@@ -14,6 +14,7 @@ const SOURCES: [&str; 12] = [
     "drive",
     "input",
     "leadership",
+    "snapshot",
     "storage",
     "query",
     "status",

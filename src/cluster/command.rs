@@ -1,6 +1,6 @@
 //! What can be asked of the cluster state, as it stands in the log.
 
-use crate::core::{Epoch, MAX_MEMBERS, NodeId};
+use crate::core::{Epoch, Index, MAX_MEMBERS, NodeId, Term};
 use crate::wire::{MAX_COMMAND, Reader, WireError, Writer};
 
 use super::{Params, Peer};
@@ -84,7 +84,33 @@ pub enum Command {
         /// Members and their instances, none of which is 0.
         instances: Vec<(NodeId, u64)>,
     },
+    /// Who leads since when, so that the leader's address can be looked up in the state.
+    Lead {
+        /// The leader.
+        id: NodeId,
+        /// Its term.
+        term: Term,
+    },
+    /// Everybody makes a snapshot of exactly what is applied up to this entry.
+    Compact {
+        /// The host's part of it comes in the log itself, from who proposed this.
+        in_log: bool,
+    },
+    /// A piece of the host's part of a snapshot.
+    Piece {
+        /// Log index of the [`Command::Compact`] that it belongs to.
+        at: Index,
+        /// Where in the host's part.
+        offset: u64,
+        /// Its bytes, at most [`MAX_LOG_PIECE`].
+        data: Vec<u8>,
+        /// This is the last one, and the CRC-32 of all of them.
+        whole: Option<u32>,
+    },
 }
+
+/// Bytes in one piece of a snapshot in the log.
+pub const MAX_LOG_PIECE: usize = 32 << 10;
 
 // The tag names the command and the layout of its fields. A changed layout gets a new tag; a tag
 // that was ever written is never given another meaning.
@@ -97,11 +123,38 @@ const SET_PARAMS: u8 = 6;
 const ADD: u8 = 7;
 const REMOVE: u8 = 8;
 const REGISTER: u8 = 9;
+const LEAD: u8 = 10;
+const COMPACT: u8 = 11;
+const PIECE: u8 = 12;
+const LAST_PIECE: u8 = 13;
 
 const BY_DETECTOR: u8 = 1;
 const BY_ADMIN: u8 = 2;
 
 impl Command {
+    /// Whether it goes into the log with the configuration that it leads to.
+    pub fn changes_members(&self) -> bool {
+        match self {
+            Command::Bootstrap { .. }
+            | Command::Exclude { .. }
+            | Command::Readmit { .. }
+            | Command::Replace { .. }
+            | Command::Promote { .. }
+            | Command::Add { .. }
+            | Command::Remove { .. } => true,
+            Command::SetParams { .. }
+            | Command::Register { .. }
+            | Command::Lead { .. }
+            | Command::Compact { .. }
+            | Command::Piece { .. } => false,
+        }
+    }
+
+    /// Whether these bytes are a [`Command::Piece`], which need not be read to know that.
+    pub fn is_piece(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(PIECE | LAST_PIECE)))
+    }
+
     /// The bytes that go into the log; equal commands have equal bytes.
     ///
     /// # Panics
@@ -158,6 +211,21 @@ impl Command {
                 out.node(*id);
             }
             Command::Register { instances } => encode_register(&mut out, instances),
+            Command::Lead { id, term } => {
+                out.u8(LEAD);
+                out.node(*id);
+                out.u64(*term);
+            }
+            Command::Compact { in_log } => {
+                out.u8(COMPACT);
+                out.bool(*in_log);
+            }
+            Command::Piece {
+                at,
+                offset,
+                data,
+                whole,
+            } => encode_piece(&mut out, *at, *offset, data, *whole),
         }
         assert!(bytes.len() <= MAX_COMMAND, "a command outgrew its limit");
         bytes
@@ -196,6 +264,15 @@ impl Command {
                 id: input.node("removed id")?,
             },
             REGISTER => decode_register(&mut input)?,
+            LEAD => Command::Lead {
+                id: input.node("leading id")?,
+                term: input.u64()?,
+            },
+            COMPACT => Command::Compact {
+                in_log: input.bool("kind of a snapshot")?,
+            },
+            PIECE => decode_piece(&mut input, false)?,
+            LAST_PIECE => decode_piece(&mut input, true)?,
             kind => {
                 return Err(WireError::UnknownKind {
                     what: "cluster command",
@@ -238,6 +315,25 @@ fn decode_register(input: &mut Reader<'_>) -> Result<Command, WireError> {
         .map(|_| Ok((input.node("registered id")?, input.u64()?)))
         .collect::<Result<_, WireError>>()?;
     Ok(Command::Register { instances })
+}
+
+fn encode_piece(out: &mut Writer<'_>, at: Index, offset: u64, data: &[u8], whole: Option<u32>) {
+    out.u8(if whole.is_some() { LAST_PIECE } else { PIECE });
+    out.u64(at);
+    out.u64(offset);
+    out.bytes("piece of a snapshot", MAX_LOG_PIECE, data);
+    if let Some(crc) = whole {
+        out.u32(crc);
+    }
+}
+
+fn decode_piece(input: &mut Reader<'_>, last: bool) -> Result<Command, WireError> {
+    Ok(Command::Piece {
+        at: input.u64()?,
+        offset: input.u64()?,
+        data: input.bytes("piece of a snapshot", MAX_LOG_PIECE)?.to_vec(),
+        whole: last.then(|| input.u32()).transpose()?,
+    })
 }
 
 fn decode_bootstrap(input: &mut Reader<'_>) -> Result<Command, WireError> {

@@ -5,16 +5,20 @@
 //! same state, so what was checked is what happens.
 
 mod command;
+mod image;
 mod member;
 mod outcome;
 mod params;
+mod pieces;
 mod rules;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Cause, Command};
+pub use command::{Cause, Command, MAX_LOG_PIECE};
+pub use image::MAX_IMAGE;
 pub use member::{MAX_ADDRESS, MAX_IDS, MAX_META, Member, Peer, Status};
-pub use outcome::{Change, ClusterError, Fact, Refusal};
+pub use outcome::{Change, ClusterError, Fact, Pieces, Refusal};
 pub use params::{Params, ParamsError};
-pub use state::{State, bootstrap_entry};
+pub use pieces::Assembly;
+pub use state::{Leadership, State, bootstrap_entry};

@@ -83,6 +83,15 @@ pub enum Fact {
         /// Which member.
         id: NodeId,
     },
+    /// It is on record who leads.
+    Leads,
+    /// Everybody makes a snapshot now.
+    Compact {
+        /// The host's part comes in the log.
+        in_log: bool,
+    },
+    /// All pieces of the host's part of a snapshot have come.
+    Pieces(Pieces),
     /// The membership changed; follows the fact that says how.
     Members {
         /// The epoch that begins.
@@ -94,6 +103,19 @@ pub enum Fact {
     Params,
     /// They did not: another change came first.
     ParamsRefused(Refusal),
+}
+
+/// Where in the log the host's part of a snapshot lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// Log index of the [`Command::Compact`](super::Command::Compact): the snapshot is of what was
+    /// applied up to there.
+    pub at: Index,
+    /// Log index of the first piece.
+    pub first: Index,
+    /// Log index of the last one. Between them stand other entries too, and may stand pieces that
+    /// do not belong to it.
+    pub last: Index,
 }
 
 /// Why an entry cannot be applied: the log is not one that this version's leaders write. The node

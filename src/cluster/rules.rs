@@ -113,9 +113,7 @@ impl State {
             Command::Bootstrap { .. } => {
                 return Err(Refusal::Exists("the cluster exists already".into()));
             }
-            Command::SetParams { .. } | Command::Register { .. } => {
-                return Err(Refusal::Invalid("this changes no membership".into()));
-            }
+            _ => return Err(Refusal::Invalid("this changes no membership".into())),
         }
         Ok(next)
     }

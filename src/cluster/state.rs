@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::core::{Configuration, Entry, Epoch, Exclusion, Index, NodeId, Payload};
+use crate::core::{Configuration, Entry, Epoch, Exclusion, Index, NodeId, Payload, Term};
 use crate::wire::encode_entry;
 
-use super::{Change, ClusterError, Command, Fact, Member, Params, Peer, Refusal, Status};
+use super::{Assembly, Change, ClusterError, Command, Fact, Member, Params, Peer, Refusal, Status};
 
 /// The replicated cluster state as of one log index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +20,21 @@ pub struct State {
     pub(super) epoch: Epoch,
     pub(super) genesis: u64,
     pub(super) applied: Index,
+    /// Who led last, as far as it is on record.
+    pub(super) leader: Option<Leadership>,
+    /// The snapshot whose pieces are coming in the log.
+    pub(super) assembly: Option<Assembly>,
     /// The configuration applied last is joint; until it is left no other may begin (thesis 4.3).
     pub(super) joint: bool,
+}
+
+/// Who leads since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader.
+    pub id: NodeId,
+    /// Its term.
+    pub term: Term,
 }
 
 /// The first entry of a new cluster's log, to be stored by each of its first members: index 1,
@@ -75,7 +88,7 @@ impl State {
             self.changed_params(*expect_version, params)?;
             return Ok(Change::Plain);
         }
-        if let Command::Register { .. } = cmd {
+        if !cmd.changes_members() {
             return Ok(Change::Plain);
         }
         if newest.epoch != self.epoch || self.joint {
@@ -101,7 +114,9 @@ impl State {
         }
         let facts = match &entry.payload {
             Payload::Noop | Payload::Host(_) => Vec::new(),
-            Payload::Cluster(command) => self.apply_plain(&Command::decode(command)?)?,
+            Payload::Cluster(command) => {
+                self.apply_plain(entry.index, &Command::decode(command)?)?
+            }
             Payload::Config(target, cause) if cause.is_empty() => self.leave_joint(target)?,
             Payload::Config(target, cause) => {
                 self.apply_change(entry, target, &Command::decode(cause)?)?
@@ -111,7 +126,7 @@ impl State {
         Ok(facts)
     }
 
-    fn apply_plain(&mut self, command: &Command) -> Result<Vec<Fact>, ClusterError> {
+    fn apply_plain(&mut self, index: Index, command: &Command) -> Result<Vec<Fact>, ClusterError> {
         if self.epoch == 0 {
             return Err(ClusterError::Contradiction(
                 "a command before the bootstrap entry",
@@ -123,6 +138,18 @@ impl State {
                 params,
             } => Ok(vec![self.set_params(*expect_version, params)]),
             Command::Register { instances } => Ok(self.register(instances)),
+            Command::Lead { id, term } => Ok(self.lead(*id, *term)),
+            Command::Compact { in_log } => {
+                // What came of an earlier one has no end any more.
+                self.assembly = in_log.then(|| Assembly::new(index));
+                Ok(vec![Fact::Compact { in_log: *in_log }])
+            }
+            Command::Piece {
+                at,
+                offset,
+                data,
+                whole,
+            } => Ok(self.piece(index, *at, *offset, data.len(), whole.is_some())),
             _ => Err(ClusterError::Contradiction(
                 "a change of members without its configuration",
             )),
@@ -154,6 +181,27 @@ impl State {
             }
         }
         facts
+    }
+
+    /// Of two that are on record the one of the later term leads, in whatever order they came.
+    fn lead(&mut self, id: NodeId, term: Term) -> Vec<Fact> {
+        if self.leader.is_some_and(|known| known.term >= term) {
+            return Vec::new();
+        }
+        self.leader = Some(Leadership { id, term });
+        vec![Fact::Leads]
+    }
+
+    fn piece(&mut self, index: Index, at: Index, offset: u64, len: usize, last: bool) -> Vec<Fact> {
+        let Some(assembly) = &mut self.assembly else {
+            return Vec::new();
+        };
+        if !assembly.take(index, at, offset, len) || !last {
+            return Vec::new();
+        }
+        let pieces = assembly.pieces(index);
+        self.assembly = None;
+        vec![Fact::Pieces(pieces)]
     }
 
     fn leave_joint(&mut self, target: &Configuration) -> Result<Vec<Fact>, ClusterError> {
@@ -227,6 +275,12 @@ impl State {
     /// Digest of the bootstrap entry; 0 before it.
     pub fn genesis(&self) -> u64 {
         self.genesis
+    }
+
+    /// Who leads since when, as far as it is on record: an older term's than the present one while
+    /// the record of this is on its way.
+    pub fn leader(&self) -> Option<Leadership> {
+        self.leader
     }
 
     /// Index of the last entry applied.
@@ -328,9 +382,7 @@ fn facts_of(command: &Command, epoch: Epoch, index: Index) -> Vec<Fact> {
             id: *id,
             index,
         }],
-        Command::SetParams { .. } | Command::Register { .. } => {
-            panic!("this is no change of members")
-        }
+        _ => panic!("this is no change of members"),
     };
     facts.push(Fact::Members { epoch, index });
     facts

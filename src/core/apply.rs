@@ -19,6 +19,15 @@ pub(super) enum Fetched {
     Here(VecDeque<Entry>),
 }
 
+impl Fetched {
+    /// A snapshot was installed: what is here is not what is applied next.
+    pub fn forget(&mut self) {
+        if let Fetched::Here(_) = self {
+            *self = Fetched::No;
+        }
+    }
+}
+
 impl Raft {
     /// The last entry that may be handed out now: committed, durable on this server as well, and
     /// not while the host is loading a state of its own.

@@ -20,11 +20,13 @@ impl Raft {
         self.election_at = self.now + self.random.between(base, 2 * base) + deference;
     }
 
-    /// The first timeout of a run: a server alone has nobody to wait for.
+    /// The first timeout of a run: a server alone has nobody to wait for, but for one who may have
+    /// led it out of the cluster and reads by a lease still.
     pub(super) fn draw_first_timeout(&mut self) {
         self.draw_election_timeout();
         let config = self.configs.latest();
-        if self.may_campaign() && config.voters == [self.id] && !config.is_joint() {
+        let alone = config.voters == [self.id] && !config.is_joint();
+        if alone && self.may_campaign() && !self.options.lease_reads {
             self.election_at = self.now;
         }
     }

@@ -419,6 +419,11 @@ impl Raft {
         std::mem::take(&mut self.asks)
     }
 
+    /// Whether [`Raft::take_asks`] has anything at once.
+    pub fn has_asks(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
     /// Sends once what depends on nothing that is unwritten.
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
         self.messages.push((to, message));

@@ -113,13 +113,13 @@ impl Raft {
 
     /// Drops the log up to `upto`, or up to where it is still needed: not beyond the newest
     /// snapshot, what was applied, and what is durable; nor, unless `anyway`, behind a snapshot
-    /// that is being sent, whose receiver will go on from there (raft.md rule 40). The new base is
-    /// returned, and storage is to be told.
+    /// that is being sent, whose receiver will go on from there (raft.md rule 40), nor behind what
+    /// a peer in contact has. The new base is returned, and storage is to be told.
     pub fn compact(&mut self, upto: Index, anyway: bool) -> Position {
         let snapshot = self.snapshot.as_ref().map_or(0, |s| s.last.index);
         let mut upto = upto.min(snapshot).min(self.handed).min(self.log.durable());
         if !anyway {
-            upto = upto.min(self.needed_by_transfers());
+            upto = upto.min(self.needed_by_peers());
         }
         if upto > self.log.base().index && !self.poisoned {
             self.log.compact(upto);
@@ -127,18 +127,24 @@ impl Raft {
         self.log.base()
     }
 
-    fn needed_by_transfers(&self) -> Index {
+    fn needed_by_peers(&self) -> Index {
         let Role::Leader(leader) = &self.role else {
             return Index::MAX;
         };
-        let sending = leader.peers.values().filter_map(|p| p.sending());
-        let indexes = sending.map(|s| s.snapshot.last.index);
-        indexes.min().unwrap_or(Index::MAX)
+        let needed = leader.peers.values().map(|peer| match peer.sending() {
+            Some(sending) => sending.snapshot.last.index,
+            None if self.now < peer.heard_at() + self.options.election => peer.match_index(),
+            None => Index::MAX,
+        });
+        needed.min().unwrap_or(Index::MAX)
     }
 
-    /// Whether a snapshot is being sent or received.
-    pub fn is_transferring_snapshot(&self) -> bool {
-        self.incoming.is_some() || self.needed_by_transfers() < Index::MAX
+    /// Whether a snapshot is being sent.
+    pub fn is_sending_snapshot(&self) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        leader.peers.values().any(|peer| peer.sending().is_some())
     }
 
     // ---- the leader ------------------------------------------------------
@@ -361,6 +367,11 @@ impl Raft {
             return;
         };
         let busy = incoming.storing || incoming.installing;
+        if !busy && incoming.snapshot.last.index <= self.commit {
+            // The log came up to there meanwhile: it must not go back (raft.md rule 34).
+            self.incoming = None;
+            return;
+        }
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();
@@ -451,6 +462,7 @@ impl Raft {
             self.replace_log(snapshot);
         }
         self.handed = self.handed.max(last.index);
+        self.fetched.forget();
         let newest = self.snapshot.as_ref().map_or(0, |s| s.last.index);
         if last.index > newest {
             self.snapshot = Some(snapshot.clone());

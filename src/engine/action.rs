@@ -4,7 +4,7 @@ use crate::cluster::Params;
 use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
 
-use super::{Error, Event, Guard, Host, Role, Ticket};
+use super::{Error, Event, Guard, Host, Load, Role, Save, Ticket};
 
 /// One call to the host; see [`Host`].
 #[derive(Debug)]
@@ -13,6 +13,14 @@ pub(super) enum Action {
         index: Index,
         term: Term,
         data: Bytes,
+    },
+    Save {
+        save: Save,
+        index: Index,
+    },
+    Load {
+        load: Load,
+        index: Index,
     },
     Send {
         to: NodeId,
@@ -71,6 +79,8 @@ impl Action {
                     return Answer::ApplyFailed { index, code };
                 }
             }
+            Action::Save { save, index } => host.save(save, index),
+            Action::Load { load, index } => host.load(load, index),
             Action::Send { to, bytes } => host.send(to, &bytes),
             Action::Done { ticket, result } => host.done(ticket, result),
             Action::Role { role, term, leader } => host.role(role, term, leader),

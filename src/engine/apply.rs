@@ -10,6 +10,9 @@ use super::{Error, Event};
 impl Engine {
     /// Applies what is committed; true if there was anything.
     pub fn apply(&mut self) -> bool {
+        if self.snapshots.loading.is_some() {
+            return false;
+        }
         let entries = self.raft.take_committed(self.apply_left);
         self.apply_left -= entries.len();
         let any = !entries.is_empty();
@@ -30,6 +33,7 @@ impl Engine {
 
     fn applied(&mut self, entry: &Entry, facts: Vec<Fact>) {
         let index = entry.index;
+        self.note_applied(entry);
         if let Payload::Host(data) = &entry.payload {
             let (term, data) = (entry.term, data.clone());
             self.actions.push(Action::Apply { index, term, data });
@@ -55,6 +59,8 @@ impl Engine {
                 }
                 Fact::ParamsRefused(refusal) => refused = Some(refusal.into()),
                 Fact::Registered { id } => self.registered(id),
+                Fact::Compact { .. } | Fact::Pieces(_) => self.snapshot_fact(entry, fact),
+                Fact::Leads => {}
                 _ if !news => {}
                 Fact::Readmitted { id } => self.event(Event::Readmitted { id }),
                 Fact::Replaced { old, by } => self.event(Event::Replaced { old, by }),

@@ -2,6 +2,7 @@
 //! to be said and told is gathered. No call to the host is made here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::cluster::State;
 use crate::core::{Entry, Index, Millis, NodeId, Options, Raft, Random};
@@ -10,11 +11,15 @@ use crate::storage::{Opened, Storage};
 use crate::wire::Part;
 
 use super::action::Action;
+use super::image::read_head;
+use super::install::Open;
 use super::instances::Instances;
 use super::leadership::Leadership;
 use super::outbox::Outbox;
 use super::outcast::Fate;
 use super::requests::Pending;
+use super::shared::Shared;
+use super::snapshot::Snapshots;
 use super::watch::Watch;
 use super::{Error, Event, Input, Metrics, Settings};
 
@@ -22,8 +27,6 @@ use super::{Error, Event, Input, Metrics, Settings};
 const BATCH_BYTES: usize = 256 << 10;
 /// Bytes of proposals that may wait for their commit.
 const UNCOMMITTED_BYTES: usize = 64 << 20;
-/// Bytes of committed entries that are kept in memory.
-const TAIL_BYTES: usize = usize::MAX / 2;
 /// Bytes of one piece of a snapshot.
 const PIECE_BYTES: usize = 256 << 10;
 /// A leader whose disk has not answered for so many election timeouts steps down.
@@ -38,7 +41,8 @@ pub(super) struct Engine {
     pub raft: Raft,
     pub detector: Detector,
     pub cluster: State,
-    storage: Box<dyn Storage>,
+    pub storage: Box<dyn Storage>,
+    pub shared: Arc<Shared>,
     pub instance: u64,
     pub incarnation: u64,
     pub now: Millis,
@@ -52,7 +56,11 @@ pub(super) struct Engine {
     /// Accepted requests by the index of their entry.
     pub pending: BTreeMap<Index, Pending>,
     pub leadership: Leadership,
+    pub snapshots: Snapshots,
+    pub open: Open,
     pub instances: Instances,
+    /// What members have said to understand, in this run.
+    pub features: BTreeMap<NodeId, u32>,
     pub fate: Fate,
     pub watch: Watch,
     /// What the detector was last told: configuration index, applied epoch.
@@ -66,7 +74,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub fn new(settings: Settings, opened: Opened, storage: Box<dyn Storage>) -> Engine {
+    pub fn new(
+        settings: Settings,
+        opened: Opened,
+        mut storage: Box<dyn Storage>,
+        shared: Arc<Shared>,
+    ) -> Result<Engine, Error> {
         let mut random = Random::new(settings.seed);
         let incarnation = u64::from(opened.incarnation) << 32 | random.next_u64() >> 32;
         let options = Options {
@@ -75,7 +88,9 @@ impl Engine {
             batch_bytes: BATCH_BYTES.min(settings.message_entries()),
             uncommitted_bytes: UNCOMMITTED_BYTES,
             entry_max: settings.entry_max,
-            tail_bytes: TAIL_BYTES,
+            tail_bytes: settings.tail_bytes,
+            snapshot_rate: settings.snapshot_rate,
+            lease_reads: settings.lease_reads,
             piece_bytes: PIECE_BYTES.min(settings.message_entries()),
             stall: STALL * settings.election,
             seed: random.next_u64(),
@@ -84,16 +99,20 @@ impl Engine {
         };
         let raft = Raft::new(options, opened.restored, 0);
         let replayed_to = raft.commit();
-        let cluster = State::default();
+        let cluster = match raft.snapshot() {
+            Some(snapshot) => read_head(&mut *storage.read_snapshot(snapshot)?, snapshot)?.0,
+            None => State::default(),
+        };
         let timers = super::timers(cluster.params(), &settings, 0);
         let detector = Detector::new(settings.id, incarnation, random.next_u64(), timers);
         let mut instances = Instances::default();
         instances.hear(settings.id, opened.instance);
-        Engine {
+        let mut engine = Engine {
             raft,
             detector,
             cluster,
             storage,
+            shared,
             instance: opened.instance,
             incarnation,
             now: 0,
@@ -104,7 +123,10 @@ impl Engine {
             actions: Vec::new(),
             pending: BTreeMap::new(),
             leadership: Leadership::default(),
+            snapshots: Snapshots::default(),
+            open: None,
             instances,
+            features: BTreeMap::new(),
             fate: Fate::default(),
             watch: Watch::default(),
             members_told: (0, 0),
@@ -113,7 +135,11 @@ impl Engine {
             stopped: None,
             metrics: Metrics::default(),
             settings,
+        };
+        if let Some(snapshot) = engine.raft.snapshot().cloned() {
+            engine.note_snapshot(&snapshot);
         }
+        Ok(engine)
     }
 
     /// The node's first entry; durable when this returns `Ok`.
@@ -145,6 +171,7 @@ impl Engine {
             self.started = true;
             self.raft.start(now);
             self.watch.leading_since = now;
+            self.load_own();
             if self.raft.log().last_index() == 0 {
                 let text = "no membership yet: bootstrap this node, or let the leader take it in";
                 self.log(2, text.to_owned());
@@ -160,7 +187,11 @@ impl Engine {
                 format!("stepped down: this process was away for {late} ms"),
             );
         }
+        if late >= self.settings.heartbeat {
+            self.raft.void_lease();
+        }
         self.detector.advance(now);
+        self.make_barriers();
     }
 
     /// One round: everything that the inputs and the time bring about. Takes all of `inputs`.
@@ -174,6 +205,9 @@ impl Engine {
                 Input::Heard(node) if self.instances.has_lost(node) => {}
                 Input::Heard(node) => self.detector.note_heard(node),
                 Input::Priority(priority) => self.set_priority(priority),
+                Input::Newer(node) => self.newer(node),
+                Input::Saved(index, result) => self.saved(index, result),
+                Input::Loaded(index, ok) => self.loaded(index, ok),
             }
         }
         self.raft.tick(self.now);
@@ -181,6 +215,11 @@ impl Engine {
         self.detect();
         self.promote();
         self.register_instances();
+        self.record_leader();
+        self.gather_pieces();
+        self.pump_pieces();
+        self.snapshot_if_due();
+        self.compact();
         self.settle();
         self.notice_role();
         self.notice_changes();
@@ -211,7 +250,8 @@ impl Engine {
     fn settle(&mut self) {
         self.write();
         self.collect_messages();
-        if self.apply() {
+        let answered = self.answer_asks();
+        if self.apply() || answered {
             // What was applied may change who counts, and may concern this node itself.
             self.leave();
             self.follow_membership();
@@ -221,9 +261,11 @@ impl Engine {
         self.finish_barriers();
     }
 
-    /// Whether committed entries were left for the next driving call.
+    /// Whether something was left for the next driving call.
     pub fn has_more(&self) -> bool {
-        self.stopped.is_none() && self.raft.has_committed()
+        let applies = self.raft.has_committed() && self.snapshots.loading.is_none();
+        let more = applies || self.raft.has_asks() || self.has_barriers_to_make();
+        self.stopped.is_none() && more
     }
 
     /// Everything that depends on a write waits in the core for its token.

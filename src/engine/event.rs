@@ -104,6 +104,44 @@ pub enum Event {
     },
     /// This node's storage is not the one that the cluster knows under its id.
     LostState,
+    /// A node sends log entries that this node's version does not know.
+    PeerNewer {
+        /// Which.
+        id: NodeId,
+    },
+    /// This node has made a snapshot.
+    Snapshot {
+        /// The last log index that it covers.
+        index: Index,
+        /// Bytes of its image beside the log.
+        bytes: u64,
+    },
+    /// A snapshot could not be made, or the leader's not be taken.
+    SnapshotFailed {
+        /// The last log index that it would cover.
+        index: Index,
+        /// In plain words.
+        why: String,
+    },
+    /// A snapshot of the leader has taken the place of this node's state.
+    SnapshotInstalled {
+        /// The last log index that it covers.
+        index: Index,
+        /// Bytes of its image beside the log.
+        bytes: u64,
+    },
+    /// A node's state is not the same as this node's, though the same entries were applied.
+    Diverged {
+        /// Which node.
+        id: NodeId,
+        /// The last log index of the snapshots that were compared.
+        index: Index,
+    },
+    /// This node's disk does not answer, or answers again.
+    Stalled {
+        /// Which of the two.
+        stalled: bool,
+    },
 }
 
 impl Event {
@@ -127,6 +165,13 @@ impl Event {
             Event::PeerLostData { .. } => "PEER_LOST_DATA",
             Event::PeerLostState { .. } => "PEER_LOST_STATE",
             Event::LostState => "LOST_STATE",
+            Event::PeerNewer { .. } => "PEER_NEWER",
+            Event::Snapshot { .. } => "SNAPSHOT",
+            Event::SnapshotFailed { .. } => "SNAPSHOT_FAILED",
+            Event::SnapshotInstalled { .. } => "SNAPSHOT_INSTALLED",
+            Event::Diverged { .. } => "DIVERGED",
+            Event::Stalled { stalled: true } => "DISK_STALLED",
+            Event::Stalled { stalled: false } => "DISK_BACK",
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Priority, Term};
 use crate::detector::NodeState;
 use crate::wire::Packet;
 
-use super::{Error, Event, Role};
+use super::{Error, Event, Load, Role, Save, Saved};
 
 /// The host's answer to "may these dead nodes be excluded?"
 pub use crate::detector::GuardAnswer as Guard;
@@ -14,7 +14,8 @@ pub use crate::detector::GuardAnswer as Guard;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
-/// What a member can be asked for; all but a barrier only the leader.
+/// What a member can be asked for; all but a barrier, and a snapshot where every node makes its
+/// own, only the leader.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Append the host's data to the log.
@@ -41,13 +42,15 @@ pub enum Request {
     SetParams(Params),
     /// Wait until everything is applied here that was committed anywhere when this was asked.
     Barrier,
+    /// Make a snapshot now; in the modes where the leader decides, of the whole cluster.
+    Snapshot,
     /// Hand leadership over to this node; `None` to the most up-to-date one in contact that may
     /// lead.
     Transfer(Option<NodeId>),
 }
 
 /// What the engine is fed with, from any thread.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Input {
     /// A packet of a peer, decoded and checked to be for this node of this cluster.
     Packet(Packet),
@@ -57,12 +60,24 @@ pub enum Input {
     Heard(NodeId),
     /// How much this node is wished for as leader, until this is said again.
     Priority(Priority),
+    /// This node has sent a log entry of a kind that this version does not know.
+    Newer(NodeId),
+    /// The host has written its part of the snapshot at this index, or could not.
+    Saved(Index, Result<Saved, Error>),
+    /// The host has loaded the snapshot at this index, or could not.
+    Loaded(Index, bool),
 }
 
 /// What the host is told, only at the end of a driving call. Every method may do nothing.
 pub trait Host {
     /// One committed entry of the host's, in log order, exactly once per run.
     fn apply(&mut self, index: Index, term: Term, data: &[u8]) -> Result<(), i32>;
+    /// Write everything that was applied so far, and nothing that is applied later, now or at any
+    /// time, in any thread.
+    fn save(&mut self, save: Save, index: Index);
+    /// Take this snapshot in the place of all that was applied, now or at any time, in any thread.
+    /// Nothing is applied until it is finished.
+    fn load(&mut self, load: Load, index: Index);
     /// Put one message on the wire, or drop it.
     fn send(&mut self, to: NodeId, bytes: &[u8]);
     /// A request is finished.

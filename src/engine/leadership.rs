@@ -7,6 +7,9 @@ use crate::core::{
     Index, MAY_NOT_LEAD, Millis, NodeId, Priority, ReadError, ReadId, Term, TransferError,
 };
 
+use crate::cluster::Command;
+use crate::wire::SNAPSHOTS;
+
 use super::action::Action;
 use super::engine::Engine;
 use super::{Error, Ticket};
@@ -15,7 +18,11 @@ use super::{Error, Ticket};
 #[derive(Debug, Default)]
 pub(super) struct Leadership {
     barriers: BTreeMap<ReadId, Ticket>,
+    /// With leases: barriers to be made by the next driving call.
+    asked: Vec<Ticket>,
     transfer: Option<Transfer>,
+    /// The newest record of its leadership that this node has proposed.
+    recorded: (Term, Index),
 }
 
 /// A transfer whose outcome is not known.
@@ -30,7 +37,28 @@ struct Transfer {
 }
 
 impl Engine {
+    /// A lease is compared with the time, and the present one may have been taken before the host
+    /// asked: with leases only the next driving call answers.
     pub fn barrier(&mut self, ticket: Ticket) {
+        match self.settings.lease_reads {
+            true => self.leadership.asked.push(ticket),
+            false => self.make_barrier(ticket),
+        }
+    }
+
+    /// Makes the barriers that were asked for before this driving call.
+    pub fn make_barriers(&mut self) {
+        for ticket in std::mem::take(&mut self.leadership.asked) {
+            self.make_barrier(ticket);
+        }
+    }
+
+    /// Whether the next driving call is wanted at once.
+    pub fn has_barriers_to_make(&self) -> bool {
+        !self.leadership.asked.is_empty()
+    }
+
+    fn make_barrier(&mut self, ticket: Ticket) {
         let made = match self.raft.hard_state().excluded {
             Some(_) => Err(Error::Excluded),
             None => self.raft.read(self.now).map_err(Error::from),
@@ -51,6 +79,23 @@ impl Engine {
                 panic!("nobody waits for {id:?}");
             };
             self.done(ticket, result.map_err(Error::from));
+        }
+    }
+
+    /// Puts on record that this node leads, so that every node can look up where (raft.md, finding
+    /// the leader).
+    pub fn record_leader(&mut self) {
+        let (id, term) = (self.settings.id, self.raft.term());
+        let known = self.cluster.leader();
+        let done = known.is_some_and(|known| known.term >= term);
+        let (proposed, index) = self.leadership.recorded;
+        let on_its_way = proposed == term && index > self.cluster.applied();
+        if done || on_its_way || !self.is_fresh() || !self.all_understand(SNAPSHOTS) {
+            return;
+        }
+        match self.propose_command(&Command::Lead { id, term }) {
+            Ok(proposed) => self.leadership.recorded = proposed,
+            Err(error) => self.log(4, format!("leadership is not recorded yet: {error}")),
         }
     }
 

@@ -47,7 +47,7 @@ impl Member {
             shared: shared.clone(),
         };
         let mut member = Member {
-            engine: Engine::new(settings, opened, storage),
+            engine: Engine::new(settings, opened, storage, shared.clone())?,
             shared,
             descriptor: None,
             inputs: VecDeque::new(),

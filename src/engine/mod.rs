@@ -5,6 +5,8 @@
 //! - [`Member`]: the driven half: plain steps, or behind a descriptor
 //! - `engine`: one round; `peers`: packets in and out; `watch`: detection, and what is told; `apply`: what is committed; `requests`: what the host asks for;
 //!   `leadership`: barriers, transfers, eligibility; `outbox`: packets; `status`: the view
+//! - `snapshot`: this node's own snapshots; `install`: those of others, and what the core asks
+//!   storage for; `image`: what one is made of, and the host's handles on it
 //! - `instances`: which storage every member has; `outcast`: who is out, and is told
 //! - [`Host`]: what the host is told
 
@@ -16,6 +18,8 @@ mod engine;
 mod error;
 mod event;
 mod host;
+mod image;
+mod install;
 mod instances;
 mod leadership;
 mod member;
@@ -25,6 +29,7 @@ mod peers;
 mod requests;
 mod settings;
 mod shared;
+mod snapshot;
 mod status;
 mod view;
 mod watch;
@@ -35,10 +40,12 @@ use crate::detector::Timers;
 pub use error::Error;
 pub use event::Event;
 pub use host::{Guard, Host, Input, Request, Ticket};
+pub use image::{Load, Save, Saved};
 pub use member::Member;
 pub use settings::{
-    ELECTION_HEARTBEATS, ENTRY_DEFAULT, HEARTBEAT_DEFAULT, MESSAGE_DEFAULT, MESSAGE_REST, Place,
-    QUEUE_DEFAULT, Settings,
+    COMPACT_BYTES_DEFAULT, COMPACT_ENTRIES_DEFAULT, Compaction, ELECTION_HEARTBEATS, ENTRY_DEFAULT,
+    HEARTBEAT_DEFAULT, HostState, MESSAGE_DEFAULT, MESSAGE_REST, Place, QUEUE_DEFAULT, Settings,
+    TAIL_DEFAULT, Way,
 };
 pub use shared::Handle;
 pub use view::{Info, Metrics, NodeView, Role, View};

@@ -1,7 +1,7 @@
 //! What comes from the peers, and what goes to them: one packet each in a round.
 
 use crate::detector::Envelope;
-use crate::wire::{FEATURES, Header, Packet, Part};
+use crate::wire::{Header, Packet, Part};
 
 use super::action::Action;
 use super::engine::Engine;
@@ -24,6 +24,9 @@ impl Engine {
             self.watch.leader_fresh_at = Some(self.now);
         }
         self.raft.note_priority(from, header.priority);
+        if self.raft.configuration().contains(from) {
+            self.features.insert(from, header.features);
+        }
         let barred = self.is_barred(from, header.epoch);
         if barred && self.detector.node(from).is_none() {
             // Out for good: the detector does not follow it, but it must learn its fate.
@@ -39,6 +42,7 @@ impl Engine {
                 Part::Verdict(verdict) => self.verdict(from, verdict, false),
                 Part::Removed(verdict) => self.verdict(from, verdict, true),
                 Part::LostState { node, instance } => self.lost_state(from, node, instance),
+                Part::Digest { index, crc } => self.compare_digest(from, index, crc),
             }
         }
     }
@@ -58,13 +62,30 @@ impl Engine {
         }
     }
 
+    /// Whether all members understand this, as far as they were heard: what one does not must not
+    /// come into the log. One that was never heard may be dead, and must not hold up the others for
+    /// ever; should it not understand, it stops there, and skips nothing (raft.md rule 59).
+    pub fn all_understand(&self, feature: u32) -> bool {
+        let mut others = self.raft.configuration().members();
+        others.all(|id| {
+            let said = self.features.get(&id).copied();
+            said.unwrap_or(feature) & feature == feature
+        }) && self.settings.features & feature == feature
+    }
+
     /// Keepalives that are due, and those that may ride on what leaves anyway.
     pub fn keepalives(&mut self) {
         self.detector.set_applied(self.cluster.applied());
         let mut due = Vec::new();
         self.detector.take_due(self.now, &mut due);
+        let leader = self.raft.leader();
         for (to, keepalive) in due {
             self.outbox.push(to, Part::Keepalive(keepalive));
+            if Some(to) == leader
+                && let Some((index, crc)) = self.newest_digest()
+            {
+                self.outbox.push(to, Part::Digest { index, crc });
+            }
         }
         for to in self.outbox.addressees() {
             if let Some(keepalive) = self.detector.ride_along(to, self.now) {
@@ -92,7 +113,7 @@ impl Engine {
             echo: 0,
             echo_incarnation: 0,
             leader_term: 0,
-            features: FEATURES,
+            features: self.settings.features,
             priority: self.raft.priority(),
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());

@@ -18,6 +18,7 @@ impl Engine {
     pub fn request(&mut self, ticket: Ticket, request: Request) {
         let proposed = match request {
             Request::Barrier => return self.barrier(ticket),
+            Request::Snapshot => return self.request_snapshot(ticket),
             Request::Transfer(to) => return self.transfer(ticket, to),
             request => self.propose(request),
         };
@@ -59,8 +60,8 @@ impl Engine {
             Request::Promote(id) => self.promotion(id)?,
             Request::Remove(id) => self.removal(id)?,
             Request::SetParams(params) => set_params(params)?,
-            Request::Barrier | Request::Transfer(_) => {
-                panic!("barriers and transfers are not proposed")
+            Request::Barrier | Request::Transfer(_) | Request::Snapshot => {
+                panic!("barriers, transfers and snapshots are not proposed")
             }
         };
         self.propose_command(&command)
@@ -223,6 +224,16 @@ impl Engine {
         };
         let ticket = pending.ticket;
         self.actions.push(Action::Done { ticket, result });
+    }
+
+    /// A snapshot has taken the place of entries up to `index`: nobody knows any more which of them
+    /// were this node's (raft.md rule 34).
+    pub fn fail_skipped(&mut self, index: Index) {
+        let later = self.pending.split_off(&(index + 1));
+        for pending in std::mem::replace(&mut self.pending, later).into_values() {
+            let (ticket, result) = (pending.ticket, Err(Error::Lost));
+            self.actions.push(Action::Done { ticket, result });
+        }
     }
 
     /// Requests whose leader is no more: nobody knows what becomes of them, but for those that

@@ -1,5 +1,6 @@
 //! What a member is made with.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +33,59 @@ const MESSAGE_MIN: usize = 2 * MESSAGE_REST;
 const TIMER_MAX: Millis = 3_600_000;
 const QUEUE_MAX: usize = 1 << 20;
 
+/// Bytes of log entries that are kept in memory when no number is set.
+pub const TAIL_DEFAULT: usize = 16 << 20;
+/// Bytes of log entries after which a snapshot is made when no number is set.
+pub const COMPACT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Log entries after which one is made when no number is set.
+pub const COMPACT_ENTRIES_DEFAULT: u64 = 1 << 20;
+
+/// Who decides when the log is compacted, and where the snapshot goes (thesis 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// Every node for itself; its snapshot is kept beside its log.
+    #[default]
+    Application,
+    /// The leader, by an entry; every node makes a snapshot exactly there, and they are compared.
+    Leader,
+    /// The leader; its host's part goes into the log.
+    InLog,
+}
+
+/// When and how the log is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// Who decides, and where it goes.
+    pub way: Way,
+    /// So many bytes applied since the last snapshot make a new one; counted by
+    /// [`Payload::weight`](crate::core::Payload::weight).
+    pub bytes: u64,
+    /// So do so many entries.
+    pub entries: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Compaction {
+        Compaction {
+            way: Way::default(),
+            bytes: COMPACT_BYTES_DEFAULT,
+            entries: COMPACT_ENTRIES_DEFAULT,
+        }
+    }
+}
+
+/// Whether the host has a state of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostState {
+    /// None: snapshots are of the cluster's own state.
+    None,
+    /// One that it writes and loads.
+    Saved,
+    /// One that it cannot write: there are no snapshots, and the log is never compacted.
+    #[default]
+    Unsaved,
+}
+
 /// One member's own settings; the cluster's are [`Params`].
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -51,6 +105,19 @@ pub struct Settings {
     pub entry_max: usize,
     /// Bytes of one message to a peer.
     pub message_max: usize,
+    /// When and how the log is compacted.
+    pub compaction: Compaction,
+    /// Whether the host has a state of its own that must be in snapshots.
+    pub host_state: HostState,
+    /// Bytes of snapshots that this node sends in a second as leader; `None` for no limit.
+    pub snapshot_rate: Option<NonZeroU64>,
+    /// Bytes of log entries that are kept in memory.
+    pub tail_bytes: usize,
+    /// Leaders may answer barriers without asking anybody, trusting clocks.
+    pub lease_reads: bool,
+    /// What this node says to understand (`wire::FEATURES`); less than that is for tests of
+    /// clusters of several versions.
+    pub features: u32,
     /// Of all jitter; never the same on two nodes.
     pub seed: u64,
     /// 1 error .. 5 trace.
@@ -58,6 +125,28 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Those of node `id` of a cluster, as long as nothing else is set; the seed is its own.
+    pub fn new(id: NodeId, cluster: u64, seed: u64) -> Settings {
+        Settings {
+            id,
+            cluster,
+            params: Params::default(),
+            heartbeat: HEARTBEAT_DEFAULT,
+            election: HEARTBEAT_DEFAULT * ELECTION_HEARTBEATS,
+            queue_max: QUEUE_DEFAULT,
+            entry_max: ENTRY_DEFAULT,
+            message_max: MESSAGE_DEFAULT,
+            compaction: Compaction::default(),
+            host_state: HostState::default(),
+            snapshot_rate: None,
+            tail_bytes: TAIL_DEFAULT,
+            lease_reads: false,
+            features: wire::FEATURES,
+            seed,
+            log_level: 3,
+        }
+    }
+
     /// Bytes of entries that fit in one message, beside everything else that it carries.
     pub fn message_entries(&self) -> usize {
         self.message_max - MESSAGE_REST
@@ -94,6 +183,10 @@ impl Settings {
         rule(
             self.entry_max <= self.message_entries(),
             "entry_max must be at least 16 KiB less than message_max",
+        )?;
+        rule(
+            self.compaction.bytes >= 1 && self.compaction.entries >= 1,
+            "compact_bytes and compact_entries must be at least 1",
         )?;
         rule(
             (1..=5).contains(&self.log_level),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::core::{Millis, NodeId};
 use crate::storage::{HostCode, OutOfOrder, Writes};
-use crate::wire;
+use crate::wire::{self, WireError};
 
 use super::descriptor::Descriptor;
 use super::{Error, Input, Request, View};
@@ -97,6 +97,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Queues what must not be refused, and of which there is never much: the end of something that
+    /// the engine itself began. A closed engine does not want it any more.
+    pub fn tell(&self, input: Input) {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return;
+        }
+        queue.inputs.push_back(input);
+        drop(queue);
+        self.wake();
+    }
+
     /// Makes the descriptor readable, if there is one. Failing that, its timer will.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.get() {
@@ -109,6 +121,7 @@ impl Shared {
             Ok(packet) => packet,
             Err(error) => {
                 lock(&self.queue).refused.malformed += 1;
+                self.notice_newer(&error, bytes);
                 return Err(Error::Malformed(error.to_string()));
             }
         };
@@ -122,6 +135,19 @@ impl Shared {
             counters.packets += 1;
             counters.bytes += bytes.len() as u64;
         })
+    }
+
+    /// A log entry of an unknown kind is never skipped: this node stays where it is until a newer
+    /// version runs on it, and somebody must be told (raft.md rule 59).
+    fn notice_newer(&self, error: &WireError, bytes: &[u8]) {
+        let newer = matches!(error, WireError::UnknownKind { .. });
+        let Some(header) = wire::peek(bytes).ok().filter(|_| newer) else {
+            return;
+        };
+        if self.admit(None, &header).is_ok() {
+            // If the queue is full the next one will be told: its sender sends it again.
+            let _ = self.enqueue(Input::Newer(header.from), 0, |_| ());
+        }
     }
 
     /// Whether a packet is meant for this node of this cluster, and is its sender's.

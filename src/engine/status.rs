@@ -51,6 +51,11 @@ impl Engine {
         info.commit = self.raft.commit();
         info.applied = self.cluster.applied();
         info.last_index = self.raft.log().last_index();
+        info.first_index = self.raft.log().base().index + 1;
+        info.snapshot_index = self.raft.snapshot().map_or(0, |s| s.last.index);
+        info.loading = self.snapshots.loading.is_some();
+        info.recorded_leader = self.cluster.leader().map(|l| l.id);
+        info.recorded_term = self.cluster.leader().map_or(0, |l| l.term);
         info.voters = count(config.voters.len());
         info.voters_heard = heard;
         info.quorum = needed;

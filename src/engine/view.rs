@@ -45,6 +45,16 @@ pub struct Info {
     pub applied: Index,
     /// Highest index in the log.
     pub last_index: Index,
+    /// Lowest index in the log; those before it are in a snapshot only.
+    pub first_index: Index,
+    /// The last index that the newest snapshot covers, 0 if there is none.
+    pub snapshot_index: Index,
+    /// Whether the host has yet to load its state: nothing is applied before that.
+    pub loading: bool,
+    /// Who led last as the log says, and in which term: the same on every node at the same index.
+    pub recorded_leader: Option<NodeId>,
+    /// See `recorded_leader`.
+    pub recorded_term: Term,
     /// Voters of the newest configuration.
     pub voters: u32,
     /// Of them, heard within the election timeout or, on a non-leader, not LATE; this node included.
@@ -133,6 +143,14 @@ pub struct Metrics {
     pub persists: u64,
     /// Entries in them.
     pub entries_persisted: u64,
+    /// Snapshots made.
+    pub snapshots: u64,
+    /// Snapshots of leaders that took the place of this node's state.
+    pub snapshots_installed: u64,
+    /// Bytes of snapshots received.
+    pub snapshot_bytes_in: u64,
+    /// Bytes of snapshots sent.
+    pub snapshot_bytes_out: u64,
 }
 
 /// One consistent instant.
@@ -148,4 +166,12 @@ pub struct View {
     pub params: Params,
     /// The counters.
     pub metrics: Metrics,
+}
+
+impl View {
+    /// Where a node is to be found; empty for none, and for one that was never a member.
+    pub fn address_of(&self, id: Option<NodeId>) -> &str {
+        let known = self.nodes.iter().find(|node| Some(node.id) == id);
+        known.map_or("", |node| &node.address)
+    }
 }

@@ -8,11 +8,12 @@ use super::errmsg::{self, c_text};
 use super::json;
 use super::keel::keel;
 use super::sized::{self, HostStruct};
+use super::snapshot::{keel_load, keel_save, load_to_c, save_to_c};
 use super::status::{node_state, role_code};
 use crate::cluster::Params;
 use crate::core::{Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
-use crate::engine::{Error, Event, Guard, Host, Role, Ticket};
+use crate::engine::{Error, Event, Guard, Host, HostState, Load, Role, Save, Ticket};
 
 /// What the host is told and asked. Every pointer but `send` may be NULL. They run only inside a
 /// driving function, one at a time, with no lock held and the engine's state consistent; what
@@ -23,8 +24,8 @@ pub struct keel_callbacks {
     /// sizeof(keel_callbacks)
     pub size: usize,
     /// One committed entry of the host's own: in log order, the same on every node, exactly once
-    /// per run of the engine and from the beginning in each run. 0 = done; a negative value
-    /// stops the engine (KEEL_ERR_STATE).
+    /// per run of the engine, and in each run from the beginning: from the first entry, or from the
+    /// snapshot that `load` was given. 0 = done; a negative value stops the engine (KEEL_ERR_STATE).
     pub apply: Option<
         unsafe extern "C" fn(
             ud: *mut c_void,
@@ -34,6 +35,22 @@ pub struct keel_callbacks {
             len: usize,
         ) -> c_int,
     >,
+    /// Write a snapshot of the host's state as it is now: all that `apply` was called for so far,
+    /// up to log index `index`, and nothing later. Writing may go on after this has returned, in any
+    /// thread, while `apply` is called for what comes next; so look at the state as it is now first
+    /// (a read transaction of a database, a copy, a list of files that never change). The
+    /// keel_save is to be ended with keel_save_finish(), here or later.
+    ///
+    /// `save` and `load` come together. A host with `apply` and without them has no snapshots and a
+    /// log that only grows, and cannot follow one that has; a host without the three has no state of
+    /// its own to save, and its log is compacted by itself.
+    pub save: Option<unsafe extern "C" fn(ud: *mut c_void, s: *mut keel_save, index: u64)>,
+    /// Load a snapshot: the host's state becomes that, whatever it was; it covers the log up to
+    /// `index`. At the first driving call of every run if there is one, before any `apply`; and when
+    /// this node has missed so much that the leader sends its own. Reading may go on after this has
+    /// returned, in any thread; nothing is applied before keel_load_finish(). `excluded`, `members`
+    /// and `params` follow with what holds then.
+    pub load: Option<unsafe extern "C" fn(ud: *mut c_void, l: *mut keel_load, index: u64)>,
     /// Put one message on the way to a node, where keel_recv() takes it; or drop it. It may be
     /// lost, doubled, late or out of order, but not altered. At most keel_config.message_max bytes.
     /// To a node whose address is not known yet (0 members in the status of one that joins) answer
@@ -58,7 +75,8 @@ pub struct keel_callbacks {
     /// excluded one itself only if it was in touch when that happened, else `fence` tells it.
     ///
     /// Like `apply`, `members` and `params` it comes in log order, from the beginning in each run:
-    /// a restarted node is told of exclusions that were undone since. Who is in now is what
+    /// a restarted node is told of exclusions that were undone since, and of those that a snapshot
+    /// covers only what holds. Who is in now is what
     /// keel_status_take() says; act on that, and take this as the moment to look.
     pub excluded: Option<
         unsafe extern "C" fn(
@@ -80,10 +98,14 @@ pub struct keel_callbacks {
     /// Something worth a line in a monitoring system: a stable code and its facts as one JSON
     /// object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
     /// (epoch, index, ids); EXCLUDED_SELF, REMOVED_SELF (epoch, index, told_by); READMITTED, ADDED,
-    /// PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
-    /// by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
-    /// empty when nothing is held back any more); PAUSED (late_ms). Later versions add codes and
-    /// facts. What an earlier run has told is not told again.
+    /// PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE, PEER_NEWER (id; it sends log entries that this
+    /// version cannot read, so this node stays behind until it is upgraded); REMOVED (epoch, index,
+    /// id); REPLACED (old, by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
+    /// empty when nothing is held back any more); PAUSED (late_ms); SNAPSHOT, SNAPSHOT_INSTALLED
+    /// (index, bytes): this node has made a snapshot, or taken the leader's; SNAPSHOT_FAILED (index,
+    /// why); DIVERGED (id, index): a node's state is not this node's, see KEEL_COMPACT_LEADER;
+    /// DISK_STALLED, DISK_BACK: this node's disk does not answer, and a leader steps down. Later
+    /// versions add codes and facts. What an earlier run has told is not told again.
     pub event:
         Option<unsafe extern "C" fn(ud: *mut c_void, code: *const c_char, json: *const c_char)>,
     /// The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It
@@ -124,7 +146,21 @@ pub unsafe fn read_callbacks(host: *const keel_callbacks) -> Result<keel_callbac
             "keel_callbacks.send is NULL: without it no message leaves this node",
         ));
     }
+    if callbacks.save.is_some() != callbacks.load.is_some() {
+        return Err(Failure::invalid(
+            "keel_callbacks.save and load come together: one of them is NULL",
+        ));
+    }
     Ok(callbacks)
+}
+
+/// What the callbacks say about the host's state.
+pub fn host_state(callbacks: &keel_callbacks) -> HostState {
+    match (callbacks.apply, callbacks.save) {
+        (_, Some(_)) => HostState::Saved,
+        (None, None) => HostState::None,
+        (Some(_), None) => HostState::Unsaved,
+    }
 }
 
 /// Room for a guard's reason, its final NUL included.
@@ -196,6 +232,22 @@ impl Host for HostCalls<'_> {
         } {
             code if code < 0 => Err(code),
             _ => Ok(()),
+        }
+    }
+
+    fn save(&mut self, save: Save, index: Index) {
+        match self.keel.callbacks().save {
+            // SAFETY: see above.
+            Some(call) => unsafe { call(self.keel.ud(), save_to_c(save), index) },
+            None => save.finish(false),
+        }
+    }
+
+    fn load(&mut self, load: Load, index: Index) {
+        match self.keel.callbacks().load {
+            // SAFETY: see above.
+            Some(call) => unsafe { call(self.keel.ud(), load_to_c(load), index) },
+            None => load.finish(false),
         }
     }
 

@@ -1,18 +1,20 @@
 //! What an engine is made from: keel_config, keel_params, keel_peer, and their translation.
 
 use std::ffi::{OsStr, c_char, c_void};
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::code::{Failure, KEEL_ERR_NOMEM, KEEL_ERR_TOO_BIG, KEEL_ERR_UNSUPPORTED};
 use super::sized::{self, HostStruct};
+use super::snapshot::{KEEL_COMPACT_APPLICATION, KEEL_COMPACT_IN_LOG, KEEL_COMPACT_LEADER};
 use super::storage::{keel_storage, read_storage};
 use crate::cluster::{self, Params};
 use crate::core::{Bytes, Millis, NodeId};
 use crate::engine::{
-    ELECTION_HEARTBEATS, ENTRY_DEFAULT, HEARTBEAT_DEFAULT, MESSAGE_REST, Place, QUEUE_DEFAULT,
-    Settings,
+    COMPACT_BYTES_DEFAULT, COMPACT_ENTRIES_DEFAULT, Compaction, ELECTION_HEARTBEATS, ENTRY_DEFAULT,
+    HEARTBEAT_DEFAULT, MESSAGE_REST, Place, QUEUE_DEFAULT, Settings, TAIL_DEFAULT, Way,
 };
 
 /// A node. Never 0; an id that was in use once is never given to another node again.
@@ -27,6 +29,12 @@ pub const KEEL_NEW_NODE: u32 = 1;
 /// durable: for tests and simulations only. One that is made anew is taken for a node that lost
 /// its directory, if its seed is another.
 pub const KEEL_VOLATILE: u32 = 2;
+
+/// keel_config.flags: keel_barrier() trusts clocks. A leader that a majority has confirmed within
+/// the last 0.95 election_ms answers without asking again. It is right only if no node's clock runs
+/// more than a twentieth faster than another's, and if the flag and election_ms are the same on
+/// every node; without it no clock is trusted. A started node votes only after an election_ms.
+pub const KEEL_LEASE_READS: u32 = 4;
 
 /// The most bytes of keel_peer.address, without its final NUL.
 pub const KEEL_ADDRESS_MAX: usize = 255;
@@ -136,13 +144,26 @@ pub struct keel_config {
     /// at least 1 MiB, and 16 KiB more; from 32 KiB to 17 MiB, and 16 KiB more than entry_max.
     /// (A transport of datagrams has 65507.)
     pub message_max: u32,
+    /// When and how the log is compacted: KEEL_COMPACT_*; the same on every node.
+    pub compaction: u32,
+    /// So many log entries applied since the last snapshot make a new one. 0 = 1048576.
+    pub compact_entries: u32,
+    /// So do so many bytes of them, each counted with 64 more for its keeping; or as many as the last
+    /// snapshot has, if that is more. 0 = 64 MiB.
+    pub compact_bytes: u64,
+    /// The most bytes of log entries that are kept in memory; older ones are read from storage when
+    /// a node needs them that has fallen behind. 0 = 16 MiB.
+    pub memory_max: u64,
+    /// The most bytes of snapshots that this node sends in a second as leader, to all nodes together;
+    /// one piece, of at most 256 KiB, is always sent whole. 0 = no limit.
+    pub snapshot_rate: u64,
     /// Of the random election timeouts; the same seed and the same inputs give the same run, but
     /// for the number that tells a new directory from others, which messages carry (with
     /// KEEL_VOLATILE it is of the seed as well). 0 = from the system.
     pub seed: u64,
     /// 1 error, 2 warning, 3 notice, 4 debug, 5 trace. 0 = 3.
     pub log_level: i32,
-    /// KEEL_NEW_NODE, KEEL_VOLATILE
+    /// KEEL_NEW_NODE, KEEL_VOLATILE, KEEL_LEASE_READS
     pub flags: u32,
 }
 
@@ -312,6 +333,13 @@ fn bounded(name: &str, value: u32, default: u32, min: u32, max: u32) -> Result<u
     }
 }
 
+fn or_default(value: u64, default: u64) -> u64 {
+    match value {
+        0 => default,
+        value => value,
+    }
+}
+
 fn seed_from(seed: u64) -> Result<u64, Failure> {
     if seed != 0 {
         return Ok(seed);
@@ -379,16 +407,34 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
         )));
     }
     let settings = Settings {
-        id,
-        cluster: c.cluster,
         params: params_from(&c.params)?,
         heartbeat: Millis::from(heartbeat),
         election: Millis::from(election),
         queue_max: queue_max as usize,
         entry_max: entry_max as usize,
         message_max: message_max as usize,
-        seed: seed_from(c.seed)?,
+        compaction: Compaction {
+            way: match c.compaction {
+                KEEL_COMPACT_APPLICATION => Way::Application,
+                KEEL_COMPACT_LEADER => Way::Leader,
+                KEEL_COMPACT_IN_LOG => Way::InLog,
+                other => {
+                    return Err(Failure::new(
+                        KEEL_ERR_UNSUPPORTED,
+                        format!("keel_config.compaction is {other}: no KEEL_COMPACT_*"),
+                    ));
+                }
+            },
+            bytes: or_default(c.compact_bytes, COMPACT_BYTES_DEFAULT),
+            entries: or_default(u64::from(c.compact_entries), COMPACT_ENTRIES_DEFAULT),
+        },
+        snapshot_rate: NonZeroU64::new(c.snapshot_rate),
+        tail_bytes: usize::try_from(or_default(c.memory_max, TAIL_DEFAULT as u64))
+            .unwrap_or(usize::MAX / 2)
+            .min(usize::MAX / 2),
+        lease_reads: c.flags & KEEL_LEASE_READS != 0,
         log_level: if c.log_level == 0 { 3 } else { c.log_level },
+        ..Settings::new(id, c.cluster, seed_from(c.seed)?)
     };
     // SAFETY: passed on to the caller.
     Ok((settings, unsafe { read_place(&c) }?))
@@ -398,7 +444,7 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
 /// `dir` is NULL or a C string, `storage` NULL or as [`read_storage`] wants it.
 unsafe fn read_place(c: &keel_config) -> Result<Place, Failure> {
     const PATH_MAX: usize = 4095;
-    let unknown = c.flags & !(KEEL_NEW_NODE | KEEL_VOLATILE);
+    let unknown = c.flags & !(KEEL_NEW_NODE | KEEL_VOLATILE | KEEL_LEASE_READS);
     if unknown != 0 {
         return Err(Failure::new(
             KEEL_ERR_UNSUPPORTED,

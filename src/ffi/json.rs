@@ -67,6 +67,7 @@ pub fn event(event: &Event) -> String {
         | Event::Promoted { id }
         | Event::Added { id }
         | Event::PeerLostData { id }
+        | Event::PeerNewer { id }
         | Event::PeerLostState { id } => {
             object.number("id", id.get());
         }
@@ -76,7 +77,19 @@ pub fn event(event: &Event) -> String {
         }
         Event::Blocked { why } => object.text("why", why),
         Event::Paused { late } => object.number("late_ms", late),
-        Event::LostState => {}
+        Event::Snapshot { index, bytes } | Event::SnapshotInstalled { index, bytes } => {
+            object.number("index", index);
+            object.number("bytes", bytes);
+        }
+        Event::SnapshotFailed { index, why } => {
+            object.number("index", index);
+            object.text("why", why);
+        }
+        Event::Diverged { id, index } => {
+            object.number("id", id.get());
+            object.number("index", index);
+        }
+        Event::LostState | Event::Stalled { .. } => {}
     }
     drop(object);
     out
@@ -94,6 +107,11 @@ fn info(object: &mut Object<'_>, info: &Info) {
     object.number("commit", info.commit);
     object.number("applied", info.applied);
     object.number("last_index", info.last_index);
+    object.number("first_index", info.first_index);
+    object.number("snapshot_index", info.snapshot_index);
+    object.number("loading", info.loading);
+    object.optional("recorded_leader", info.recorded_leader.map(NodeId::get));
+    object.number("recorded_term", info.recorded_term);
     object.number("voters", info.voters);
     object.number("voters_heard", info.voters_heard);
     object.number("quorum", info.quorum);
@@ -163,6 +181,10 @@ fn metrics(object: &mut Object<'_>, m: &Metrics) {
     object.number("pauses", m.pauses);
     object.number("persists", m.persists);
     object.number("entries_persisted", m.entries_persisted);
+    object.number("snapshots", m.snapshots);
+    object.number("snapshots_installed", m.snapshots_installed);
+    object.number("snapshot_bytes_in", m.snapshot_bytes_in);
+    object.number("snapshot_bytes_out", m.snapshot_bytes_out);
 }
 
 fn role(role: Role) -> &'static str {

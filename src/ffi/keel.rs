@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use super::callbacks::{HostCalls, keel_callbacks, read_callbacks};
+use super::callbacks::{HostCalls, host_state, keel_callbacks, read_callbacks};
 use super::code::{Failure, KEEL_ERR_CLOSED, KEEL_ERR_INTERNAL, KEEL_OK};
 use super::config::{keel_config, keel_peer, read_config, read_peers};
 use super::errmsg;
@@ -122,9 +122,10 @@ pub unsafe extern "C" fn keel_new(
         // SAFETY: not NULL, and the host vouches for what it points to.
         unsafe { out.write(std::ptr::null_mut()) };
         // SAFETY: the host vouches for the struct and the text in it.
-        let (settings, place) = unsafe { read_config(cfg) }?;
+        let (mut settings, place) = unsafe { read_config(cfg) }?;
         // SAFETY: the host vouches for the struct.
         let callbacks = unsafe { read_callbacks(cb) }?;
+        settings.host_state = host_state(&callbacks);
         let entry_max = settings.entry_max;
         let (member, handle) = Member::new(settings, place)?;
         Ok(Box::new(keel {

@@ -12,6 +12,7 @@
 //! - [`tickets`]: who waits for the completion of which request.
 //! - [`keel`]: an engine's life. [`drive`], [`input`], [`query`]: its functions by kind of access;
 //!   [`leadership`]: the inputs about that.
+//! - [`snapshot`]: the host's part of a snapshot.
 //! - [`status`], [`json`]: a snapshot of what an engine knows.
 
 #![allow(unsafe_code, reason = "the only place where C's pointers are touched")]
@@ -33,6 +34,7 @@ pub mod keel;
 pub mod leadership;
 pub mod query;
 pub mod sized;
+pub mod snapshot;
 pub mod status;
 pub mod storage;
 pub mod tickets;

@@ -1,10 +1,11 @@
 //! The query functions: what is known as of the end of the last driving call.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 
 use super::code::{Failure, KEEL_OK};
 use super::code::{KEEL_EPOCH_AHEAD, KEEL_ERR_EXCLUDED, KEEL_ERR_NOT_FOUND, KEEL_ERR_STALE};
 use super::config::{keel_id, keel_params, node_id, params_to};
+use super::errmsg::c_text;
 use super::guard::{self, Access};
 use super::keel::keel;
 use super::sized;
@@ -34,6 +35,51 @@ pub unsafe extern "C" fn keel_leader(k: *const keel) -> keel_id {
         Ok(e.keel.handle().view(|v| v.info.leader))
     });
     NodeId::raw(leader.ok().flatten())
+}
+
+/// Who leads, in which term, and where, as far as this node knows, all of the same moment. `*id`
+/// becomes 0 and `address` "" if nobody is known; NULL may be given for what is not wanted. A text
+/// longer than `cap` bytes, its final NUL included, is cut: KEEL_ADDRESS_MAX + 1 always does.
+///
+/// Query function. KEEL_ERR_INVALID, KEEL_ERR_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_find_leader(
+    k: *const keel,
+    id: *mut keel_id,
+    term: *mut u64,
+    address: *mut c_char,
+    cap: usize,
+) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Query, |e| {
+        let found = e.keel.handle().view(|view| {
+            let leader = view.info.leader;
+            let address = c_text(view.address_of(leader));
+            (NodeId::raw(leader), view.info.term, address)
+        });
+        if !id.is_null() {
+            // SAFETY: not NULL, and the host vouches for what it points to.
+            unsafe { id.write(found.0) };
+        }
+        if !term.is_null() {
+            // SAFETY: as above.
+            unsafe { term.write(found.1) };
+        }
+        if !address.is_null() && cap > 0 {
+            let text = found.2.as_bytes();
+            let len = text.len().min(cap - 1);
+            // SAFETY: the host vouches for `cap` bytes, and `len` and a NUL are no more.
+            unsafe {
+                address
+                    .cast::<u8>()
+                    .copy_from_nonoverlapping(text.as_ptr(), len);
+                address.add(len).write(0);
+            }
+        }
+        Ok(())
+    });
+    result.err().unwrap_or(KEEL_OK)
 }
 
 /// The number of the membership, one higher after every change of it; send it with the host's own

@@ -64,7 +64,7 @@ pub const KEEL_GUARD_SETTLING: c_int = 8;
 /// The cluster as this node sees it. Made by the library, only read by the host: later versions
 /// add fields at the end.
 ///
-/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice, hb_keepalive_ms, hb_warntime_ms, hb_deadtime_ms, hb_initdead_ms, settle_ms, fencetime_ms, min_nodes, fenced_why]
+/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice, hb_keepalive_ms, hb_warntime_ms, hb_deadtime_ms, hb_initdead_ms, settle_ms, fencetime_ms, min_nodes, fenced_why, leader_address, recorded_leader, recorded_term, recorded_address, first_index, snapshot_index, loading]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct keel_info {
@@ -121,6 +121,21 @@ pub struct keel_info {
     pub min_nodes: u32,
     /// Why this node must not serve, or "".
     pub fenced_why: *const c_char,
+    /// Where `leader` is to be found, as its keel_peer.address says; "" if none is known.
+    pub leader_address: *const c_char,
+    /// Who led last as the replicated log says, up to `applied`: a value that every node has, the
+    /// same at the same index, also one that has lost touch. 0 = nobody yet.
+    pub recorded_leader: keel_id,
+    /// The term of that leadership.
+    pub recorded_term: u64,
+    /// Where `recorded_leader` is to be found.
+    pub recorded_address: *const c_char,
+    /// The lowest index in this node's log: what came before is in its snapshots only.
+    pub first_index: u64,
+    /// The last index that the newest snapshot covers, 0 if there is none.
+    pub snapshot_index: u64,
+    /// 1: the host has yet to load a snapshot, and nothing is applied before that.
+    pub loading: i32,
 }
 
 /// A node as this node sees it. Made by the library, only read by the host: later versions add
@@ -198,6 +213,14 @@ pub struct keel_metrics {
     pub entries_persisted: u64,
     /// Messages dropped because the input queue was full.
     pub dropped_full: u64,
+    /// Snapshots that this node made.
+    pub snapshots: u64,
+    /// Snapshots of a leader that took the place of this node's state.
+    pub snapshots_installed: u64,
+    /// Bytes of snapshots received.
+    pub snapshot_bytes_in: u64,
+    /// Bytes of snapshots sent.
+    pub snapshot_bytes_out: u64,
 }
 
 /// A snapshot of what an engine knows: one consistent instant. It belongs to who took it,
@@ -220,8 +243,14 @@ impl keel_status {
             view.info.lease = Some(0);
             view.info.fenced_why = "the engine has stopped";
         }
-        let mut texts = vec![c_text(&view.info.notice), c_text(view.info.fenced_why)];
-        let info = info_of(&view.info, texts[0].as_ptr(), texts[1].as_ptr());
+        let address = |id: Option<NodeId>| c_text(view.address_of(id));
+        let mut texts = vec![
+            c_text(&view.info.notice),
+            c_text(view.info.fenced_why),
+            address(view.info.leader),
+            address(view.info.recorded_leader),
+        ];
+        let info = info_of(&view.info, [0, 1, 2, 3].map(|i: usize| texts[i].as_ptr()));
         let nodes = view
             .nodes
             .iter()
@@ -299,7 +328,9 @@ fn span_ms(span: Option<Millis>) -> u32 {
     })
 }
 
-fn info_of(info: &Info, notice: *const c_char, fenced_why: *const c_char) -> keel_info {
+/// `texts`: the notice, why it is fenced, the addresses of the leader and of the recorded one.
+fn info_of(info: &Info, texts: [*const c_char; 4]) -> keel_info {
+    let [notice, fenced_why, leader_address, recorded_address] = texts;
     keel_info {
         self_id: NodeId::raw(info.id),
         leader: NodeId::raw(info.leader),
@@ -327,6 +358,13 @@ fn info_of(info: &Info, notice: *const c_char, fenced_why: *const c_char) -> kee
         fencetime_ms: span_ms(Some(info.timers.fencetime)),
         min_nodes: info.timers.min_nodes,
         fenced_why,
+        leader_address,
+        recorded_leader: NodeId::raw(info.recorded_leader),
+        recorded_term: info.recorded_term,
+        recorded_address,
+        first_index: info.first_index,
+        snapshot_index: info.snapshot_index,
+        loading: i32::from(info.loading),
     }
 }
 
@@ -372,6 +410,10 @@ fn metrics_of(m: &Metrics) -> keel_metrics {
         persists: m.persists,
         entries_persisted: m.entries_persisted,
         dropped_full: m.dropped_full,
+        snapshots: m.snapshots,
+        snapshots_installed: m.snapshots_installed,
+        snapshot_bytes_in: m.snapshot_bytes_in,
+        snapshot_bytes_out: m.snapshot_bytes_out,
     }
 }
 

@@ -122,6 +122,10 @@ pub trait SnapshotWriter: Send {
 
     /// Verifies it and makes it durable, as the newest snapshot if none is newer.
     fn finish(self: Box<Self>) -> Result<Snapshot, StorageError>;
+
+    /// Ends it without making it a snapshot: it can be read until the reader is dropped, and is gone
+    /// then. Its size and CRC-32 come with it.
+    fn finish_aside(self: Box<Self>) -> Result<(Box<dyn SnapshotReader>, u64, u32), StorageError>;
 }
 
 /// Reads an image, in any thread. What is being read stays readable when newer ones come.

@@ -26,6 +26,7 @@ const KEEPALIVE: u8 = 16;
 const VERDICT: u8 = 17;
 const REMOVED: u8 = 18;
 const LOST_STATE: u8 = 19;
+const DIGEST: u8 = 20;
 
 /// What every packet says about its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,14 @@ pub enum Part {
         node: NodeId,
         /// The instance that it had.
         instance: u64,
+    },
+    /// The sender's own snapshot at this log index has this checksum: the addressee's there must
+    /// have the same, where the leader decides when snapshots are made.
+    Digest {
+        /// The last entry that it covers.
+        index: Index,
+        /// CRC-32 of its image.
+        crc: u32,
     },
 }
 
@@ -253,6 +262,7 @@ fn part_type(part: &Part) -> u8 {
         Part::Verdict(_) => VERDICT,
         Part::Removed(_) => REMOVED,
         Part::LostState { .. } => LOST_STATE,
+        Part::Digest { .. } => DIGEST,
     }
 }
 
@@ -268,6 +278,10 @@ fn encode_part(part: &Part, out: &mut Writer<'_>) {
         Part::LostState { node, instance } => {
             out.node(*node);
             out.u64(*instance);
+        }
+        Part::Digest { index, crc } => {
+            out.u64(*index);
+            out.u32(*crc);
         }
     }
 }
@@ -301,6 +315,12 @@ fn decode_part(kind: u8, body: &mut Reader<'_>) -> Result<Option<Part>, WireErro
             return Ok(Some(Part::LostState {
                 node: body.node("node without its state")?,
                 instance: body.u64()?,
+            }));
+        }
+        DIGEST => {
+            return Ok(Some(Part::Digest {
+                index: body.u64()?,
+                crc: body.u32()?,
             }));
         }
         _ => return Ok(None),

@@ -226,6 +226,13 @@ fn samples() -> Vec<(&'static str, Packet)> {
             }]),
         ),
         (
+            "digest",
+            packet(vec![Part::Digest {
+                index: 13,
+                crc: 0xaabb_ccdd,
+            }]),
+        ),
+        (
             "three parts",
             packet(vec![
                 verdict(None),

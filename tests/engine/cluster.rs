@@ -6,8 +6,8 @@ use raftkeel::cluster::{Params, Peer};
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
 use raftkeel::detector::NodeState;
 use raftkeel::engine::{
-    Error, Event, Guard, Handle, Host, Input, MESSAGE_DEFAULT, MESSAGE_REST, Member, Place,
-    Request, Role, Settings, Ticket,
+    Error, Event, Guard, Handle, Host, HostState, Input, Load, MESSAGE_DEFAULT, MESSAGE_REST,
+    Member, Place, Request, Role, Save, Settings, Ticket,
 };
 
 /// What one host was told, and what it answers.
@@ -22,12 +22,65 @@ pub struct Told {
     pub params: Option<Params>,
     pub stopped: Option<Error>,
     pub events: Vec<Event>,
+    /// It can neither write nor load snapshots.
+    pub broken: bool,
+    /// It goes on writing after it was asked to.
+    pub slow: bool,
+    /// Snapshots that it is writing.
+    pub saves: Vec<Save>,
+    /// Indexes of the snapshots that it has loaded.
+    pub loaded: Vec<Index>,
+}
+
+/// A host's state as bytes: all that it was told to apply.
+fn written(applied: &[(Index, Vec<u8>)]) -> Vec<u8> {
+    let mut image = Vec::new();
+    for (index, data) in applied {
+        image.extend_from_slice(&index.to_le_bytes());
+        image.extend_from_slice(&(data.len() as u64).to_le_bytes());
+        image.extend_from_slice(data);
+    }
+    image
+}
+
+fn read(mut image: &[u8]) -> Vec<(Index, Vec<u8>)> {
+    let mut applied = Vec::new();
+    while !image.is_empty() {
+        let (head, rest) = image.split_at(16);
+        let index = Index::from_le_bytes(head[..8].try_into().unwrap());
+        let len = u64::from_le_bytes(head[8..].try_into().unwrap());
+        let (data, rest) = rest.split_at(len as usize);
+        applied.push((index, data.to_vec()));
+        image = rest;
+    }
+    applied
 }
 
 impl Host for Told {
     fn apply(&mut self, index: Index, _term: Term, data: &[u8]) -> Result<(), i32> {
         self.applied.push((index, data.to_vec()));
         Ok(())
+    }
+    fn save(&mut self, mut save: Save, _index: Index) {
+        save.write(&written(&self.applied)).unwrap();
+        if self.slow {
+            self.saves.push(save);
+        } else {
+            save.finish(!self.broken);
+        }
+    }
+    fn load(&mut self, mut load: Load, index: Index) {
+        let mut image = Vec::new();
+        let mut piece = [0; 1000];
+        while let n @ 1.. = load.read(&mut piece).unwrap() {
+            image.extend_from_slice(&piece[..n]);
+        }
+        if self.broken {
+            return load.finish(false);
+        }
+        self.applied = read(&image);
+        self.loaded.push(index);
+        load.finish(true);
     }
     fn send(&mut self, to: NodeId, bytes: &[u8]) {
         self.longest = self.longest.max(bytes.len());
@@ -91,27 +144,23 @@ pub fn peer(raw: u64) -> Peer {
 
 pub fn settings(raw: u64) -> Settings {
     Settings {
-        id: id(raw),
-        cluster: 77,
-        params: Params::default(),
-        heartbeat: 100,
         election: 1000,
-        queue_max: 4096,
-        entry_max: 1 << 20,
-        message_max: MESSAGE_DEFAULT,
-        seed: 1000 + raw,
-        log_level: 3,
+        host_state: HostState::Saved,
+        ..Settings::new(id(raw), 77, 1000 + raw)
     }
 }
 
 /// `life` counts how often its storage was made anew.
 fn node(raw: u64, message_max: usize, life: u64) -> Node {
-    let settings = Settings {
+    node_with(Settings {
         seed: 1000 * (life + 1) + raw,
         message_max,
         entry_max: message_max - MESSAGE_REST,
         ..settings(raw)
-    };
+    })
+}
+
+fn node_with(settings: Settings) -> Node {
     let (member, handle) = Member::new(settings, Place::Volatile).unwrap();
     Node {
         member,
@@ -127,6 +176,10 @@ fn node(raw: u64, message_max: usize, life: u64) -> Node {
             params: None,
             stopped: None,
             events: Vec::new(),
+            broken: false,
+            slow: false,
+            saves: Vec::new(),
+            loaded: Vec::new(),
         },
         due: 0,
         down: false,
@@ -140,10 +193,20 @@ impl Cluster {
 
     /// Over a transport that carries no larger messages.
     pub fn with(count: u64, message_max: usize) -> Cluster {
+        let small = |settings| Settings {
+            message_max,
+            entry_max: message_max - MESSAGE_REST,
+            ..settings
+        };
+        Cluster::of(count, small)
+    }
+
+    /// Members whose settings `change` has changed.
+    pub fn of(count: u64, change: impl Fn(Settings) -> Settings) -> Cluster {
         let peers: Vec<Peer> = (1..=count).map(peer).collect();
         let mut nodes = BTreeMap::new();
         for raw in 1..=count {
-            let mut node = node(raw, message_max, 0);
+            let mut node = node_with(change(settings(raw)));
             node.member.bootstrap(&peers).unwrap();
             nodes.insert(raw, node);
         }
@@ -157,7 +220,12 @@ impl Cluster {
 
     /// A node that waits to be added.
     pub fn join(&mut self, raw: u64) {
-        self.nodes.insert(raw, node(raw, MESSAGE_DEFAULT, 0));
+        self.join_with(settings(raw));
+    }
+
+    /// The same, with other settings.
+    pub fn join_with(&mut self, settings: Settings) {
+        self.nodes.insert(settings.id.get(), node_with(settings));
     }
 
     /// A node's storage is made anew, and perhaps bootstrapped once more.

@@ -3,7 +3,7 @@
 use raftkeel::cluster::Params;
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
 use raftkeel::detector::NodeState;
-use raftkeel::engine::{Error, Event, Guard, Host, Role, Ticket};
+use raftkeel::engine::{Error, Event, Guard, Host, Load, Role, Save, Ticket};
 
 /// What the host of one run was told in one call, in order.
 pub enum Said {
@@ -28,6 +28,12 @@ impl Host for Ears {
     fn apply(&mut self, index: Index, _term: Term, data: &[u8]) -> Result<(), i32> {
         self.said.push(Said::Apply(index, data.to_vec()));
         Ok(())
+    }
+    fn save(&mut self, save: Save, _index: Index) {
+        save.finish(false);
+    }
+    fn load(&mut self, load: Load, _index: Index) {
+        load.finish(false);
     }
     fn send(&mut self, to: NodeId, bytes: &[u8]) {
         self.outbox.push((to, bytes.to_vec()));

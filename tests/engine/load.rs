@@ -5,7 +5,7 @@ use raftkeel::cluster::Params;
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
 use raftkeel::detector::NodeState;
 use raftkeel::engine::{
-    Error, Event, Guard, Handle, Host, Input, Member, Place, Request, Role, Ticket,
+    Error, Event, Guard, Handle, Host, Input, Load, Member, Place, Request, Role, Save, Ticket,
 };
 
 use crate::cluster::{Cluster, peer, settings};
@@ -41,6 +41,12 @@ impl Host for Eager {
     fn apply(&mut self, _index: Index, _term: Term, _data: &[u8]) -> Result<(), i32> {
         self.applied += 1;
         Ok(())
+    }
+    fn save(&mut self, save: Save, _index: Index) {
+        save.finish(false);
+    }
+    fn load(&mut self, load: Load, _index: Index) {
+        load.finish(false);
     }
     fn send(&mut self, _to: NodeId, _bytes: &[u8]) {}
     fn done(&mut self, _ticket: Ticket, result: Result<Index, Error>) {

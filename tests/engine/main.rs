@@ -8,3 +8,5 @@ mod fleet;
 mod leadership;
 mod load;
 mod members;
+mod snapshots;
+mod versions;

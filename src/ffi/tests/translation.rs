@@ -299,7 +299,8 @@ fn json_of_a_snapshot_is_what_was_promised() {
     view.nodes.truncate(1);
     let expected = concat!(
         r#"{"self":1,"leader":null,"role":"follower","fenced":false,"fenced_why":"","#,
-        r#""cluster":0,"term":0,"epoch":4,"commit":0,"applied":0,"last_index":0,"voters":0,"voters_heard":0,"#,
+        r#""cluster":0,"term":0,"epoch":4,"commit":0,"applied":0,"last_index":0,"first_index":0,"#,
+        r#""snapshot_index":0,"loading":false,"recorded_leader":null,"recorded_term":0,"voters":0,"voters_heard":0,"#,
         r#""quorum":0,"has_quorum":false,"armed":false,"lease_ms":null,"health_score":0,"#,
         r#""notice":"wait","params":{"version":0,"hb_keepalive_ms":0,"hb_warntime_ms":0,"#,
         r#""hb_deadtime_ms":0,"hb_initdead_ms":0,"settle_ms":0,"min_nodes":0},"#,
@@ -311,7 +312,8 @@ fn json_of_a_snapshot_is_what_was_promised() {
         r#""lost_state":true,"awaits_promotion":false}],"#,
         r#""metrics":{"steps":0,"messages_in":0,"messages_out":0,"bytes_in":0,"bytes_out":0,"#,
         r#""dropped_malformed":0,"dropped_foreign":0,"dropped_unknown":0,"dropped_full":0,"#,
-        r#""elections":0,"step_late_ms_max":0,"pauses":0,"persists":0,"entries_persisted":0}}"#
+        r#""elections":0,"step_late_ms_max":0,"pauses":0,"persists":0,"entries_persisted":0,"#,
+        r#""snapshots":0,"snapshots_installed":0,"snapshot_bytes_in":0,"snapshot_bytes_out":0}}"#
     );
     assert_eq!(json::status(&view), expected);
 }

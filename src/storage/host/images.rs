@@ -257,6 +257,13 @@ impl SnapshotWriter for Saving {
         writing.images.sweep();
         Ok(snapshot)
     }
+
+    /// The image is never committed, and stays with the host as long as it is read.
+    fn finish_aside(self: Box<Self>) -> Result<(Box<dyn SnapshotReader>, u64, u32), StorageError> {
+        let (size, crc) = (self.writing.size(), self.writing.crc());
+        let reader = self.writing.read(&self.draft.finished(size, crc))?;
+        Ok((Box::new(reader), size, crc))
+    }
 }
 
 /// An image that is being read.

@@ -268,13 +268,17 @@ fn random_verdict(rng: &mut Rng) -> Verdict {
 
 fn random_packet(rng: &mut Rng) -> Packet {
     let parts = (0..=rng.below(4))
-        .map(|_| match rng.below(7) {
+        .map(|_| match rng.below(8) {
             0 => Part::Keepalive(random_keepalive(rng)),
             1 => Part::Verdict(random_verdict(rng)),
             2 => Part::Removed(random_verdict(rng)),
             3 => Part::LostState {
                 node: rng.node(),
                 instance: rng.number(),
+            },
+            4 => Part::Digest {
+                index: rng.number(),
+                crc: rng.number() as u32,
             },
             _ => Part::Raft(message(rng)),
         })
@@ -314,7 +318,13 @@ fn heap(packet: &Packet) -> usize {
             });
             k.row.capacity() * size_of::<RowItem>() + notice
         }
-        Part::Raft(_) | Part::Verdict(_) | Part::Removed(_) | Part::LostState { .. } => 0,
+        Part::Raft(Message::Snapshot(m)) => {
+            let config = [&m.snapshot.config.voters, &m.snapshot.config.learners];
+            let nodes: usize = config.iter().map(|list| list.capacity()).sum();
+            let nodes = nodes + m.snapshot.config.outgoing.capacity();
+            32 + size_of::<Configuration>() + nodes * size_of::<NodeId>() + m.data.len()
+        }
+        _ => 0,
     };
     packet.parts.iter().map(part).sum()
 }

@@ -411,7 +411,7 @@ fn segments_of_others_are_refused() {
         match open(&Sim::boot(&image)) {
             Err(StorageError::Foreign { found, .. }) => assert_eq!(found, other),
             Err(StorageError::Corrupt { what, .. }) => {
-                assert_eq!(what, "segment of an earlier node of this id");
+                assert_eq!(what, "file of an earlier node of this id");
             }
             _ => panic!("opened with a segment of {other:?}"),
         }

@@ -12,7 +12,7 @@ use crate::core::{Entry, HardState, NodeId, Payload, Persist, Token};
 use crate::storage::{Identity, Opened, Storage, StorageError};
 
 /// A path of its own for each test, removed at its end.
-struct Temp(PathBuf);
+pub(super) struct Temp(pub(super) PathBuf);
 
 impl Temp {
     fn new() -> Temp {
@@ -24,7 +24,7 @@ impl Temp {
         Temp(path)
     }
 
-    fn made() -> Temp {
+    pub(super) fn made() -> Temp {
         let temp = Temp::new();
         Directory::create(&temp.0, &identity(), INSTANCE).unwrap();
         temp
@@ -37,7 +37,7 @@ impl Drop for Temp {
     }
 }
 
-fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
+pub(super) fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
     Directory::open_with(path, &identity(), OPTIONS)
 }
 
@@ -59,7 +59,7 @@ fn a_log_that_ends_before_what_is_committed_is_refused() {
 }
 
 /// Term `n`, a vote, and entry `n`.
-fn nth(n: u64) -> Persist {
+pub(super) fn nth(n: u64) -> Persist {
     Persist {
         token: Token(n),
         hard: Some(HardState {
@@ -77,7 +77,7 @@ fn nth(n: u64) -> Persist {
     }
 }
 
-fn write(directory: &mut Directory, persist: Persist) {
+pub(super) fn write(directory: &mut Directory, persist: Persist) {
     let token = persist.token;
     directory.submit(persist);
     let completion = directory.poll().unwrap();

@@ -4,6 +4,8 @@ mod crash;
 mod damage;
 mod disk;
 mod fault;
+mod fetch;
+mod images;
 mod sim;
 mod workload;
 

@@ -65,6 +65,9 @@ struct State {
     operations: u64,
     /// The number of the one that fails.
     fail_at: Option<u64>,
+    /// Reads so far, and the number of the one that fails.
+    reads: u64,
+    fail_read_at: Option<u64>,
     /// Syncs report success and do nothing: what a sweep must notice.
     deaf_files: bool,
     deaf_names: bool,
@@ -181,6 +184,13 @@ impl Sim {
         sim
     }
 
+    /// What every descriptor of the file reads from now on.
+    pub(super) fn put(&self, name: &str, data: Arc<Vec<u8>>) {
+        let mut state = self.state();
+        let inode = state.now.names[name];
+        state.now.inodes[inode].cache = data;
+    }
+
     pub(super) fn keep_history(&self) {
         self.state().history = Some(Vec::new());
     }
@@ -196,6 +206,12 @@ impl Sim {
 
     pub(super) fn fail_at(&self, operation: Option<u64>) {
         self.state().fail_at = operation;
+    }
+
+    /// Lets the read after so many others fail; `None` lets none.
+    pub(super) fn fail_read_after(&self, reads: Option<u64>) {
+        let mut state = self.state();
+        state.fail_read_at = reads.map(|reads| state.reads + 1 + reads);
     }
 
     pub(super) fn be_deaf(&self, files: bool, names: bool) {
@@ -225,6 +241,16 @@ impl Sim {
         state.operations += 1;
         let fails = state.fail_at == Some(state.operations);
         (state, fails)
+    }
+
+    /// Counts a read; an error if it is the one to fail.
+    fn read_step(&self, op: &'static str) -> Result<MutexGuard<'_, State>, StorageError> {
+        let mut state = self.state();
+        state.reads += 1;
+        match state.fail_read_at == Some(state.reads) {
+            true => Err(self.error(op)),
+            false => Ok(state),
+        }
     }
 
     fn change_names(&self, op: &'static str, what: NameChange) -> Result<(), StorageError> {
@@ -265,12 +291,13 @@ impl Vfs for Sim {
     }
 
     fn list(&self) -> Result<Vec<String>, StorageError> {
-        Ok(self.state().now.names.keys().cloned().collect())
+        let state = self.read_step("readdir")?;
+        Ok(state.now.names.keys().cloned().collect())
     }
 
     fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError> {
         let inode = self.inode(name)?;
-        let data = self.state().now.inodes[inode].cache.clone();
+        let data = self.read_step("read")?.now.inodes[inode].cache.clone();
         Ok(data[..data.len().min(max as usize)].to_vec())
     }
 
@@ -323,6 +350,20 @@ impl Vfs for Sim {
 }
 
 impl VfsFile for SimFile {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let state = self.sim.read_step("pread")?;
+        let data = &state.now.inodes[self.inode].cache;
+        let rest = data.get(offset as usize..).unwrap_or(&[]);
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn size(&self) -> Result<u64, StorageError> {
+        let state = self.sim.read_step("fstat")?;
+        Ok(state.now.inodes[self.inode].cache.len() as u64)
+    }
+
     fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError> {
         let (mut state, fails) = self.sim.step();
         // A failing write leaves its first half behind, in whole sectors.

@@ -1,0 +1,355 @@
+//! What the core asks storage and host for; above all snapshots of others: their pieces, and how
+//! one takes the place of this node's state (raft.md rules 34 to 38). And loading this node's own
+//! when it starts.
+
+use crate::cluster::{Command, State, Status};
+use crate::core::{Ask, Bytes, Entry, Epoch, Index, NodeId, Payload, Snapshot};
+use crate::storage::{Draft, SnapshotReader, StorageError};
+
+use super::action::Action;
+use super::engine::Engine;
+use super::image::{Load, read_head};
+use super::{Error, Event, HostState};
+
+/// Bytes of entries that are read at once to find pieces of a snapshot among them.
+const PIECES_BATCH: usize = 1 << 20;
+
+/// Why nothing is applied.
+#[derive(Debug)]
+pub(super) enum Loading {
+    /// The host's part lies in the log, and not all of it is committed here yet.
+    Pieces(Snapshot),
+    /// The host loads its state at this index, for it has begun anew.
+    Host(Index),
+    /// The host loads a leader's snapshot, which will be this node's then.
+    Installing(Snapshot, Box<State>),
+}
+
+/// A snapshot that is being read for peers.
+pub(super) type Open = Option<(Snapshot, Box<dyn SnapshotReader>)>;
+
+impl Engine {
+    /// Answers the core; true if there was anything.
+    pub fn answer_asks(&mut self) -> bool {
+        let asks = self.raft.take_asks();
+        let any = !asks.is_empty();
+        for ask in asks {
+            match ask {
+                Ask::Entries {
+                    to,
+                    first,
+                    last,
+                    bytes,
+                } => {
+                    let entries = self.fetch(first, last, bytes);
+                    self.raft.fetched(self.now, to, first, entries);
+                }
+                Ask::Piece {
+                    to,
+                    snapshot,
+                    offset,
+                    len,
+                } => {
+                    let data = self.read_piece(&snapshot, offset, len);
+                    self.raft.piece_read(self.now, to, &snapshot, offset, data);
+                }
+                Ask::Store {
+                    snapshot,
+                    offset,
+                    data,
+                } => self.store(&snapshot, offset, &data),
+                Ask::Install { snapshot } => self.install(snapshot),
+            }
+        }
+        any
+    }
+
+    fn fetch(&mut self, first: Index, last: Index, bytes: usize) -> Result<Vec<Entry>, ()> {
+        let fetched = self.storage.fetch(first, last, bytes);
+        fetched.map_err(|error| self.log(2, format!("log entry {first}: {error}")))
+    }
+
+    fn read_piece(&mut self, snapshot: &Snapshot, offset: u64, len: usize) -> Result<Bytes, ()> {
+        let read = self.try_read_piece(snapshot, offset, len);
+        if let Ok(data) = &read {
+            self.metrics.snapshot_bytes_out += data.len() as u64;
+        }
+        read.map_err(|error| {
+            self.open = None;
+            self.log(2, format!("snapshot {}: {error}", snapshot.last.index));
+        })
+    }
+
+    fn try_read_piece(
+        &mut self,
+        snapshot: &Snapshot,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes, StorageError> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != snapshot) {
+            let reader = self.storage.read_snapshot(snapshot)?;
+            self.open = Some((snapshot.clone(), reader));
+        }
+        let mut data = vec![0; len];
+        let mut done = 0;
+        while done < len
+            && let Some((_, reader)) = &mut self.open
+        {
+            match reader.read_at(offset + done as u64, &mut data[done..])? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        data.truncate(done);
+        Ok(data.into())
+    }
+
+    fn store(&mut self, snapshot: &Snapshot, offset: u64, data: &[u8]) {
+        let end = offset + data.len() as u64;
+        let stored = self.storage.store_piece(snapshot, offset, data);
+        if let Err(error) = &stored {
+            self.install_failed(snapshot, &error.to_string());
+        }
+        self.metrics.snapshot_bytes_in += data.len() as u64;
+        self.raft
+            .piece_stored(self.now, snapshot, end, stored.is_ok());
+    }
+
+    fn install_failed(&mut self, snapshot: &Snapshot, why: &str) {
+        let (index, why) = (snapshot.last.index, why.to_owned());
+        self.log(2, format!("the leader's snapshot {index}: {why}"));
+        self.event(Event::SnapshotFailed { index, why });
+    }
+
+    /// A leader's snapshot is here as a whole.
+    fn install(&mut self, snapshot: Snapshot) {
+        if let Err(error) = self.begin_install(&snapshot) {
+            self.install_failed(&snapshot, &error.to_string());
+            self.raft.installed(self.now, &snapshot, false);
+        }
+    }
+
+    fn begin_install(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        if self.settings.host_state == HostState::Unsaved {
+            let text = "the host cannot load a state: no `save` and `load` are set";
+            return Err(Error::State(text.to_owned()));
+        }
+        if matches!(self.snapshots.loading, Some(Loading::Host(_))) {
+            // Its own, from the start; it can be asked for the other one later.
+            return Err(Error::Conflict("the host loads another one".to_owned()));
+        }
+        let mut reader = self.storage.read_snapshot(snapshot)?;
+        let (state, body) = read_head(&mut *reader, snapshot)?;
+        let hosts = snapshot.pieces.is_none() && self.settings.host_state == HostState::Saved;
+        if !hosts {
+            self.adopt(snapshot, state);
+            return Ok(());
+        }
+        let index = snapshot.last.index;
+        let load = Load::new(index, reader, body, self.shared.clone());
+        self.snapshots.loading = Some(Loading::Installing(snapshot.clone(), Box::new(state)));
+        self.actions.push(Action::Load { load, index });
+        Ok(())
+    }
+
+    /// The host has loaded what it was to load, or could not.
+    pub fn loaded(&mut self, index: Index, ok: bool) {
+        match self.snapshots.loading.take() {
+            Some(Loading::Host(at)) if at == index => self.loaded_own(index, ok),
+            Some(Loading::Installing(snapshot, state)) if snapshot.last.index == index => {
+                if ok {
+                    self.adopt(&snapshot, *state);
+                } else {
+                    self.install_failed(&snapshot, "the host could not load it");
+                    self.raft.installed(self.now, &snapshot, false);
+                }
+            }
+            other => self.snapshots.loading = other,
+        }
+    }
+
+    fn loaded_own(&mut self, index: Index, ok: bool) {
+        if ok {
+            self.tell_state(index);
+        } else {
+            let text = format!("the host could not load snapshot {index} of its state");
+            self.stop(Error::State(text));
+        }
+    }
+
+    /// The leader's snapshot is this node's from now on.
+    fn adopt(&mut self, snapshot: &Snapshot, state: State) {
+        if let Err(error) = self.storage.adopt(snapshot) {
+            self.stop(error.into());
+            return;
+        }
+        let index = snapshot.last.index;
+        self.give_up_saving();
+        self.raft.installed(self.now, snapshot, true);
+        self.cluster = state;
+        self.note_snapshot(snapshot);
+        self.replayed_to = self.replayed_to.max(index);
+        self.metrics.snapshots_installed += 1;
+        self.event(Event::SnapshotInstalled {
+            index,
+            bytes: snapshot.size,
+        });
+        self.fail_skipped(index);
+        self.take_in_state();
+        match snapshot.pieces {
+            Some(_) if self.settings.host_state == HostState::Saved => {
+                self.snapshots.loading = Some(Loading::Pieces(snapshot.clone()));
+            }
+            _ => self.tell_state(index),
+        }
+    }
+
+    /// What the state says about this node, and about whose storage is whose.
+    fn take_in_state(&mut self) {
+        let me = self.settings.id;
+        if let Some(exclusion) = self.cluster.is_excluded(me) {
+            self.raft.note_exclusion(exclusion);
+        }
+        let ids: Vec<NodeId> = self.cluster.members().map(|m| m.id).collect();
+        for id in ids {
+            if self.cluster.instance(id).is_some() {
+                self.registered(id);
+            }
+        }
+        self.leave();
+    }
+
+    /// Tells the host what holds, which it would have been told entry by entry.
+    fn tell_state(&mut self, index: Index) {
+        self.changed_at = index;
+        let mut exclusions: Vec<(Epoch, Index, NodeId)> = Vec::new();
+        for member in self.cluster.excluded() {
+            if let Status::Excluded { epoch, index } = member.status {
+                exclusions.push((epoch, index, member.id));
+            }
+        }
+        exclusions.sort_unstable();
+        for group in exclusions.chunk_by(|a, b| a.0 == b.0) {
+            let (epoch, index, _) = group[0];
+            let ids = group.iter().map(|(_, _, id)| *id).collect();
+            self.actions.push(Action::Excluded { epoch, ids, index });
+        }
+        let epoch = self.cluster.epoch();
+        self.actions.push(Action::Members { epoch, index });
+        self.actions
+            .push(Action::Params(self.cluster.params().clone()));
+    }
+
+    // ---- this node's own, at a start --------------------------------------
+
+    /// The host begins anew: it needs the state that the log goes on from.
+    pub fn load_own(&mut self) {
+        let Some(snapshot) = self.raft.snapshot().cloned() else {
+            return;
+        };
+        let index = snapshot.last.index;
+        self.take_in_state();
+        match self.settings.host_state {
+            HostState::None => self.tell_state(index),
+            HostState::Unsaved => {
+                let text = "there is a snapshot, and the host cannot load it: set `load`";
+                self.stop(Error::State(text.to_owned()));
+            }
+            HostState::Saved if snapshot.pieces.is_some() => {
+                self.snapshots.loading = Some(Loading::Pieces(snapshot));
+            }
+            HostState::Saved => {
+                if let Err(error) = self.begin_own(&snapshot) {
+                    self.stop(error);
+                }
+            }
+        }
+    }
+
+    fn begin_own(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let mut reader = self.storage.read_snapshot(snapshot)?;
+        let (_, body) = read_head(&mut *reader, snapshot)?;
+        self.begin_load(snapshot.last.index, reader, body);
+        Ok(())
+    }
+
+    fn begin_load(&mut self, index: Index, reader: Box<dyn SnapshotReader>, at: u64) {
+        let load = Load::new(index, reader, at, self.shared.clone());
+        self.snapshots.loading = Some(Loading::Host(index));
+        self.actions.push(Action::Load { load, index });
+    }
+
+    /// Has the host load a part that lies in the log, once all of it is there.
+    pub fn gather_pieces(&mut self) {
+        let Some(Loading::Pieces(snapshot)) = &self.snapshots.loading else {
+            return;
+        };
+        let snapshot = snapshot.clone();
+        let Some((first, last)) = snapshot.pieces else {
+            panic!("this snapshot has no pieces");
+        };
+        let there = self.raft.commit().min(self.raft.log().durable());
+        if there < last {
+            return;
+        }
+        match self.gather(&snapshot, first, last) {
+            Ok(reader) => self.begin_load(snapshot.last.index, reader, 0),
+            Err(error) => self.stop(error),
+        }
+    }
+
+    /// An image of the pieces, to be read like any other.
+    fn gather(
+        &mut self,
+        snapshot: &Snapshot,
+        first: Index,
+        last: Index,
+    ) -> Result<Box<dyn SnapshotReader>, Error> {
+        let mut writer = self.storage.write_snapshot(Draft {
+            last: snapshot.last,
+            config: snapshot.config.clone(),
+            config_index: snapshot.config_index,
+            pieces: None,
+        })?;
+        let (mut next, mut written, mut crc) = (first, 0, None);
+        while next <= last {
+            for entry in self.storage.fetch(next, last, PIECES_BATCH)? {
+                next = entry.index + 1;
+                let piece = piece_of(&entry, snapshot.last.index)?;
+                if let Some((offset, data, whole)) = piece.filter(|(at, ..)| *at == written) {
+                    writer.write(&data)?;
+                    written = offset + data.len() as u64;
+                    crc = whole.or(crc);
+                }
+            }
+        }
+        let (reader, _, found) = writer.finish_aside()?;
+        if crc != Some(found) {
+            return Err(Error::Corrupt(format!(
+                "the pieces of snapshot {} in log entries {first} to {last} are not whole",
+                snapshot.last.index
+            )));
+        }
+        Ok(reader)
+    }
+}
+
+type Piece = (u64, Vec<u8>, Option<u32>);
+
+/// Offset, bytes and final checksum, if the entry is a piece of the snapshot at `of`.
+fn piece_of(entry: &Entry, of: Index) -> Result<Option<Piece>, Error> {
+    let Payload::Cluster(bytes) = &entry.payload else {
+        return Ok(None);
+    };
+    let command = Command::decode(bytes)
+        .map_err(|e| Error::Corrupt(format!("log entry {}: {e}", entry.index)))?;
+    Ok(match command {
+        Command::Piece {
+            at,
+            offset,
+            data,
+            whole,
+        } if at == of => Some((offset, data, whole)),
+        _ => None,
+    })
+}

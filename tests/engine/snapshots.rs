@@ -1,0 +1,269 @@
+//! Snapshots in the three ways of compaction, as hosts see them.
+
+use raftkeel::core::{Index, NodeId};
+use raftkeel::engine::{Compaction, Error, Event, HostState, Info, Request, Settings, Way};
+
+use crate::cluster::{Cluster, id, peer, settings};
+
+const ENTRIES: u64 = 40;
+
+pub fn compacting(way: Way) -> impl Fn(Settings) -> Settings {
+    move |settings| Settings {
+        compaction: Compaction {
+            way,
+            bytes: u64::MAX,
+            entries: ENTRIES,
+        },
+        // Nearly nothing stays in memory, so that peers are served from storage.
+        tail_bytes: 1000,
+        ..settings
+    }
+}
+
+pub fn propose(c: &mut Cluster, raw: u64, count: u64) {
+    let data = |i: u64| Request::Propose(format!("{raw} {i} {}", "x".repeat(90)).as_bytes().into());
+    for result in c.ask_together(raw, (0..count).map(data).collect()) {
+        result.unwrap();
+    }
+}
+
+pub fn info(c: &Cluster, raw: u64) -> Info {
+    c.nodes[&raw].handle.view(|v| v.info.clone())
+}
+
+fn applied(c: &Cluster, raw: u64) -> &[(Index, Vec<u8>)] {
+    &c.nodes[&raw].told.applied
+}
+
+fn events(c: &Cluster, raw: u64, code: &str) -> usize {
+    let events = c.nodes[&raw].told.events.iter();
+    events.filter(|e| e.code() == code).count()
+}
+
+/// All hosts hold what the leader's holds.
+fn agree(c: &Cluster, leader: u64) -> bool {
+    let all = c.nodes.values().filter(|n| !n.down);
+    all.map(|n| &n.told.applied)
+        .all(|a| a == &c.nodes[&leader].told.applied)
+}
+
+fn in_each_way(test: impl Fn(Way)) {
+    for way in [Way::Application, Way::Leader, Way::InLog] {
+        println!("{way:?}");
+        test(way);
+    }
+}
+
+#[test]
+fn the_log_is_compacted_and_goes_on() {
+    in_each_way(|way| {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        for _ in 0..8 {
+            propose(&mut c, leader, 30);
+            c.run(500);
+        }
+        assert!(c.wait(5_000, |c| agree(c, leader)));
+        for raw in 1..=3 {
+            let info = info(&c, raw);
+            assert!(info.snapshot_index > 100, "{way:?}: {info:?}");
+            assert!(info.first_index > 60, "{way:?}: {info:?}");
+            assert!(events(&c, raw, "SNAPSHOT") >= 3, "{way:?}");
+            assert_eq!(0, events(&c, raw, "DIVERGED"), "{way:?}");
+            assert!(c.nodes[&raw].told.loaded.is_empty(), "nobody fell behind");
+        }
+    });
+}
+
+#[test]
+fn who_fell_behind_the_log_catches_up() {
+    in_each_way(|way| {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        let behind = (1..=3).find(|raw| *raw != leader).unwrap();
+        c.nodes.get_mut(&behind).unwrap().down = true;
+        for _ in 0..8 {
+            propose(&mut c, leader, 30);
+            c.run(1_500);
+        }
+        let last = info(&c, behind).last_index;
+        let first = info(&c, leader).first_index;
+        assert!(first > last + 1, "{way:?}: the log reaches back to {first}");
+        c.nodes.get_mut(&behind).unwrap().down = false;
+        assert!(c.wait(20_000, |c| agree(c, leader)), "{way:?}");
+        let told = &c.nodes[&behind].told;
+        assert_eq!(1, told.loaded.len(), "{way:?}");
+        assert_eq!(1, events(&c, behind, "SNAPSHOT_INSTALLED"), "{way:?}");
+        // What follows comes by entries again.
+        propose(&mut c, leader, 5);
+        assert!(c.wait(2_000, |c| agree(c, leader)), "{way:?}");
+        assert_eq!(1, c.nodes[&behind].told.loaded.len(), "{way:?}");
+    });
+}
+
+#[test]
+fn a_node_that_joins_late_gets_a_snapshot_and_votes() {
+    in_each_way(|way| {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        for _ in 0..6 {
+            propose(&mut c, leader, 30);
+            c.run(500);
+        }
+        c.join_with(compacting(way)(settings(4)));
+        c.ask(leader, Request::Add(peer(4))).unwrap();
+        assert!(c.wait(20_000, |c| agree(c, leader)), "{way:?}");
+        assert_eq!(1, c.nodes[&4].told.loaded.len(), "{way:?}");
+        c.run(3_000);
+        c.ask(leader, Request::Promote(id(4))).unwrap();
+        let members = c.nodes[&4].handle.view(|v| v.nodes.len());
+        assert_eq!(4, members, "the cluster's own state comes with it");
+    });
+}
+
+#[test]
+fn a_load_that_fails_is_tried_again() {
+    let mut c = Cluster::of(3, compacting(Way::Application));
+    let leader = c.elect();
+    let behind = (1..=3).find(|raw| *raw != leader).unwrap();
+    c.nodes.get_mut(&behind).unwrap().down = true;
+    for _ in 0..6 {
+        propose(&mut c, leader, 30);
+        c.run(1_500);
+    }
+    let node = c.nodes.get_mut(&behind).unwrap();
+    (node.down, node.told.broken) = (false, true);
+    let failed = |c: &Cluster| events(c, behind, "SNAPSHOT_FAILED") >= 3;
+    assert!(c.wait(20_000, failed));
+    assert!(applied(&c, behind).len() < applied(&c, leader).len());
+    c.nodes.get_mut(&behind).unwrap().told.broken = false;
+    assert!(c.wait(20_000, |c| agree(c, leader)));
+}
+
+#[test]
+fn writing_a_snapshot_slowly_holds_nothing_up() {
+    in_each_way(|way| {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        for node in c.nodes.values_mut() {
+            node.told.slow = true;
+        }
+        for _ in 0..4 {
+            propose(&mut c, leader, 30);
+        }
+        assert_eq!(1, info(&c, leader).first_index, "{way:?}");
+        assert_eq!(1, c.nodes[&leader].told.saves.len(), "one at a time");
+        assert_eq!(Some(leader), c.leader());
+        for node in c.nodes.values_mut() {
+            for save in node.told.saves.drain(..) {
+                save.finish(true);
+            }
+            node.told.slow = false;
+        }
+        let made = |c: &Cluster| (1..=3).all(|raw| info(c, raw).snapshot_index > 0);
+        assert!(c.wait(5_000, made), "{way:?}");
+    });
+}
+
+#[test]
+fn the_host_can_ask_for_a_snapshot() {
+    for way in [Way::Leader, Way::InLog] {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        let other = leader % 3 + 1;
+        assert_eq!(Err(Error::NotLeader), c.ask(other, Request::Snapshot));
+        let index = c.ask(leader, Request::Snapshot).unwrap();
+        let everywhere = |c: &Cluster| (1..=3).all(|raw| info(c, raw).snapshot_index == index);
+        assert!(c.wait(2_000, everywhere), "{way:?}");
+    }
+    let mut c = Cluster::of(3, compacting(Way::Application));
+    let leader = c.elect();
+    propose(&mut c, leader, 3);
+    for raw in 1..=3 {
+        let index = c.ask(raw, Request::Snapshot).unwrap();
+        assert_eq!(index, info(&c, raw).snapshot_index);
+    }
+}
+
+#[test]
+fn states_that_differ_are_reported() {
+    let mut c = Cluster::of(3, compacting(Way::Leader));
+    let leader = c.elect();
+    let other = leader % 3 + 1;
+    propose(&mut c, leader, 5);
+    c.run(500);
+    c.nodes.get_mut(&other).unwrap().told.applied[2].1[0] ^= 1;
+    c.ask(leader, Request::Snapshot).unwrap();
+    assert!(c.wait(5_000, |c| events(c, leader, "DIVERGED") > 0));
+    let accused = |e: &Event| matches!(e, Event::Diverged { id, .. } if id.get() == other);
+    let diverged = c.nodes[&leader].told.events.iter();
+    let diverged: Vec<_> = diverged.filter(|e| e.code() == "DIVERGED").collect();
+    assert!(diverged.iter().all(|e| accused(e)) && diverged.len() == 1);
+}
+
+#[test]
+fn without_a_way_to_save_the_log_only_grows() {
+    let unsaved = |settings| Settings {
+        host_state: HostState::Unsaved,
+        ..compacting(Way::Application)(settings)
+    };
+    let mut c = Cluster::of(3, unsaved);
+    let leader = c.elect();
+    for _ in 0..4 {
+        propose(&mut c, leader, 30);
+    }
+    c.run(1_000);
+    assert_eq!(1, info(&c, leader).first_index);
+    assert!(matches!(
+        c.ask(leader, Request::Snapshot),
+        Err(Error::State(_))
+    ));
+    assert!(agree(&c, leader));
+}
+
+#[test]
+fn without_a_state_of_the_hosts_the_clusters_own_is_saved() {
+    in_each_way(|way| {
+        let stateless = |settings| Settings {
+            host_state: HostState::None,
+            ..compacting(way)(settings)
+        };
+        let mut c = Cluster::of(3, stateless);
+        let leader = c.elect();
+        let behind = leader % 3 + 1;
+        c.nodes.get_mut(&behind).unwrap().down = true;
+        for _ in 0..8 {
+            propose(&mut c, leader, 30);
+            c.run(1_500);
+        }
+        c.nodes.get_mut(&behind).unwrap().down = false;
+        let there = |c: &Cluster| info(c, behind).applied == info(c, leader).applied;
+        assert!(c.wait(20_000, there), "{way:?}");
+        assert!(info(&c, behind).first_index > 60, "{way:?}");
+        assert!(c.nodes[&behind].told.loaded.is_empty());
+    });
+}
+
+#[test]
+fn who_leads_is_a_value_in_the_log() {
+    let mut c = Cluster::of(3, compacting(Way::Application));
+    let leader = c.elect();
+    let recorded = |c: &Cluster, raw| {
+        let info = info(c, raw);
+        (info.recorded_leader, info.recorded_term)
+    };
+    let term = info(&c, leader).term;
+    for raw in 1..=3 {
+        assert_eq!((NodeId::new(leader), term), recorded(&c, raw));
+    }
+    let address = c.nodes[&1]
+        .handle
+        .view(|v| v.address_of(v.info.recorded_leader).to_owned());
+    assert_eq!(format!("host{leader}:7000"), address);
+    c.nodes.get_mut(&leader).unwrap().down = true;
+    let next = |c: &Cluster| {
+        c.leader()
+            .is_some_and(|raw| recorded(c, raw).0 == NodeId::new(raw))
+    };
+    assert!(c.wait(20_000, next));
+}
