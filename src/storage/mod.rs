@@ -60,11 +60,16 @@ pub trait Storage: Send {
     /// What is still found at a start is dropped again then: nothing waits for this.
     fn trim(&mut self, base: Position) -> Result<(), StorageError>;
 
+    /// Whether there is room for snapshots at all; if not, every function about them says so.
+    fn keeps_snapshots(&self) -> bool {
+        true
+    }
+
     /// Begins an image of this node's own. One at a time; dropping the writer gives it up.
     fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError>;
 
     /// Opens a durable image, or the newest one that is received and whole, whose checksum is
-    /// compared first. `Missing` if there is none such.
+    /// compared first. `Missing`, or `Record` of the host's, if there is none such.
     fn read_snapshot(
         &mut self,
         snapshot: &Snapshot,
