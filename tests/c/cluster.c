@@ -142,6 +142,9 @@ static void start(struct node *n)
     config.election_ms = options->election_ms;
     config.queue_max = options->queue_max;
     config.entry_max = options->entry_max;
+    config.compaction = options->compaction;
+    config.compact_entries = options->compact_entries;
+    config.memory_max = options->memory_max;
     config.seed = next_random(&seed) | 1;
     if (options->storage != NULL)
         config.storage = options->storage(n, &config.flags);

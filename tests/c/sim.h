@@ -19,6 +19,7 @@
 
 struct entry {
     uint64_t term;
+    uint64_t state;  /* of whoever has applied it */
     uint32_t number; /* of the request that proposed it, + 1; 0 = none seen at this index */
 };
 
@@ -48,6 +49,12 @@ struct tenure {
 struct watched {
     uint64_t applied;        /* the last index that it applied in this run of its engine */
     uint64_t passed;         /* and in any */
+    uint64_t state;          /* the host's */
+    uint64_t saved_applied, saved_state; /* of the snapshot that is being saved */
+    uint64_t loading;        /* the index that the snapshot to be loaded covers */
+    keel_save *save;
+    keel_load *load;
+    int catching_up;         /* it is being told what a snapshot held */
     uint64_t heard_since_ms; /* a majority hears it without a break since; UINT64_MAX = not now */
     int fenced;
     int asked;               /* a leader has asked whether it may be excluded */
@@ -66,6 +73,7 @@ struct sim {
     struct cluster *c;
     uint64_t seed;
     int has_disks;
+    int lazy;                /* hosts save and load when they get around to it */
     struct disk disks[CLUSTER_MAX];
     int armed;               /* hb_deadtime_ms is set */
     uint64_t elected_at_ms;  /* the last time that anybody became leader */
@@ -82,6 +90,12 @@ struct sim {
 
 /* The run that is going on; there is one at a time. */
 extern struct sim sim;
+
+/* What has happened to disks in all runs. */
+struct totals {
+    unsigned long batches, lost, failures, reads, trims, saves, loads;
+};
+extern struct totals totals;
 
 /* Says what is wrong, in which seed and when, and ends the program. */
 void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -105,6 +119,8 @@ void sim_forget(struct node *n);
 
 /* Runs with disks: the nodes' state is kept by the program, and survives crashes. */
 void sim_disks(struct cluster_options *options);
+/* Before the engines are freed, and after. */
+void sim_disks_drop(void);
 void sim_disks_free(void);
 /* The machine stops, and starts at once: of what was under way, some is on the disk. */
 void sim_crash(struct node *n);
@@ -114,6 +130,14 @@ void sim_disk_weather(struct node *n);
 void sim_disk_failure(struct node *n);
 /* All disks are well, and nothing is under way. */
 void sim_disks_heal(void);
+
+/* The host's state in such runs, saved and loaded as it gets around to it. */
+uint64_t sim_state_after(uint64_t state, uint64_t index, uint64_t term, uint32_t number);
+void sim_state_callbacks(keel_callbacks *callbacks);
+/* What it has to save and to load, now. */
+void sim_state_finish(struct node *n);
+/* It is lost, for the machine stops. */
+void sim_state_drop(struct node *n);
 
 /* The last exclusion of a node, or NULL. */
 const struct exclusion *sim_exclusion_of(keel_id id);

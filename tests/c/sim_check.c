@@ -64,6 +64,7 @@ static int on_apply(void *ud, uint64_t index, uint64_t term, const void *data, s
         if (sim.log[i].number != 0)
             sim_fail("node %d leaves out index %llu", (int)n->id, (unsigned long long)i);
     watched(n)->applied = index;
+    watched(n)->state = sim_state_after(watched(n)->state, index, term, number);
     if (index >= sim.log_len)
         sim.log_len = (size_t)index + 1;
     e = &sim.log[index];
@@ -77,7 +78,8 @@ static int on_apply(void *ud, uint64_t index, uint64_t term, const void *data, s
             sim_fail("request %u is applied twice or was never made", (unsigned)number);
         e->number = number + 1;
         e->term = term;
-    } else if (e->number != number + 1 || e->term != term) {
+        e->state = watched(n)->state;
+    } else if (e->number != number + 1 || e->term != term || e->state != watched(n)->state) {
         sim_fail("node %d applies another entry at index %llu", (int)n->id,
                  (unsigned long long)index);
     }
@@ -151,12 +153,38 @@ static void judge(keel_id id)
         sim_fail("node %d is excluded and still serves", (int)id);
 }
 
+/* With a snapshot comes who is out, of what was decided before: of some decisions only a part. */
+static void still_excluded(const struct node *n, uint64_t epoch, const keel_id *ids, size_t count,
+                           uint64_t index)
+{
+    for (size_t i = 0; i < sim.exclusion_count; i++) {
+        struct exclusion *e = &sim.exclusions[i];
+        size_t known = 0;
+
+        if (e->epoch != epoch || e->index != index)
+            continue;
+        for (size_t j = 0; j < count; j++)
+            for (size_t l = 0; l < e->n; l++)
+                known += e->ids[l] == ids[j];
+        if (known != count)
+            break;
+        e->told |= 1u << n->id;
+        return;
+    }
+    sim_fail("node %d loads an exclusion at epoch %llu that nobody was told of", (int)n->id,
+             (unsigned long long)epoch);
+}
+
 /* One decision, the same on every node: epoch, index and ids. */
 static void on_excluded(void *ud, uint64_t epoch, const keel_id *ids, size_t n, uint64_t index)
 {
     const struct node *node = ud;
     struct exclusion *e = NULL;
 
+    if (watched(node)->catching_up) {
+        still_excluded(node, epoch, ids, n, index);
+        return;
+    }
     for (size_t i = 0; i < sim.exclusion_count; i++)
         if (sim.exclusions[i].index == index || sim.exclusions[i].epoch == epoch)
             e = &sim.exclusions[i];
@@ -218,8 +246,10 @@ void sim_callbacks(keel_callbacks *callbacks)
     callbacks->excluded = on_excluded;
     callbacks->fence = on_fence;
     callbacks->stopped = on_stopped;
-    if (sim.has_disks)
+    if (sim.has_disks) {
         callbacks->guard = on_guard;
+        sim_state_callbacks(callbacks);
+    }
 }
 
 void sim_start(uint64_t seed, size_t nodes, size_t spares)
@@ -355,6 +385,7 @@ void sim_finish(void)
 {
     struct cluster *c = sim.c;
 
+    sim_disks_drop();
     cluster_free(c);
     sim_disks_free();
     for (size_t i = 0; i < sim.request_count; i++) {

@@ -8,6 +8,8 @@
  * stored who the members are: not for so long that it is excluded for it. */
 #define SILENT_MS 500u
 
+struct totals totals;
+
 static uint64_t below(uint64_t n)
 {
     return cluster_random(sim.c, n);
@@ -62,16 +64,35 @@ static const keel_storage *on_start(struct node *n, uint32_t *flags)
 
 void sim_disks(struct cluster_options *options)
 {
+    static const uint32_t ways[] = {KEEL_COMPACT_APPLICATION, KEEL_COMPACT_LEADER,
+                                    KEEL_COMPACT_IN_LOG};
+
     options->storage = on_start;
     options->disk = on_due;
+    options->compaction = ways[sim.seed / 32 % 3];
+    options->compact_entries = 8; /* of some dozens in a run */
+    options->memory_max = 200;
     options->deaths_allowed = 1; /* those that were ordered: on_stopped() knows */
+}
+
+void sim_disks_drop(void)
+{
+    for (size_t i = 0; i < sim.c->count; i++)
+        sim_state_drop(&sim.c->nodes[i]);
 }
 
 void sim_disks_free(void)
 {
-    for (size_t i = 0; i < CLUSTER_MAX; i++)
-        if (sim.disks[i].store != NULL)
-            store_free(sim.disks[i].store);
+    for (size_t i = 0; i < CLUSTER_MAX; i++) {
+        struct store *s = sim.disks[i].store;
+
+        if (s == NULL)
+            continue;
+        totals.batches += s->taken;
+        totals.reads += s->reads;
+        totals.trims += s->trims;
+        store_free(s);
+    }
 }
 
 void sim_crash(struct node *n)
@@ -81,10 +102,13 @@ void sim_crash(struct node *n)
 
     if (sim.nodes[n->id - 1].dead)
         return;
+    totals.lost += store_under_way(d->store) - landed;
+    totals.failures += n->died != 0;
+    sim_state_drop(n);
     CHECK_CODE(keel_free(n->k), KEEL_OK);
     n->k = NULL;
     store_crash(d->store, landed);
-    d->store->fail_write = d->store->fail_done = 0;
+    d->store->fail_write = d->store->fail_done = d->store->fail_read = 0;
     d->stalls = 0;
     d->due_ms = 0;
     n->disk_ms = UINT64_MAX;
@@ -99,6 +123,8 @@ void sim_disk_weather(struct node *n)
 
     d->slow = (unsigned)below(4);
     d->stalls = below(3) == 0;
+    d->store->fail_read = below(3) == 0 ? STORE_EIO : 0;
+    sim_state_finish(n);
 }
 
 void sim_disk_failure(struct node *n)
@@ -113,6 +139,7 @@ void sim_disk_failure(struct node *n)
 
 void sim_disks_heal(void)
 {
+    sim.lazy = 0;
     for (size_t i = 0; i < sim.c->count; i++) {
         struct node *n = &sim.c->nodes[i];
         struct disk *d = &sim.disks[i];
@@ -121,10 +148,11 @@ void sim_disks_heal(void)
             sim_crash(n);
         d->slow = 0;
         d->stalls = 0;
-        d->store->fail_write = d->store->fail_done = 0;
+        d->store->fail_write = d->store->fail_done = d->store->fail_read = 0;
         while (store_land(d->store))
             cluster_wake(n);
         d->due_ms = 0;
         n->disk_ms = UINT64_MAX;
+        sim_state_finish(n);
     }
 }

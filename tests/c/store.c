@@ -245,6 +245,8 @@ static int on_snap_put(void *ud, uint64_t image, uint64_t offset, const void *da
     struct store *s = ud;
     struct record *r;
 
+    if (s->fail_put != 0)
+        return failure(&s->fail_put);
     if (offset == 0)
         on_snap_drop(ud, image);
     lock(s);
@@ -264,13 +266,15 @@ static int on_snap_commit(void *ud, uint64_t image)
 {
     struct store *s = ud;
     struct record *r;
+    int code;
 
     lock(s);
     r = find(&s->images, image);
     CHECK(r != NULL);
-    r->committed = 1;
+    code = failure(&s->fail_commit);
+    r->committed = code == 0;
     unlock(s);
-    return 0;
+    return code;
 }
 
 static int on_snap_get(void *ud, uint64_t image, uint64_t offset, void *buf, size_t cap,
@@ -278,16 +282,20 @@ static int on_snap_get(void *ud, uint64_t image, uint64_t offset, void *buf, siz
 {
     struct store *s = ud;
     const struct record *r;
+    int code;
 
     lock(s);
     r = find(&s->images, image);
+    code = failure(&s->fail_get);
+    if (code == 0 && r == NULL)
+        code = STORE_EIO;
     *got = 0;
     if (r != NULL && offset < r->len) {
         *got = r->len - (size_t)offset < cap ? r->len - (size_t)offset : cap;
         memcpy(buf, r->data + offset, *got);
     }
     unlock(s);
-    return r != NULL ? 0 : STORE_EIO;
+    return code;
 }
 
 struct store *store_new(keel *const *k)
