@@ -20,9 +20,9 @@ pub(super) enum Fetched {
 }
 
 impl Fetched {
-    /// A snapshot was installed: what is here is not what is applied next.
+    /// A snapshot was installed: what is here, or could not be read, is not what is applied next.
     pub fn forget(&mut self) {
-        if let Fetched::Here(_) = self {
+        if let Fetched::Here(_) | Fetched::Failed(_) = self {
             *self = Fetched::No;
         }
     }
@@ -90,10 +90,10 @@ impl Raft {
         Vec::new()
     }
 
-    /// When entries to be applied are to be asked for again.
+    /// When entries to be applied are to be asked for again; not as long as none may be applied.
     pub(super) fn fetch_due(&self) -> Millis {
         match self.fetched {
-            Fetched::Failed(again) => again,
+            Fetched::Failed(again) if self.ready() > self.handed => again,
             _ => Millis::MAX,
         }
     }

@@ -163,6 +163,7 @@ impl Raft {
         let present = |effect: &&Effect| match effect {
             Effect::Send(_, term, _) | Effect::Acknowledge { term, .. } => *term == self.hard.term,
             Effect::Campaign(term) => *term == self.hard.term,
+            Effect::Install(_) => true,
         };
         sink.word(effects.iter().filter(present).count() as u64);
         for effect in effects.iter().filter(present) {
@@ -176,6 +177,7 @@ impl Raft {
                     sink.sequence(*term, *seq);
                 }
                 Effect::Campaign(_) => sink.word(0),
+                Effect::Install(snapshot) => sink.word(hash_of(snapshot)),
             }
         }
     }

@@ -54,10 +54,11 @@ impl Raft {
     }
 
     /// A later configuration that holds this node again counts from its place in the log, known
-    /// to be committed or not: others may need this vote to commit it (raft.md rule 47).
+    /// to be committed or not: others may need this vote to commit it (raft.md rule 47), also
+    /// when it is on its way out once more.
     fn is_excluded(&self) -> bool {
         let latest = self.configs.latest();
-        let readmits = |epoch| latest.epoch > epoch && latest.keeps(self.id);
+        let readmits = |epoch| latest.epoch > epoch && latest.contains(self.id);
         self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
     }
 

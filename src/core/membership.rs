@@ -138,17 +138,21 @@ impl Raft {
         self.follow_members();
     }
 
-    /// What the commit of a configuration brings about on this node.
-    pub(super) fn configuration_committed(&mut self) {
+    /// An exclusion ends with a committed configuration of a later epoch that holds this node.
+    pub(super) fn note_readmission(&mut self) {
         let committed = self.configs.committed(self.commit);
         let member = committed.keeps(self.id);
-        let readmitted = self
-            .hard
-            .excluded
-            .is_some_and(|x| member && committed.epoch > x.epoch);
-        if readmitted {
+        let excluded = self.hard.excluded;
+        if excluded.is_some_and(|x| member && committed.epoch > x.epoch) {
             self.hard.excluded = None;
+            self.staged.hard = true;
         }
+    }
+
+    /// What the commit of a configuration brings about on this node.
+    pub(super) fn configuration_committed(&mut self) {
+        self.note_readmission();
+        let committed = self.configs.committed(self.commit);
         // A node that starts alone must know its peers: keep a durable lower bound.
         self.hard.commit = self.commit.min(self.log.durable());
         self.staged.hard = true;

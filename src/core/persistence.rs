@@ -17,6 +17,8 @@ pub(super) enum Effect {
     Acknowledge { to: NodeId, term: Term, seq: u64 },
     /// Count the vote for oneself and ask for the others'.
     Campaign(Term),
+    /// Have an image made this server's own: its term must not be newer than the hard state's.
+    Install(Snapshot),
 }
 
 /// What has changed and was not handed out yet.
@@ -160,6 +162,7 @@ impl Raft {
                 self.send(to, Message::AppendReply(reply));
             }
             Effect::Campaign(term) if term == self.hard.term => self.campaign_durable(),
+            Effect::Install(snapshot) => self.install_unless_reached(snapshot),
             _ => {}
         }
     }

@@ -1,6 +1,7 @@
 //! One Raft server: its state, its inputs, its outputs. The parts of the protocol are in the
 //! files beside this one, named as the papers name them.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 
@@ -251,6 +252,8 @@ impl Raft {
         // The first entry is made by bootstrap, and committed by that.
         raft.commit = raft.commit.max(raft.log.last_index().min(1));
         raft.verified = raft.commit;
+        // A snapshot may know what the hard state does not yet.
+        raft.note_readmission();
         raft.draw_first_timeout();
         raft
     }
@@ -390,7 +393,11 @@ impl Raft {
             .is_some_and(|x| x.epoch >= exclusion.epoch);
         let committed = self.configs.committed(self.commit);
         // Old news: this node was taken back, or the teller is wrong.
-        let refuted = committed.epoch >= exclusion.epoch && committed.keeps(self.id);
+        let refuted = match committed.epoch.cmp(&exclusion.epoch) {
+            Ordering::Less => false,
+            Ordering::Equal => committed.keeps(self.id),
+            Ordering::Greater => committed.contains(self.id),
+        };
         if known || refuted || self.poisoned {
             return;
         }
@@ -455,6 +462,7 @@ impl Raft {
             // A term has one leader, and nothing is known yet of this one's log.
             self.verified = self.commit;
             self.leader_seq = 0;
+            self.incoming.iter_mut().for_each(Incoming::forget_number);
         }
         self.role = Role::Follower;
         self.leader = leader;

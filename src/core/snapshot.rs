@@ -65,7 +65,7 @@ pub(super) struct Incoming {
     storing: bool,
     /// The host is loading the image.
     pub installing: bool,
-    /// Number of the newest piece.
+    /// Number of the newest piece of this term.
     seq: u64,
 }
 
@@ -79,6 +79,12 @@ impl Incoming {
             installing: false,
             seq: 0,
         }
+    }
+
+    /// Numbers of an older term mean nothing in this one: who answered with such a number would
+    /// confirm what was never sent to it.
+    pub fn forget_number(&mut self) {
+        self.seq = 0;
     }
 
     fn wants(&self) -> Wants {
@@ -263,7 +269,7 @@ impl Raft {
     }
 
     /// Storage has answered [`Ask::Piece`]. After an error nothing is sent, and it is asked again
-    /// later.
+    /// later; of a newer snapshot if there is one, for storage need not keep older ones.
     pub fn piece_read(
         &mut self,
         now: Millis,
@@ -285,6 +291,11 @@ impl Raft {
         sending.reading = false;
         sending.last = Some((offset, now));
         let Ok(data) = data else {
+            if let (Some(progress), Some(newest)) = (leader.peers.get_mut(&to), &self.snapshot)
+                && newest != snapshot
+            {
+                progress.begin_snapshot(newest.clone());
+            }
             return;
         };
         if sending.wanted != Some(offset) {
@@ -375,7 +386,17 @@ impl Raft {
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();
+            self.after_hard(Effect::Install(snapshot));
+        }
+    }
+
+    /// The term is durable, so the image may be made this server's own; unless the log came up to
+    /// there meanwhile.
+    pub(super) fn install_unless_reached(&mut self, snapshot: Snapshot) {
+        if snapshot.last.index > self.commit {
             self.asks.push(Ask::Install { snapshot });
+        } else {
+            self.incoming = None;
         }
     }
 

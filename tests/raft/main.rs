@@ -1,8 +1,8 @@
-//! Behaviour of the Raft core: named scenarios that implementations get wrong, and random faults,
-//! both under a checker that holds every step against the predicates of the protocol.
+//! Behaviour of the Raft core: named scenarios that implementations get wrong,
+//! under a checker that holds every step against the predicates of the protocol. Random faults are
+//! in `tests/sim`.
 
 mod checker;
 mod cluster;
 mod network;
-mod random;
 mod scenarios;

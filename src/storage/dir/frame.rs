@@ -243,15 +243,14 @@ impl Frame {
 /// was ever written is all zero, a zero sector of a zero-filled segment surely never reached the
 /// disk, and a page that landed in the wrong place is not taken for a frame.
 pub(super) fn whiten(salt: u64, offset: u64, bytes: &mut [u8]) {
-    assert!(offset.is_multiple_of(8) && bytes.len().is_multiple_of(8));
-    for (word, number) in bytes.chunks_exact_mut(8).zip(offset / 8..) {
+    let (words, rest) = bytes.as_chunks_mut();
+    assert!(offset.is_multiple_of(8) && rest.is_empty());
+    for (word, number) in words.iter_mut().zip(offset / 8..) {
         let mixed = salt
             .wrapping_add(number)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let key = (mixed ^ (mixed >> 29)).to_le_bytes();
-        for (byte, key) in word.iter_mut().zip(key) {
-            *byte ^= key;
-        }
+        let key = mixed ^ (mixed >> 29);
+        *word = (u64::from_le_bytes(*word) ^ key).to_le_bytes();
     }
 }
 

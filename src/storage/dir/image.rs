@@ -107,7 +107,8 @@ pub(super) fn decode_counts(block: &[u8]) -> Result<[Count; 2], Flaw> {
 
 /// Where a block begins in the file.
 pub(super) fn block_offset(number: u64) -> u64 {
-    PAGE as u64 + number * BLOCK as u64
+    // No file is that long, but a forged size of one may be.
+    (PAGE as u64).saturating_add(number.saturating_mul(BLOCK as u64))
 }
 
 /// A checksum of what is in a block of the file with this salt.
@@ -158,7 +159,10 @@ impl Image {
     pub(super) fn check_size(&self) -> Result<(), StorageError> {
         let expected = match self.blocks() {
             0 => PAGE as u64,
-            blocks => block_offset(blocks - 1) + (SECTOR + self.expected(blocks - 1)) as u64,
+            blocks => {
+                let last = (SECTOR + self.expected(blocks - 1)) as u64;
+                block_offset(blocks - 1).saturating_add(last)
+            }
         };
         let found = self.file.size()?;
         match found == expected {

@@ -146,3 +146,163 @@ impl Layout {
         names
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::NodeId;
+    use crate::storage::Identity;
+    use crate::storage::dir::meta::Origin;
+    use crate::storage::dir::segment::End;
+    use crate::storage::dir::tests::Rng;
+
+    #[derive(Clone, Copy, Debug)]
+    struct Group {
+        seq: u64,
+        kind: Kind,
+        first: Index,
+        count: u64,
+        lsn: u64,
+    }
+
+    /// A log without its entries: for each index the group that it was written by.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    struct Plain {
+        base: Index,
+        written: Vec<u64>,
+    }
+
+    impl Plain {
+        fn add(&mut self, group: &Group) {
+            if group.kind == Kind::Reset {
+                self.base = group.first - 1;
+                self.written.clear();
+            }
+            let kept = group.first.checked_sub(self.base + 1);
+            let kept = kept.expect("a group goes back to before the log");
+            assert!(kept <= self.written.len() as u64, "a gap");
+            self.written.truncate(kept as usize);
+            self.written.extend((0..group.count).map(|_| group.lsn));
+        }
+
+        fn last(&self) -> Index {
+            self.base + self.written.len() as u64
+        }
+
+        fn from(&self, base: Index) -> &[u64] {
+            &self.written[(base - self.base) as usize..]
+        }
+    }
+
+    fn header(seq: u64, prev: Index, lsn: u64) -> Header {
+        let identity = Identity {
+            cluster: 1,
+            node: NodeId::new(1).unwrap(),
+        };
+        let origin = Origin {
+            identity,
+            instance: 1,
+            incarnation: 1,
+            generation: 1,
+        };
+        let last = Position {
+            index: prev,
+            term: 1,
+        };
+        let end = End { lsn, crc: 0, last };
+        Header::new(origin, seq, &end, 0, 1 << 20)
+    }
+
+    /// Groups in segments, as a directory writes them.
+    fn history(rng: &mut Rng) -> (Layout, Vec<Header>, Vec<Group>, Plain) {
+        let mut layout = Layout::default();
+        let mut headers = Vec::new();
+        let (mut groups, mut plain) = (Vec::new(), Plain::default());
+        let mut committed = 0;
+        let mut lsn = 0;
+        for number in 0..60 {
+            let reset = rng.below(25) == 0;
+            let last = plain.last();
+            if number == 0 || reset || rng.below(4) == 0 {
+                headers.push(header(headers.len() as u64 + 1, last, lsn));
+                layout.enter(&headers[headers.len() - 1]);
+            }
+            let back = match rng.below(3) {
+                0 => rng.below(8).min(last - committed),
+                _ => 0,
+            };
+            let group = Group {
+                seq: headers.len() as u64,
+                kind: match (reset, back) {
+                    (true, _) => Kind::Reset,
+                    (_, 0) => Kind::Append,
+                    _ => Kind::Replace,
+                },
+                first: if reset { last + 9 } else { last + 1 - back },
+                count: 1 + rng.below(3),
+                lsn,
+            };
+            if reset {
+                let index = group.first - 1;
+                layout.reset(Position { index, term: 1 });
+                committed = index;
+            }
+            layout.group(group.kind, group.first, lsn, number);
+            plain.add(&group);
+            groups.push(group);
+            committed += rng.below(plain.last() - committed + 1) / 2;
+            lsn += 4096 * (1 + rng.below(20));
+        }
+        (layout, headers, groups, plain)
+    }
+
+    #[test]
+    fn every_entry_is_found_behind_the_place_that_is_named() {
+        for seed in 0..200 {
+            let (layout, _, groups, plain) = history(&mut Rng(seed));
+            assert_eq!(layout.find(plain.base), None);
+            for index in plain.base + 1..=plain.last() {
+                let (run, next) = layout.find(index).unwrap();
+                assert!(run.first <= index && next.is_none_or(|next| index < next));
+                // Reading on from there, the last group that begins at or before the index.
+                let found = groups
+                    .iter()
+                    .skip_while(|group| group.lsn < run.lsn)
+                    .take_while(|group| group.seq == run.seq)
+                    .take_while(|group| group.lsn == run.lsn || group.kind == Kind::Append)
+                    .find(|group| index < group.first + group.count);
+                let expected = plain.written[(index - plain.base - 1) as usize];
+                assert_eq!(found.unwrap().lsn, expected, "seed {seed}, index {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_needed_can_be_left_out() {
+        let mut trimmed = 0;
+        for seed in 0..200 {
+            let mut rng = Rng(seed);
+            let (mut layout, headers, groups, plain) = history(&mut rng);
+            let base = rng.below(plain.last() + 1);
+            let needed = layout.needed(base);
+            trimmed += u32::from(needed > 1);
+            // Reading begins where the segment says, and comes to the same.
+            let mut read = Plain {
+                base: headers[needed as usize - 1].prev.index,
+                ..Plain::default()
+            };
+            let rest = groups.iter().filter(|group| group.seq >= needed);
+            rest.for_each(|group| read.add(group));
+            assert!(read.base <= base.max(plain.base), "seed {seed}");
+            assert_eq!(read.from(read.base), plain.from(read.base), "seed {seed}");
+            let names = layout.trim(needed);
+            assert_eq!(names.len() as u64, needed - 1);
+            assert_eq!(layout.base().index, read.base);
+            assert_eq!(layout.needed(0), needed, "nothing more goes of itself");
+            for index in read.base + 1..=plain.last() {
+                assert!(layout.find(index).unwrap().0.seq >= needed);
+            }
+        }
+        assert!(trimmed > 100);
+    }
+}

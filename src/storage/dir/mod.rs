@@ -125,7 +125,8 @@ impl Directory {
 
     /// Opens the directory of a node, and locks it until the value is dropped.
     ///
-    /// Reads and checks every byte of the log. Nothing is changed before all of it was found good.
+    /// Reads and checks every byte of the log and of the newest image. Nothing is changed before
+    /// all of it was found good.
     ///
     /// # Errors
     /// `Missing` if there is no node, `Foreign` if it is another one, `Locked`, `Version`,

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::core::{Position, Restored};
+use crate::core::{Entry, Position, Restored};
 use crate::storage::{Identity, Opened, StorageError};
 
 use super::meta::{self, Meta};
@@ -13,7 +13,7 @@ use super::receive::{self, Partial};
 use super::recover::{Recovered, recover};
 use super::segment::{End, Header, Segment};
 use super::snapshot::{self, Found, Snapshots};
-use super::vfs::Vfs;
+use super::vfs::{Vfs, VfsFile};
 use super::{Directory, LOCK, Options, holds_node, remove_prepared};
 
 /// What an opening found, all of it checked.
@@ -53,28 +53,12 @@ impl Directory {
         contents: Contents,
         reset: Option<Position>,
     ) -> Result<(Directory, Opened), StorageError> {
-        let Contents {
-            mut meta,
-            recovered,
-            found,
-            partial,
-            ..
-        } = contents;
+        let mut meta = contents.meta;
+        let mut recovered = contents.recovered;
         let meta_file = fs.open(meta::NAME)?;
-        meta.incarnation = meta.incarnation.checked_add(1).ok_or_else(|| {
-            Flaw::Bad("opened more often than can be counted").at(fs.path(meta::NAME), 0, 0)
-        })?;
-        // First: the new segment file carries META's generation, which must never be the newer one.
-        meta.generation += 1;
-        meta::update(&*meta_file, &meta)?;
-        let segment = remake(&*fs, options, &meta, recovered.tail)?;
-        meta.generation += 1;
-        meta.head_seq = segment.header.seq;
-        meta.durable_lsn = recovered.end.lsn;
-        meta::update(&*meta_file, &meta)?;
-
+        let segment = take_over(&*fs, options, &*meta_file, &mut meta, &mut recovered)?;
         let mut directory = Directory {
-            snapshots: Arc::new(Snapshots::new(fs.clone(), found)),
+            snapshots: Arc::new(Snapshots::new(fs.clone(), contents.found)),
             fs,
             options,
             meta,
@@ -87,32 +71,33 @@ impl Directory {
             done: VecDeque::new(),
         };
         directory.layout.remade(&directory.segment.header);
-        let mut entries = recovered.log;
         if let Some(base) = reset {
             directory.append(Some(base), &[])?;
-            entries.clear();
+            recovered.log.clear();
         }
-        directory.resume_partial(partial, contents.received)?;
+        directory.resume_partial(contents.partial, contents.received)?;
         for name in &recovered.trimmed {
             directory.fs.remove(name)?;
         }
         let opened = Opened {
-            restored: Restored {
-                hard: directory.meta.hard,
-                snapshot: directory.snapshots.newest(),
-                base: directory.layout.base(),
-                entries,
-                partial: directory
-                    .partial
-                    .as_ref()
-                    .map(|p| (p.snapshot().clone(), p.stored())),
-            },
+            restored: directory.restored(recovered.log),
             incarnation: directory.meta.incarnation,
             instance: directory.meta.instance,
             torn_bytes: recovered.torn_bytes,
             meta_repaired: contents.meta_repaired,
         };
         Ok((directory, opened))
+    }
+
+    fn restored(&self, entries: Vec<Entry>) -> Restored {
+        let partial = self.partial.as_ref();
+        Restored {
+            hard: self.meta.hard,
+            snapshot: self.snapshots.newest(),
+            base: self.layout.base(),
+            entries,
+            partial: partial.map(|p| (p.snapshot().clone(), p.stored())),
+        }
     }
 
     /// Goes on with what was received of an image, unless it is of no use any more.
@@ -194,7 +179,28 @@ impl Contents {
     }
 }
 
-/// Copies the last segment, as it was found, into a new file.
+/// Counts the opening in META, and copies the last segment, as it was found, into a new file.
+fn take_over(
+    fs: &dyn Vfs,
+    options: Options,
+    meta_file: &dyn VfsFile,
+    meta: &mut Meta,
+    recovered: &mut Recovered,
+) -> Result<Segment, StorageError> {
+    meta.incarnation = meta.incarnation.checked_add(1).ok_or_else(|| {
+        Flaw::Bad("opened more often than can be counted").at(fs.path(meta::NAME), 0, 0)
+    })?;
+    // First: the new segment file carries META's generation, which must never be the newer one.
+    meta.generation += 1;
+    meta::update(meta_file, meta)?;
+    let segment = remake(fs, options, meta, recovered.tail.take())?;
+    meta.generation += 1;
+    meta.head_seq = segment.header.seq;
+    meta.durable_lsn = recovered.end.lsn;
+    meta::update(meta_file, meta)?;
+    Ok(segment)
+}
+
 fn remake(
     fs: &dyn Vfs,
     options: Options,

@@ -64,35 +64,48 @@ pub(super) fn find(fs: &dyn Vfs, names: &[String], meta: &Meta) -> Result<Found,
             found.obsolete.push(name(last));
             continue;
         }
-        match load(fs, meta, last, newest) {
+        match load(fs, meta, last, newest)? {
             Ok(snapshot) => found.kept.insert(0, snapshot),
-            Err(error @ StorageError::Corrupt { .. }) if newest => {
-                found.damaged.push((last, error));
+            Err(error) => {
                 found.obsolete.push(name(last));
+                if newest {
+                    found.damaged.push((last, error));
+                }
             }
-            Err(StorageError::Corrupt { .. }) => found.obsolete.push(name(last)),
-            Err(error) => return Err(error),
         }
     }
     Ok(found)
 }
 
-/// The snapshot of a file; with `whole` all of its image is read.
-fn load(fs: &dyn Vfs, meta: &Meta, last: Position, whole: bool) -> Result<Snapshot, StorageError> {
+/// The snapshot of a file, or what is wrong with the file; with `whole` all of its image is read.
+/// The outer error is not a matter of this file alone.
+fn load(
+    fs: &dyn Vfs,
+    meta: &Meta,
+    last: Position,
+    whole: bool,
+) -> Result<Result<Snapshot, StorageError>, StorageError> {
     let name = name(last);
-    let image = Image::open(fs, &name)?;
+    let image = match Image::open(fs, &name) {
+        Err(error @ StorageError::Corrupt { .. }) => return Ok(Err(error)),
+        opened => opened?,
+    };
     meta.check(&image.header.origin, fs, &name, last.index)?;
     if image.snapshot().last != last {
-        return Err(image.flawed(Flaw::Bad("image under another one's name"), 0));
+        let flaw = Flaw::Bad("image under another one's name");
+        return Ok(Err(image.flawed(flaw, 0)));
     }
     if last.term > meta.hard.term {
         return Err(meta::stale(fs, last.index));
     }
-    match whole {
-        true => image.verify()?,
-        false => image.check_size()?,
+    let checked = match whole {
+        true => image.verify(),
+        false => image.check_size(),
+    };
+    match checked {
+        Err(error @ StorageError::Corrupt { .. }) => Ok(Err(error)),
+        checked => checked.map(|()| Ok(image.header.snapshot)),
     }
-    Ok(image.header.snapshot)
 }
 
 /// What is kept, shared with those who write an image in another thread.

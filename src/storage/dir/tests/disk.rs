@@ -5,10 +5,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 
 use super::super::{Directory, meta};
+use super::images::{draft, image, read_all};
 use super::{INSTANCE, OPTIONS, identity};
-use crate::core::{Entry, HardState, NodeId, Payload, Persist, Token};
+use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Token};
 use crate::storage::{Identity, Opened, Storage, StorageError};
 
 /// A path of its own for each test, removed at its end.
@@ -193,46 +195,88 @@ fn a_second_vote_is_a_bug_of_the_caller() {
 
 const VICTIM: &str = "KEEL_TEST_VICTIM_DIR";
 
-/// The process that is killed: it says each number whose write was acknowledged.
+/// The process that is killed: it says each number whose write was acknowledged, and takes a
+/// snapshot of each tenth, in a thread, after which it trims its log.
 #[test]
 #[ignore = "started by a_killed_process_has_lost_nothing"]
 fn victim() {
     let path = PathBuf::from(std::env::var_os(VICTIM).unwrap());
     let (mut directory, opened) = open(&path).unwrap();
-    let last = opened.restored.entries.len() as u64;
+    let restored = opened.restored;
+    let last = restored.base.index + restored.entries.len() as u64;
+    let mut saving = None;
     for n in last + 1..last + 100_000 {
         write(&mut directory, nth(n));
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "acknowledged {n}").unwrap();
-        out.flush().unwrap();
+        say(&format!("acknowledged {n}"));
+        if n % 10 != 0 {
+            continue;
+        }
+        let saved: Option<JoinHandle<u64>> = saving.take();
+        if let Some(saved) = saved {
+            say(&format!("saved {}", saved.join().unwrap()));
+            let index = directory.oldest_snapshot();
+            let term = index;
+            directory.trim(Position { index, term }).unwrap();
+        }
+        let mut writer = directory.write_snapshot(draft(n)).unwrap();
+        saving = Some(thread::spawn(move || {
+            writer.write(&image(n, 100_000)).unwrap();
+            writer.finish().unwrap().last.index
+        }));
     }
+}
+
+fn say(what: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{what}").unwrap();
+    out.flush().unwrap();
+}
+
+/// Starts a victim on the directory, lets it say so many lines, and kills it; the last numbers
+/// that it acknowledged and saved.
+fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("storage::dir::tests::disk::victim")
+        .env(VICTIM, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    let (mut acknowledged, mut saved) = (0, 0);
+    for line in said.lines().map_while(Result::ok).take(lines) {
+        if let Some((_, n)) = line.split_once("acknowledged ") {
+            acknowledged = n.parse().unwrap();
+        } else if let Some((_, n)) = line.split_once("saved ") {
+            saved = n.parse().unwrap();
+        }
+    }
+    assert!(matches!(open(path), Err(StorageError::Locked { .. })));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (acknowledged, saved)
 }
 
 #[test]
 fn a_killed_process_has_lost_nothing() {
     let temp = Temp::made();
-    for round in 0..4 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture"])
-            .arg("storage::dir::tests::disk::victim")
-            .env(VICTIM, &temp.0)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let acknowledged: Vec<u64> = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map_while(Result::ok)
-            .filter_map(|line| Some(line.split_once("acknowledged ")?.1.parse().unwrap()))
-            .take(10 + round)
-            .collect();
-        assert!(matches!(open(&temp.0), Err(StorageError::Locked { .. })));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let (_, opened) = open(&temp.0).unwrap();
-        let found = opened.restored.entries.len() as u64;
-        assert!(found >= *acknowledged.last().unwrap());
-        let expected: Vec<Entry> = (1..=found).flat_map(|n| nth(n).entries).collect();
-        assert_eq!(opened.restored.entries, expected);
-        assert!(opened.restored.hard.term >= found);
+    for round in 0..6 {
+        let (acknowledged, saved) = kill_one(&temp.0, 60 + round);
+        let (mut directory, opened) = open(&temp.0).unwrap();
+        let restored = opened.restored;
+        let first = restored.base.index + 1;
+        let found = restored.base.index + restored.entries.len() as u64;
+        assert!(found >= acknowledged && acknowledged > 30);
+        let expected: Vec<Entry> = (first..=found).flat_map(|n| nth(n).entries).collect();
+        assert_eq!(restored.entries, expected);
+        assert!(restored.hard.term >= found);
+        let snapshot = restored.snapshot.unwrap();
+        assert!(snapshot.last.index >= saved && saved > 0);
+        assert!(first <= directory.oldest_snapshot() + 1);
+        let mut reader = directory.read_snapshot(&snapshot).unwrap();
+        let read = read_all(&mut *reader).unwrap();
+        assert!(read == image(snapshot.last.index, 100_000));
     }
+    let (_, opened) = open(&temp.0).unwrap();
+    assert!(opened.restored.base.index > 0, "nothing was trimmed");
 }

@@ -31,7 +31,12 @@ pub(super) fn draft(n: u64) -> Draft {
 /// Bytes like no others.
 pub(super) fn image(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = Rng(seed);
-    (0..len).map(|_| rng.next() as u8).collect()
+    let mut image = Vec::with_capacity(len + 8);
+    while image.len() < len {
+        image.extend_from_slice(&rng.next().to_le_bytes());
+    }
+    image.truncate(len);
+    image
 }
 
 /// The snapshot that a leader would offer with this image.

@@ -68,8 +68,9 @@ struct State {
     /// Reads so far, and the number of the one that fails.
     reads: u64,
     fail_read_at: Option<u64>,
-    /// Syncs report success and do nothing: what a sweep must notice.
-    deaf_files: bool,
+    /// Syncs of files whose name has this in it report success and do nothing: what a sweep must
+    /// notice.
+    deaf_files: Option<&'static str>,
     deaf_names: bool,
     /// A copy before each operation, with the caller's mark, if kept.
     history: Option<Vec<(Moment, usize)>>,
@@ -214,7 +215,7 @@ impl Sim {
         state.fail_read_at = reads.map(|reads| state.reads + 1 + reads);
     }
 
-    pub(super) fn be_deaf(&self, files: bool, names: bool) {
+    pub(super) fn be_deaf(&self, files: Option<&'static str>, names: bool) {
         let mut state = self.state();
         (state.deaf_files, state.deaf_names) = (files, names);
     }
@@ -388,7 +389,9 @@ impl VfsFile for SimFile {
 
     fn sync(&self) -> Result<(), StorageError> {
         let (mut state, fails) = self.sim.step();
-        let deaf = state.deaf_files;
+        let deaf = state
+            .deaf_files
+            .is_some_and(|part| self.name.contains(part));
         let inode = &mut state.now.inodes[self.inode];
         if fails {
             // As Linux does: the pages count as clean and stay visible, the disk never gets them.
