@@ -1,7 +1,7 @@
 //! On a real file system: what is made, who may open it, and a process that is killed.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -255,9 +255,11 @@ fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
         .spawn()
         .unwrap();
     drop(starting);
-    let said = BufReader::new(child.stdout.take().unwrap());
+    // Held until it is dead: it must not die of having nobody to speak to.
+    let mut said = BufReader::new(child.stdout.take().unwrap());
     let (mut acknowledged, mut saved) = (0, 0);
-    for line in said.lines().map_while(Result::ok).take(lines) {
+    let heard = said.by_ref().lines().map_while(Result::ok);
+    for line in heard.take(lines) {
         if let Some((_, n)) = line.split_once("acknowledged ") {
             acknowledged = n.parse().unwrap();
         } else if let Some((_, n)) = line.split_once("saved ") {
