@@ -175,7 +175,8 @@ impl Raft {
             .map(|id| (id, Progress::new(last, now)))
             .collect();
         self.leader = None;
-        self.incoming = None;
+        // What the host loads already will be its state.
+        self.incoming.take_if(|incoming| !incoming.installing);
         self.role = Role::Leader(Leader {
             peers,
             opened_at: last + 1,

@@ -378,8 +378,10 @@ impl Raft {
         self.say_what_is_wanted(from);
     }
 
+    /// Only one who follows has its host load an image: who campaigns may lead before that is done.
     fn install_if_whole(&mut self) {
-        let Some(incoming) = &mut self.incoming else {
+        let follows = matches!(self.role, Role::Follower);
+        let Some(incoming) = self.incoming.as_mut().filter(|_| follows) else {
             return;
         };
         let busy = incoming.storing || incoming.installing;
