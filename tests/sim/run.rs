@@ -29,6 +29,8 @@ pub struct Summary {
     pub hash: u64,
     pub calls: u64,
     pub span: Micros,
+    /// From the end of the faults to a leader that can commit, in tenths of an election timeout.
+    pub elected: u64,
     pub proposed: u64,
     pub committed: u64,
     pub read: u64,
@@ -48,11 +50,12 @@ pub fn with_swarm(swarm: Swarm, seed: u64, told: bool) -> CoreWorld {
 pub fn simulate(world: &mut CoreWorld) -> Summary {
     let start = world.now;
     world.run_until(start + world.swarm.span);
-    world.settle();
+    let elected = world.settle();
     let nodes = world.nodes.iter().enumerate();
     let rafts = nodes.filter_map(|(at, node)| Some((at, node.server.as_ref()?)));
     world.judge.0.look_at_whole_logs(rafts);
     Summary {
+        elected,
         hash: world.trace.hash(),
         calls: world.trace.calls,
         span: world.now - start,

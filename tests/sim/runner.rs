@@ -144,6 +144,7 @@ type Counts = Vec<(u64, u64)>;
 #[derive(Default)]
 pub struct Total {
     pub runs: u64,
+    slowest_election: u64,
     pub sum: Summary,
     marks: Counts,
     faults: Counts,
@@ -167,6 +168,8 @@ fn merge(counts: &mut Counts, other: &Counts) {
 impl Total {
     fn add(&mut self, run: &Summary) {
         self.runs += 1;
+        self.slowest_election = self.slowest_election.max(run.elected);
+        self.sum.elected += run.elected;
         self.sum.calls += run.calls;
         self.sum.span += run.span;
         self.sum.proposed += run.proposed;
@@ -178,6 +181,8 @@ impl Total {
 
     fn merge(&mut self, other: &Total) {
         self.runs += other.runs;
+        self.slowest_election = self.slowest_election.max(other.slowest_election);
+        self.sum.elected += other.sum.elected;
         self.sum.calls += other.sum.calls;
         self.sum.span += other.sum.span;
         self.sum.proposed += other.sum.proposed;
@@ -214,6 +219,11 @@ impl Total {
             simulated / 86_400.0,
             simulated / seconds,
             sum.calls as f64 / seconds
+        );
+        let mean = sum.elected as f64 / 10.0 / self.runs.max(1) as f64;
+        println!(
+            "a leader {mean:.1} E after the end of the faults on average, {:.1} E at most",
+            self.slowest_election as f64 / 10.0
         );
         println!(
             "{faults} faults, {} proposed, {} committed, {} read",
