@@ -1,9 +1,8 @@
-//! The network between the servers: a pool of messages that can be cut, held, copied, lost,
-//! doubled and delayed.
+//! The network between the servers: a pool of messages that can be cut, held and copied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftkeel::core::{Message, Millis, NodeId, Random};
+use raftkeel::core::{Message, Millis, NodeId};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -30,14 +29,6 @@ impl Envelope {
     }
 }
 
-/// Chances in a thousand of what may happen to a message, and its longest delay.
-#[derive(Clone, Copy, Debug)]
-pub struct Faults {
-    pub lost: u64,
-    pub doubled: u64,
-    pub delay: Millis,
-}
-
 type Filter = Box<dyn Fn(&Envelope) -> bool>;
 
 /// The pool. Messages of one instant leave it in the order in which they came.
@@ -47,8 +38,7 @@ pub struct Network {
     cuts: BTreeSet<(NodeId, NodeId)>,
     filters: Vec<Filter>,
     held: Vec<Envelope>,
-    record: Option<Vec<Envelope>>,
-    faults: Option<Faults>,
+    record: Vec<Envelope>,
 }
 
 impl Network {
@@ -60,24 +50,13 @@ impl Network {
             cuts: BTreeSet::new(),
             filters: Vec::new(),
             held: Vec::new(),
-            record: Some(Vec::new()),
-            faults: None,
+            record: Vec::new(),
         }
-    }
-
-    /// Stops recording, which a long run has no use for.
-    pub fn forget(&mut self) {
-        self.record = None;
     }
 
     /// Everything sent since the last call, delivered or not.
     pub fn take_record(&mut self) -> Vec<Envelope> {
-        self.record.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// What may happen to messages from now on.
-    pub fn set_faults(&mut self, faults: Option<Faults>) {
-        self.faults = faults;
+        std::mem::take(&mut self.record)
     }
 
     /// Cuts one direction; what is on its way there is lost as well.
@@ -103,10 +82,8 @@ impl Network {
     }
 
     /// Takes a message of a server in.
-    pub fn send(&mut self, now: Millis, envelope: Envelope, random: &mut Random) {
-        if let Some(record) = &mut self.record {
-            record.push(envelope.clone());
-        }
+    pub fn send(&mut self, now: Millis, envelope: Envelope) {
+        self.record.push(envelope.clone());
         if self.cuts.contains(&(envelope.from, envelope.to)) {
             return;
         }
@@ -114,19 +91,7 @@ impl Network {
             self.held.push(envelope);
             return;
         }
-        let Some(faults) = self.faults else {
-            self.put(now + 1, envelope);
-            return;
-        };
-        if random.between(0, 1000) < faults.lost {
-            return;
-        }
-        if random.between(0, 1000) < faults.doubled {
-            // A copy may come long after, when everything is different.
-            let late = now + 1 + random.between(0, 20 * faults.delay + 1);
-            self.put(late, envelope.clone());
-        }
-        self.put(now + 1 + random.between(0, faults.delay + 1), envelope);
+        self.put(now + 1, envelope);
     }
 
     /// Puts a message into the pool, whatever is cut or held.
