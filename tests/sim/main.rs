@@ -18,6 +18,7 @@
 //! - `swarm`: what a seed decides; `schedule`: the faults; `workload`: the work
 //! - `judge`: who looks on; `checker`: the predicates; `referee`: the reference model of
 //!   `tests/support/model`; `watch`, `marks`: where runs get to
+//! - `mutations`: that the model bites
 //! - `settle`: the end of a run, and what must come to pass then
 //! - `run`, `runner`, `trace`: one run, many runs, and what is told of them
 
@@ -35,6 +36,7 @@ mod lives;
 mod marks;
 #[path = "../support/model/mod.rs"]
 mod model;
+mod mutations;
 mod net;
 mod queue;
 mod referee;
