@@ -49,8 +49,8 @@ STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/
 # cargo and the C examples run in parallel by themselves; the steps of this file build on each other.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-tests \
-        stage demo bench install uninstall clean help
+.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-tests \
+        museum stage demo bench install uninstall clean help
 
 all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE)
 
@@ -80,6 +80,7 @@ check:
 	$(MAKE) check-c
 	$(MAKE) check-install
 	$(MAKE) check-daemon
+	$(MAKE) check-sim
 	$(MAKE) check-tests
 	@echo "make check: everything passed"
 
@@ -103,6 +104,16 @@ check-install: all
 check-daemon: stage
 	$(STRANGER) $(MAKE) -C c-examples
 	$(STRANGER) tests/sx/run.sh
+
+# Simulated clusters: 20,000 of them, or four minutes. Profile sim is a release with the checks of a
+# debug build.
+check-sim:
+	RAFTKEEL_SEEDS=20000 RAFTKEEL_SECONDS=240 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
+		--profile sim --test sim -- --nocapture
+
+# Every deliberate bug must be found by the simulator: about ten minutes.
+museum:
+	scripts/museum.sh
 
 check-tests:
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --no-fail-fast
@@ -152,6 +163,8 @@ clean:
 help:
 	@echo "make                         libraftkeel.so and libraftkeel.a, in $(LIB)/"
 	@echo "make check                   every test: format, lints, C examples, installation, daemon, cargo test"
+	@echo "make check-sim               of these only the simulated clusters (4 minutes)"
+	@echo "make museum                  bugs put into the Raft core, each of which must be found"
 	@echo "make check-daemon            of these only the failover of real daemons (4 minutes)"
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
 	@echo "make bench                   measurements, each with its target; also as $(TARGET)/bench.json"

@@ -27,7 +27,7 @@
  * Callbacks run only inside driving functions (completions also inside keel_free()), one at a
  *   time, in the thread that drives, with no lock held. From a callback you may call every input
  *   and query function; driving functions and keel_free() give KEEL_ERR_BUSY. Callbacks must
- *   return: no longjmp(), no C++ exception.
+ *   return: no longjmp(), no C++ exception. (Those of keel_storage say themselves where they run.)
  * Completions. A request that was accepted (its function returned 0) is completed exactly once; one
  *   that was not, never.
  * Death. After a failed write, damaged data, a negative `apply`, or a bug that the library has
@@ -360,10 +360,10 @@ typedef struct keel_batch {
  * instance), which keel_errmsg() shows.
  *
  * Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
- * the thread that drives; the snap_ functions there, inside keel_new(), and in the threads that
- * write or read a snapshot: also several at once, but never two for one image that is not
- * committed. From all but `open` every input and query function may be called. None is called
- * after keel_free() has returned, or by it.
+ * the thread that drives; the snap_ functions there, inside keel_new(), and inside
+ * keel_save_write(), keel_save_finish() and keel_load_read(), whichever thread calls those: also
+ * several at once, but never two for one image that is not committed. From all but `open` every
+ * input and query function may be called. None is called after keel_free() has returned, or by it.
  *
  * Durable means: it survives the loss of power. A daemon that reports what is not breaks the
  * promises of the whole cluster.
@@ -391,10 +391,10 @@ typedef struct keel_storage {
     /**
      * Take a batch, whose pointers are valid until this returns. 0 = taken: then call
      * keel_write_done() once it is durable, or has failed: at once, from in here, or any time
-     * later, from any thread. Several batches may be under way; they take effect in order, so after
-     * a crash those that are stored are the first ones, each of them whole. The engine goes on
-     * meanwhile, and holds back what depends on them; a leader whose oldest batch takes longer
-     * than four times election_ms steps down.
+     * later, from any thread. Up to four batches may be under way, what comes meanwhile makes the
+     * next one larger; they take effect in order, so after a crash those that are stored are the
+     * first ones, each of them whole. The engine goes on, and holds back what depends on them; a
+     * leader whose oldest batch takes longer than four times election_ms steps down.
      *
      * A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
      * leaves the node before the first batch is durable. Required.
@@ -411,20 +411,26 @@ typedef struct keel_storage {
      * lowest on), or never. Nothing waits for it.
      *
      * This and the four below may be NULL, all of them together: then this node takes no
-     * snapshots, keeps its whole log, and cannot follow a leader that has dropped a part of it.
+     * snapshots (keel_snapshot(): KEEL_ERR_STATE), keeps its whole log, and cannot follow a leader
+     * that has dropped a part of it.
      */
     int (*trim)(void *ud, uint64_t index);
     /**
      * Append to an image, which has `offset` bytes so far. At 0 it begins, and whatever is stored
-     * under its number is dropped.
+     * under its number is dropped. It need not be durable yet. A failure ends this snapshot, and
+     * another one is tried later.
      */
     int (*snap_put)(void *ud, uint64_t image, uint64_t offset, const void *data, size_t len);
-    /** Make an image durable before this returns: from now on `open` gives it. */
+    /**
+     * Make an image durable before this returns: from now on `open` gives it. After a failure the
+     * snapshot is given up or, if it is a leader's that the host has loaded already, the engine ends.
+     */
     int (*snap_commit)(void *ud, uint64_t image);
     /**
      * Read up to `cap` bytes of an image at `offset`, whether it is committed or not, and store at
-     * `got` how many there were: 0 only at its end. After a failure it is tried again, or done
-     * without.
+     * `got` how many there were: 0 only at its end. What was put is read once before it is
+     * committed. A failure is one of whoever reads: of keel_new(), of keel_load_read(), or of a
+     * message to a peer, for which it is read again later.
      */
     int (*snap_get)(void *ud, uint64_t image, uint64_t offset, void *buf, size_t cap, size_t *got);
     /** Delete an image, committed or not; one that is not there is no failure. */
@@ -1156,9 +1162,9 @@ KEEL_API int keel_load_finish(struct keel_load *l, int status);
  * Makes a snapshot now, whatever has been applied since the last one, so that the log before the
  * one before it can be dropped. With KEEL_COMPACT_APPLICATION on this node; with the other two
  * kinds on all of them, at the leader only. Completed when this node's own is durable, with the last
- * log index that it covers. Completions: KEEL_ERR_STATE (no `save`; nothing to be saved yet),
- * KEEL_ERR_CONFLICT (one is being made or loaded already), KEEL_ERR_NOT_LEADER, KEEL_ERR_LOST,
- * KEEL_ERR_IO.
+ * log index that it covers. Completions: KEEL_ERR_STATE (no `save`; a keel_storage without
+ * snap_put; nothing to be saved yet), KEEL_ERR_CONFLICT (one is being made or loaded already),
+ * KEEL_ERR_NOT_LEADER, KEEL_ERR_LOST, KEEL_ERR_IO.
  *
  * Input function.
  */

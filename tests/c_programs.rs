@@ -78,6 +78,11 @@ fn the_host_may_store() {
 }
 
 #[test]
+fn the_host_may_store_snapshots() {
+    try_with("abi_snapshots", &["abi_snapshots.c", STORE]);
+}
+
+#[test]
 fn nothing_is_written_to_the_standard_descriptors() {
     for variant in [Variant::Shared, Variant::Static] {
         let program = clib::compile("abi_stdio", &["abi_stdio.c", HARNESS], variant);
@@ -108,7 +113,14 @@ fn seeds() -> [String; 2] {
 
 #[test]
 fn clusters_come_through_a_bad_time() {
-    let sources = ["sim.c", "sim_check.c", HARNESS];
+    let sources = [
+        "sim.c",
+        "sim_check.c",
+        "sim_disk.c",
+        "sim_state.c",
+        STORE,
+        HARNESS,
+    ];
     let [first, count] = seeds();
     let program = clib::compile("sim", &sources, Variant::Static);
     run(&program, "sim", &[&first, &count]);

@@ -191,7 +191,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let seq = leader.next_seq(now);
+        let seq = leader.numbers.next(now);
         let progress = leader.peers.get_mut(&to);
         let Some(sending) = progress.and_then(|p| p.sending_mut()) else {
             return;
@@ -209,7 +209,7 @@ impl Raft {
             offset,
             data,
         };
-        self.send(to, Message::Snapshot(piece));
+        self.send(to, Message::Snapshot(Box::new(piece)));
     }
 
     pub(super) fn on_snapshot_reply(&mut self, from: NodeId, reply: &SnapshotReply) {
@@ -325,12 +325,17 @@ impl Raft {
         let Some(repeated) = self.hear_leader(from, piece.term, piece.seq) else {
             return;
         };
-        if self.log.matches(piece.snapshot.last) || piece.snapshot.last.index <= self.commit {
+        let known =
+            self.log.matches(piece.snapshot.last) && !cfg!(keel_bug = "snapshot_drops_suffix");
+        if known || piece.snapshot.last.index <= self.commit {
             self.reach(from, &piece);
             return;
         }
         match &self.incoming {
             Some(incoming) if incoming.snapshot == piece.snapshot => {}
+            Some(incoming)
+                if cfg!(keel_bug = "pieces_mixed")
+                    && incoming.snapshot.last == piece.snapshot.last => {}
             // The host cannot be stopped in the middle.
             Some(incoming) if incoming.installing => return self.say_what_is_wanted(from),
             // An old copy does not take the place of what its leader sent since.
@@ -373,8 +378,10 @@ impl Raft {
         self.say_what_is_wanted(from);
     }
 
+    /// Only one who follows has its host load an image: who campaigns may lead before that is done.
     fn install_if_whole(&mut self) {
-        let Some(incoming) = &mut self.incoming else {
+        let follows = matches!(self.role, Role::Follower);
+        let Some(incoming) = self.incoming.as_mut().filter(|_| follows) else {
             return;
         };
         let busy = incoming.storing || incoming.installing;
@@ -386,7 +393,10 @@ impl Raft {
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();
-            self.after_hard(Effect::Install(snapshot));
+            match cfg!(keel_bug = "install_before_term") {
+                true => self.asks.push(Ask::Install { snapshot }),
+                false => self.after_hard(Effect::Install(Box::new(snapshot))),
+            }
         }
     }
 
@@ -417,7 +427,7 @@ impl Raft {
             crc: snapshot.crc,
             wants,
         });
-        self.after_hard(Effect::Send(to, term, reply));
+        self.after_hard(Effect::Send(to, term, Box::new(reply)));
     }
 
     /// Storage has answered [`Ask::Store`].
@@ -476,7 +486,9 @@ impl Raft {
 
     fn install(&mut self, snapshot: &Snapshot) {
         let last = snapshot.last;
-        if self.log.matches(last) || last.index <= self.commit {
+        let keeps = cfg!(keel_bug = "snapshot_keeps_tail") && last.index <= self.log.last_index();
+        let held = self.log.matches(last) && !cfg!(keel_bug = "snapshot_drops_suffix");
+        if held || last.index <= self.commit || keeps {
             // It came up to here by entries meanwhile: the log behind it is kept.
             self.commit_to(last.index);
         } else {
@@ -517,6 +529,6 @@ impl Raft {
         };
         let seq = 0;
         let reply = Message::AppendReply(AppendReply { term, seq, outcome });
-        self.after_hard(Effect::Send(to, term, reply));
+        self.after_hard(Effect::Send(to, term, Box::new(reply)));
     }
 }

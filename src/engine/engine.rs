@@ -271,7 +271,8 @@ impl Engine {
     /// Everything that depends on a write waits in the core for its token.
     fn write(&mut self) {
         while self.stopped.is_none() {
-            if let Some(persist) = self.raft.take_persist() {
+            let room = self.storage.has_room();
+            if let Some(persist) = room.then(|| self.raft.take_persist()).flatten() {
                 self.metrics.persists += 1;
                 self.metrics.entries_persisted += persist.entries.len() as u64;
                 self.storage.submit(persist);

@@ -66,10 +66,10 @@ pub struct keel_batch {
 /// instance), which keel_errmsg() shows.
 ///
 /// Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
-/// the thread that drives; the snap_ functions there, inside keel_new(), and in the threads that
-/// write or read a snapshot: also several at once, but never two for one image that is not
-/// committed. From all but `open` every input and query function may be called. None is called
-/// after keel_free() has returned, or by it.
+/// the thread that drives; the snap_ functions there, inside keel_new(), and inside
+/// keel_save_write(), keel_save_finish() and keel_load_read(), whichever thread calls those: also
+/// several at once, but never two for one image that is not committed. From all but `open` every
+/// input and query function may be called. None is called after keel_free() has returned, or by it.
 ///
 /// Durable means: it survives the loss of power. A daemon that reports what is not breaks the
 /// promises of the whole cluster.
@@ -95,10 +95,10 @@ pub struct keel_storage {
     pub open: Option<unsafe extern "C" fn(ud: *mut c_void, r: *mut keel_records) -> c_int>,
     /// Take a batch, whose pointers are valid until this returns. 0 = taken: then call
     /// keel_write_done() once it is durable, or has failed: at once, from in here, or any time
-    /// later, from any thread. Several batches may be under way; they take effect in order, so after
-    /// a crash those that are stored are the first ones, each of them whole. The engine goes on
-    /// meanwhile, and holds back what depends on them; a leader whose oldest batch takes longer
-    /// than four times election_ms steps down.
+    /// later, from any thread. Up to four batches may be under way, what comes meanwhile makes the
+    /// next one larger; they take effect in order, so after a crash those that are stored are the
+    /// first ones, each of them whole. The engine goes on, and holds back what depends on them; a
+    /// leader whose oldest batch takes longer than four times election_ms steps down.
     ///
     /// A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
     /// leaves the node before the first batch is durable. Required.
@@ -113,10 +113,12 @@ pub struct keel_storage {
     /// lowest on), or never. Nothing waits for it.
     ///
     /// This and the four below may be NULL, all of them together: then this node takes no
-    /// snapshots, keeps its whole log, and cannot follow a leader that has dropped a part of it.
+    /// snapshots (keel_snapshot(): KEEL_ERR_STATE), keeps its whole log, and cannot follow a leader
+    /// that has dropped a part of it.
     pub trim: Option<unsafe extern "C" fn(ud: *mut c_void, index: u64) -> c_int>,
     /// Append to an image, which has `offset` bytes so far. At 0 it begins, and whatever is stored
-    /// under its number is dropped.
+    /// under its number is dropped. It need not be durable yet. A failure ends this snapshot, and
+    /// another one is tried later.
     pub snap_put: Option<
         unsafe extern "C" fn(
             ud: *mut c_void,
@@ -126,11 +128,13 @@ pub struct keel_storage {
             len: usize,
         ) -> c_int,
     >,
-    /// Make an image durable before this returns: from now on `open` gives it.
+    /// Make an image durable before this returns: from now on `open` gives it. After a failure the
+    /// snapshot is given up or, if it is a leader's that the host has loaded already, the engine ends.
     pub snap_commit: Option<unsafe extern "C" fn(ud: *mut c_void, image: u64) -> c_int>,
     /// Read up to `cap` bytes of an image at `offset`, whether it is committed or not, and store at
-    /// `got` how many there were: 0 only at its end. After a failure it is tried again, or done
-    /// without.
+    /// `got` how many there were: 0 only at its end. What was put is read once before it is
+    /// committed. A failure is one of whoever reads: of keel_new(), of keel_load_read(), or of a
+    /// message to a peer, for which it is read again later.
     pub snap_get: Option<
         unsafe extern "C" fn(
             ud: *mut c_void,

@@ -34,6 +34,12 @@ pub trait Storage: Send {
         Ok(true)
     }
 
+    /// Whether another write may be submitted. If not, what is to be written is gathered into a
+    /// larger one, until one of those under way has been polled.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Starts one atomic write. With `reset` the log is dropped first, and goes on behind that
     /// snapshot. Entries replace whatever is stored from the first one's index on.
     fn submit(&mut self, persist: Persist);
@@ -54,11 +60,16 @@ pub trait Storage: Send {
     /// What is still found at a start is dropped again then: nothing waits for this.
     fn trim(&mut self, base: Position) -> Result<(), StorageError>;
 
+    /// Whether there is room for snapshots at all; if not, every function about them says so.
+    fn keeps_snapshots(&self) -> bool {
+        true
+    }
+
     /// Begins an image of this node's own. One at a time; dropping the writer gives it up.
     fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError>;
 
     /// Opens a durable image, or the newest one that is received and whole, whose checksum is
-    /// compared first. `Missing` if there is none such.
+    /// compared first. `Missing`, or `Record` of the host's, if there is none such.
     fn read_snapshot(
         &mut self,
         snapshot: &Snapshot,

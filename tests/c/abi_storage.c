@@ -79,6 +79,7 @@ static int open_again(struct store *s, uint32_t flags)
 static void close_store(struct store *s)
 {
     CHECK_CODE(keel_free(k), KEEL_OK);
+    store_crash(s, 0); /* what is under way is lost */
     s->freed = 1;
     k = NULL;
 }
@@ -367,6 +368,29 @@ static void nothing_is_done_before_it_is_durable(void)
     CHECK(store_land(s));
     step();
     CHECK(completions == 2 && applied == 3);
+    close_store(s);
+    store_free(s);
+}
+
+/* A disk that is slow gets few batches, and large ones. */
+static void few_are_under_way(void)
+{
+    struct store *s = leader();
+    unsigned before = s->taken;
+
+    s->held = 1;
+    for (int i = 0; i < 10; i++) {
+        propose();
+        step();
+    }
+    CHECK(store_under_way(s) == 4);
+    CHECK(store_land(s));
+    step();
+    CHECK(completions == 1 && store_under_way(s) == 4);
+    CHECK(s->last->entries.n == 6);
+    while (store_land(s))
+        step();
+    CHECK(completions == 10 && last_status == KEEL_OK && s->taken == before + 5);
     close_store(s);
     store_free(s);
 }
@@ -741,6 +765,7 @@ int main(void)
     records();
     a_run_begins_with_its_number();
     nothing_is_done_before_it_is_durable();
+    few_are_under_way();
     reports_come_in_order();
     crashes();
     failures();

@@ -142,6 +142,9 @@ static void start(struct node *n)
     config.election_ms = options->election_ms;
     config.queue_max = options->queue_max;
     config.entry_max = options->entry_max;
+    config.compaction = options->compaction;
+    config.compact_entries = options->compact_entries;
+    config.memory_max = options->memory_max;
     config.seed = next_random(&seed) | 1;
     if (options->storage != NULL)
         config.storage = options->storage(n, &config.flags);
@@ -222,7 +225,7 @@ static void deliver(struct cluster *c)
     }
 }
 
-static void step(struct node *n)
+void cluster_step(struct node *n)
 {
     uint64_t now_ms = n->cluster->now_ms;
     int code = keel_step(n->k, now_ms, &n->next_ms);
@@ -257,7 +260,7 @@ int cluster_advance(struct cluster *c, uint64_t until_ms)
             c->options.disk(&c->nodes[i]);
     for (size_t i = 0; i < c->count; i++)
         if (!c->nodes[i].paused && c->nodes[i].next_ms <= c->now_ms)
-            step(&c->nodes[i]);
+            cluster_step(&c->nodes[i]);
     return c->now_ms < until_ms;
 }
 

@@ -36,6 +36,8 @@ struct cluster_options {
     keel_callbacks callbacks; /* ud is a struct node *; send, if any, is called before ours */
     uint32_t heartbeat_ms, election_ms;
     uint32_t queue_max, entry_max;
+    uint32_t compaction, compact_entries;
+    uint64_t memory_max;
     int deaths_allowed; /* else the program ends when an engine does */
     /* Where a node keeps its state, asked at every start, with keel_config.flags; or NULL. */
     const keel_storage *(*storage)(struct node *n, uint32_t *flags);
@@ -79,6 +81,8 @@ int cluster_run_until(struct cluster *c, uint64_t ms, int (*holds)(struct cluste
 void cluster_restart(struct node *n);
 /* After an input to a node: it wants to be stepped now. */
 void cluster_wake(struct node *n);
+/* Steps it, before anything else happens. */
+void cluster_step(struct node *n);
 
 /* The node that leads in the highest term, if it does so with a majority; or NULL. */
 struct node *cluster_leader(struct cluster *c);

@@ -86,10 +86,10 @@ static void drop_batch(struct batch *b)
     free(b);
 }
 
-/* The oldest, which is under way no more; NULL if there is none. */
+/* The oldest, which is under way no more; NULL if there is none, or the disk has failed. */
 static struct batch *shift(struct store *s)
 {
-    struct batch *b = s->first;
+    struct batch *b = s->broken ? NULL : s->first;
 
     if (b != NULL && (s->first = b->next) == NULL)
         s->last = NULL;
@@ -137,16 +137,23 @@ static int on_open(void *ud, keel_records *r)
     return code;
 }
 
-/* Called with the mutex held, which is released: whoever is told may call back. */
+/* Called with the mutex held, which is released: whoever is told may call back. What failed may
+ * be on the disk all the same, and what came after it with it: a crash decides. */
 static void report(struct store *s, struct batch *b)
 {
     int code = failure(&s->fail_done);
     uint64_t number = b->number;
 
-    if (code == 0)
+    if (code == 0) {
         land(s, b);
+        drop_batch(b);
+    } else {
+        s->broken = 1;
+        b->next = s->first;
+        s->first = b;
+        s->last = s->last != NULL ? s->last : b;
+    }
     unlock(s);
-    drop_batch(b);
     /* A dead engine wants to know no more. */
     code = keel_write_done(*s->k, number, code);
     CHECK(code == KEEL_OK || code == KEEL_ERR_CLOSED);
@@ -238,6 +245,8 @@ static int on_snap_put(void *ud, uint64_t image, uint64_t offset, const void *da
     struct store *s = ud;
     struct record *r;
 
+    if (s->fail_put != 0)
+        return failure(&s->fail_put);
     if (offset == 0)
         on_snap_drop(ud, image);
     lock(s);
@@ -257,13 +266,15 @@ static int on_snap_commit(void *ud, uint64_t image)
 {
     struct store *s = ud;
     struct record *r;
+    int code;
 
     lock(s);
     r = find(&s->images, image);
     CHECK(r != NULL);
-    r->committed = 1;
+    code = failure(&s->fail_commit);
+    r->committed = code == 0;
     unlock(s);
-    return 0;
+    return code;
 }
 
 static int on_snap_get(void *ud, uint64_t image, uint64_t offset, void *buf, size_t cap,
@@ -271,16 +282,20 @@ static int on_snap_get(void *ud, uint64_t image, uint64_t offset, void *buf, siz
 {
     struct store *s = ud;
     const struct record *r;
+    int code;
 
     lock(s);
     r = find(&s->images, image);
+    code = failure(&s->fail_get);
+    if (code == 0 && r == NULL)
+        code = STORE_EIO;
     *got = 0;
     if (r != NULL && offset < r->len) {
         *got = r->len - (size_t)offset < cap ? r->len - (size_t)offset : cap;
         memcpy(buf, r->data + offset, *got);
     }
     unlock(s);
-    return r != NULL ? 0 : STORE_EIO;
+    return code;
 }
 
 struct store *store_new(keel *const *k)
@@ -309,20 +324,6 @@ const keel_storage *store_storage(struct store *s)
     return &s->storage;
 }
 
-void store_free(struct store *s)
-{
-    struct batch *b;
-
-    while ((b = shift(s)) != NULL)
-        drop_batch(b);
-    clear(&s->log);
-    clear(&s->images);
-    free(s->state.data);
-    pthread_cond_destroy(&s->changed);
-    pthread_mutex_destroy(&s->mutex);
-    free(s);
-}
-
 int store_land(struct store *s)
 {
     struct batch *b;
@@ -338,9 +339,9 @@ int store_land(struct store *s)
 
 uint64_t store_run(struct store *s, uint64_t now_ms)
 {
-    while (s->first != NULL && s->first->due_ms <= now_ms)
-        store_land(s);
-    return s->first != NULL ? s->first->due_ms : UINT64_MAX;
+    while (s->first != NULL && s->first->due_ms <= now_ms && store_land(s))
+        ;
+    return s->first != NULL && !s->broken ? s->first->due_ms : UINT64_MAX;
 }
 
 static void *work(void *arg)
@@ -383,6 +384,7 @@ void store_crash(struct store *s, size_t landed)
 {
     struct batch *b;
 
+    s->broken = 0;
     while ((b = shift(s)) != NULL) {
         if (landed > 0) {
             landed--;
@@ -394,6 +396,17 @@ void store_crash(struct store *s, size_t landed)
         if (!s->images.all[i].committed)
             delete(&s->images, i, i + 1);
     s->freed = 0;
+}
+
+void store_free(struct store *s)
+{
+    store_crash(s, 0);
+    clear(&s->log);
+    clear(&s->images);
+    free(s->state.data);
+    pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->mutex);
+    free(s);
 }
 
 size_t store_under_way(struct store *s)

@@ -39,7 +39,8 @@ struct store {
     int held;                       /* batches wait for store_land() */
     uint64_t (*due_ms)(void *arg);  /* or for store_run(): by when; asked for each, or NULL */
     void *arg;
-    int fail_open, fail_write, fail_done, fail_read; /* what the next such call says, if not 0 */
+    /* What the next such call says, if not 0. */
+    int fail_open, fail_write, fail_done, fail_read, fail_put, fail_commit, fail_get;
     int freed;                      /* the engine is: a call from now on ends the program */
 
     /* To be looked at: */
@@ -51,6 +52,7 @@ struct store {
     keel_storage storage;
     struct batch *first, *last; /* under way, in order */
     uint64_t number;            /* of the last batch taken */
+    int broken;                 /* a batch has failed: nothing lands any more before a crash */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     pthread_t thread;

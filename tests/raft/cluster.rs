@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use raftkeel::core::{
     Append, Ask, Configuration, DEFAULT_PRIORITY, Entry, Exclusion, HardState, Index, MAY_NOT_LEAD,
-    Message, Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, ReadError,
-    ReadId, Term, TransferError,
+    Message, Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, Random,
+    ReadError, ReadId, Term, TransferError,
 };
 
 use crate::checker::Checker;
@@ -97,11 +97,12 @@ pub struct Cluster {
     /// Hosts' states by index.
     pub states: BTreeMap<Index, u64>,
     pub options: Options,
+    pub random: Random,
 }
 
 impl Cluster {
     /// Servers 1 to `size`, of which the first `voters` are bootstrapped and the rest are empty.
-    pub fn create(voters: u64, size: u64) -> Cluster {
+    pub fn create(voters: u64, size: u64, seed: u64) -> Cluster {
         let mut cluster = Cluster {
             now: 1,
             nodes: BTreeMap::new(),
@@ -118,6 +119,7 @@ impl Cluster {
                 stall: 4 * E,
                 ..Options::new(n(1))
             },
+            random: Random::new(seed),
         };
         for raw in 1..=size {
             cluster.nodes.insert(n(raw), Node::default());
@@ -135,7 +137,7 @@ impl Cluster {
 
     /// `size` voters without a leader; their logs hold 1.1.
     pub fn new(size: u64) -> Cluster {
-        Cluster::create(size, size)
+        Cluster::create(size, size, 1)
     }
 
     /// `size` voters led by n1 in term 2; their logs hold 1.1 and its no-op 2.2, committed.
@@ -145,7 +147,7 @@ impl Cluster {
 
     /// The same, and empty servers up to number `size`.
     pub fn led_with_spares(voters: u64, size: u64) -> Cluster {
-        let mut cluster = Cluster::create(voters, size);
+        let mut cluster = Cluster::create(voters, size, 1);
         cluster.elect(1);
         cluster.heartbeat(1);
         assert_eq!((2, 2), (cluster.term(1), cluster.commit(voters)));
@@ -283,8 +285,8 @@ impl Cluster {
             return;
         };
         let persist = raft.take_persist();
-        let messages = raft.take_messages();
-        let mut committed = raft.take_committed(usize::MAX);
+        let messages = raft.take_messages().collect::<Vec<_>>();
+        let mut committed = raft.take_committed(usize::MAX).into_owned();
         // What is in memory comes first, and then what was fetched; or the other way round.
         while let more @ [_, ..] = &raft.take_committed(usize::MAX)[..] {
             committed.extend_from_slice(more);
@@ -324,7 +326,7 @@ impl Cluster {
                 to,
                 message,
             };
-            self.network.send(self.now, envelope);
+            self.network.send(self.now, envelope, &mut self.random);
         }
     }
 

@@ -1,8 +1,9 @@
-//! The network between the servers: a pool of messages that can be cut, held and copied.
+//! The network between the servers: a pool of messages that can be cut, held, copied, lost,
+//! doubled and delayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftkeel::core::{Message, Millis, NodeId};
+use raftkeel::core::{Message, Millis, NodeId, Random};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -29,6 +30,14 @@ impl Envelope {
     }
 }
 
+/// Chances in a thousand of what may happen to a message, and its longest delay.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    pub lost: u64,
+    pub doubled: u64,
+    pub delay: Millis,
+}
+
 type Filter = Box<dyn Fn(&Envelope) -> bool>;
 
 /// The pool. Messages of one instant leave it in the order in which they came.
@@ -38,7 +47,8 @@ pub struct Network {
     cuts: BTreeSet<(NodeId, NodeId)>,
     filters: Vec<Filter>,
     held: Vec<Envelope>,
-    record: Vec<Envelope>,
+    record: Option<Vec<Envelope>>,
+    faults: Option<Faults>,
 }
 
 impl Network {
@@ -50,13 +60,24 @@ impl Network {
             cuts: BTreeSet::new(),
             filters: Vec::new(),
             held: Vec::new(),
-            record: Vec::new(),
+            record: Some(Vec::new()),
+            faults: None,
         }
+    }
+
+    /// Stops recording, which a long run has no use for.
+    pub fn forget(&mut self) {
+        self.record = None;
     }
 
     /// Everything sent since the last call, delivered or not.
     pub fn take_record(&mut self) -> Vec<Envelope> {
-        std::mem::take(&mut self.record)
+        self.record.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What may happen to messages from now on.
+    pub fn set_faults(&mut self, faults: Option<Faults>) {
+        self.faults = faults;
     }
 
     /// Cuts one direction; what is on its way there is lost as well.
@@ -82,8 +103,10 @@ impl Network {
     }
 
     /// Takes a message of a server in.
-    pub fn send(&mut self, now: Millis, envelope: Envelope) {
-        self.record.push(envelope.clone());
+    pub fn send(&mut self, now: Millis, envelope: Envelope, random: &mut Random) {
+        if let Some(record) = &mut self.record {
+            record.push(envelope.clone());
+        }
         if self.cuts.contains(&(envelope.from, envelope.to)) {
             return;
         }
@@ -91,7 +114,19 @@ impl Network {
             self.held.push(envelope);
             return;
         }
-        self.put(now + 1, envelope);
+        let Some(faults) = self.faults else {
+            self.put(now + 1, envelope);
+            return;
+        };
+        if random.between(0, 1000) < faults.lost {
+            return;
+        }
+        if random.between(0, 1000) < faults.doubled {
+            // A copy may come long after, when everything is different.
+            let late = now + 1 + random.between(0, 20 * faults.delay + 1);
+            self.put(late, envelope.clone());
+        }
+        self.put(now + 1 + random.between(0, faults.delay + 1), envelope);
     }
 
     /// Puts a message into the pool, whatever is cut or held.

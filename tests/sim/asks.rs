@@ -48,7 +48,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
                 let fails = self.fails(self.swarm.storage.fails);
                 let image = &self.nodes[at].disk.image;
                 let entries = match fails {
-                    true => Err(FetchFailed.hit()),
+                    true => {
+                        FetchFailed.hit();
+                        Err(())
+                    }
                     false => image.fetch(first, last, bytes),
                 };
                 self.call(at, Input::Fetched { to, first, entries });
@@ -73,7 +76,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         let fails = self.fails(self.swarm.storage.fails);
         let image = &self.nodes[at].disk.image;
         let data = match fails {
-            true => Err(PieceReadFailed.hit()),
+            true => {
+                PieceReadFailed.hit();
+                Err(())
+            }
             false => image.read(&snapshot, offset, len),
         };
         let input = Input::PieceRead {

@@ -27,7 +27,7 @@ impl Clock {
 
     fn micros(&self, now: Micros) -> Micros {
         let passed = (now - self.set_at) as i64;
-        self.showed + (passed + passed * self.drift / 1_000_000) as Micros
+        self.showed + (passed + (passed * self.drift).div_euclid(1_000_000)) as Micros
     }
 
     /// What it shows.
@@ -54,7 +54,7 @@ impl Clock {
 
     /// It stood still for this long.
     pub fn stand(&mut self, now: Micros, span: Micros) {
-        let slept = span as i64 + span as i64 * self.drift / 1_000_000;
+        let slept = span as i64 + (span as i64 * self.drift).div_euclid(1_000_000);
         // Rounding must not take it back.
         self.showed = self.micros(now) + 1 - slept as Micros;
         self.set_at = now;

@@ -44,7 +44,7 @@ impl Server for Raft {
     ) {
         output.answer = take_input(self, now, input);
         output.write = self.take_persist();
-        output.sent = self.take_messages();
+        output.sent = self.take_messages().collect();
         output.applied = take_committed(self, room);
         let reads = self.take_reads().into_iter();
         output.reads = reads.map(|(id, result)| (id.0, result.ok())).collect();
@@ -116,10 +116,10 @@ pub fn options(setup: &Setup) -> Options {
 /// As many entries as the host has room for. The core is asked once more than it has any, so that
 /// it asks storage for what it lacks.
 fn take_committed(raft: &mut Raft, room: usize) -> Vec<Entry> {
-    let mut taken = raft.take_committed(room);
+    let mut taken = raft.take_committed(room).into_owned();
     let mut more = !taken.is_empty();
     while more && taken.len() < room {
-        let next = raft.take_committed(room - taken.len());
+        let next = raft.take_committed(room - taken.len()).into_owned();
         more = !next.is_empty();
         taken.extend(next);
     }

@@ -3,6 +3,8 @@
 
 use raftkeel::core::{Bytes, Entry, HardState, Index, Position, Restored, Snapshot};
 
+use crate::host::checksum;
+
 /// The images of two snapshots are kept: one may still be read when a newer one is there.
 const KEPT: usize = 2;
 
@@ -149,7 +151,7 @@ impl Image {
             None => &[],
         };
         let whole = bytes.len() as u64 == snapshot.size;
-        let right = crc32fast::hash(bytes) == snapshot.crc;
+        let right = checksum(bytes) == snapshot.crc;
         (whole && right).then(|| Bytes::from(bytes))
     }
 

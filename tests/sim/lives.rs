@@ -18,7 +18,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         node.run += 1;
         node.setup.run = u64::from(node.run);
         node.setup.seed = self.dice.word();
-        (node.failed, node.away) = (false, false);
+        (node.failed, node.asleep, node.away) = (false, false, false);
         (node.paused_until, node.inbox) = (0, 0);
         (node.armed, node.timer_at) = (Millis::MAX, NEVER);
         node.host = Host::new(pace);

@@ -100,7 +100,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             NodeSuspended.hit();
             let span = self.draw_span();
             self.nodes[at].paused_until = self.now + span;
-            self.nodes[at].away = true;
+            (self.nodes[at].asleep, self.nodes[at].away) = (true, true);
             self.plan_due(span, at, Due::Awake(span));
         }
     }
@@ -264,6 +264,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
 
     /// A machine that slept goes on.
     pub fn awake(&mut self, at: usize, span: Micros) {
+        self.nodes[at].asleep = false;
         self.nodes[at].clock.stand(self.now, span);
         self.clock_changed(at);
     }

@@ -126,7 +126,7 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
 
     fn cure(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        node.paused_until = 0;
+        (node.paused_until, node.asleep) = (0, false);
         let latency = self.swarm.heartbeat * 250;
         let writes = node.disk.calm(latency);
         let (failed, up) = (node.failed, node.is_up());

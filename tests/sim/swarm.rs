@@ -235,7 +235,7 @@ impl Swarm {
             ambushes: draw_ambushes(dice, peace),
             limits,
             storage,
-            slow_hosts: *dice.pick(&[0, 0, 100_000, 500_000]),
+            slow_hosts: *dice.pick(&[0, 0, 100_000, 500_000, 1_000_000]),
             careful_hosts: dice.once_in(4),
             ending: *dice.pick(&[Ending::All, Ending::Quorum]),
         }
@@ -371,7 +371,11 @@ fn draw_net(dice: &mut Dice, unit: Micros) -> net::Nature {
 fn draw_storage(dice: &mut Dice, unit: Micros) -> Storage {
     Storage {
         latency: dice.scaled(10, unit / 4),
-        loads: dice.scaled(10, 4 * unit),
+        // Some take so long that the world is another when they are done.
+        loads: match dice.coin() {
+            true => dice.scaled(10, unit),
+            false => dice.within(unit, 8 * unit),
+        },
         fails: sometimes(dice, 1_000, 100_000),
         stops: sometimes(dice, 1_000, 60_000),
         size: if dice.once_in(8) {

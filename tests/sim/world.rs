@@ -35,7 +35,9 @@ pub struct Node<S: Server> {
     pub run: u32,
     /// Frozen until then, like a stopped process.
     pub paused_until: Micros,
-    /// Its clock stood still as well, and its server has not been told.
+    /// Its clock stands still as well.
+    pub asleep: bool,
+    /// It stood still, and the server has not been told.
     pub away: bool,
     /// A write has failed in this run.
     pub failed: bool,
@@ -53,7 +55,7 @@ impl<S: Server> Node<S> {
     }
 
     pub fn is_paused(&self, now: Micros) -> bool {
-        self.paused_until > now
+        self.paused_until > now || self.asleep
     }
 }
 
@@ -167,6 +169,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             setup: self.swarm.setup(id),
             run: 0,
             paused_until: 0,
+            asleep: false,
             away: false,
             failed: false,
             armed: Millis::MAX,
@@ -274,7 +277,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Due::Saved(snapshot, image) => self.saved(at, snapshot, image),
             Due::Bootstrap => self.bootstrap(at),
             Due::Resume => self.resume(at),
-            Due::Awake(span) if self.rough => self.awake(at, span),
+            Due::Awake(span) if self.nodes[at].asleep => self.awake(at, span),
             Due::Unstick => self.unstick(at),
             Due::Restart if self.rough => self.restart(at),
             Due::Restart | Due::Awake(_) => {}

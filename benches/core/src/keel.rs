@@ -81,7 +81,7 @@ impl Node for Keel {
         for (to, message) in self.0.take_messages() {
             out.send(place(to), message);
         }
-        for entry in self.0.take_committed(usize::MAX) {
+        for entry in self.0.take_committed(usize::MAX).iter() {
             if let Payload::Host(data) = &entry.payload {
                 out.apply(data);
             }

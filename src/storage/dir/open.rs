@@ -158,7 +158,7 @@ impl Contents {
             Some(last) => last == base || last.index > base.index,
             None => base.index == 0,
         };
-        let reset = newest.filter(|last| reached && !log.holds(*last));
+        let reset = newest.filter(|last| !log.holds(*last));
         // What a damaged image stood for must be found in the log, behind an older one.
         for (last, error) in self.found.damaged.drain(..) {
             if !reached || reset.is_some() || !log.holds(last) {

@@ -65,11 +65,8 @@ pub(super) fn recover(
         meta,
         log: Vec::new(),
         layout: Layout::default(),
-        end: match headers.first() {
-            // What it continues was trimmed, so it is taken at its word.
-            Some(first) if first.seq > 1 => first.start(),
-            _ => End::default(),
-        },
+        // What the first one continues was trimmed, so it is taken at its word.
+        end: headers.first().map_or(End::default(), Header::start),
         torn_bytes: 0,
     };
     let mut tail = None;

@@ -1,6 +1,7 @@
 //! The images of snapshots: numbered, written from front to back, found again by their end.
 //!
-//! An image that is replaced stays with the host as long as somebody reads it.
+//! An older image stays with the host as long as the log reaches back to it, for it may be on its way
+//! to a peer; and as long as somebody reads it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,7 +78,7 @@ impl Images {
             }
         }
         kept.images.sort_by_key(|image| image.snapshot.last.index);
-        kept.retire();
+        kept.retire(Index::MAX);
         let kept = Mutex::new(kept);
         let images = Images(Arc::new(Shelf { store, seal, kept }));
         Ok((images, damaged))
@@ -90,7 +91,13 @@ impl Images {
             .map(|image| image.snapshot.clone())
     }
 
-    /// The last index of the newest one; no older one is kept.
+    /// The log begins behind `base` now.
+    pub(super) fn retire(&self, base: Index) {
+        self.lock().retire(base);
+        self.sweep();
+    }
+
+    /// The last index of the newest one.
     pub(super) fn newest_index(&self) -> Index {
         self.newest().map_or(0, |snapshot| snapshot.last.index)
     }
@@ -159,9 +166,11 @@ impl Images {
 }
 
 impl Kept {
-    /// Everything but the newest is not needed any more.
-    fn retire(&mut self) {
-        let older = self.images.len().saturating_sub(1);
+    /// What ends before `base` is not needed any more, but for the newest.
+    fn retire(&mut self, base: Index) {
+        let before = |image: &Image| image.snapshot.last.index < base;
+        let older = self.images.partition_point(before);
+        let older = older.min(self.images.len().saturating_sub(1));
         let older = self.images.drain(..older).map(|image| image.place);
         self.others.extend(older);
     }
@@ -226,7 +235,6 @@ impl Writing {
             snapshot: snapshot.clone(),
         });
         kept.images.sort_by_key(|image| image.snapshot.last.index);
-        kept.retire();
         Ok(())
     }
 }

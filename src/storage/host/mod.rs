@@ -41,6 +41,10 @@ use terms::Terms;
 pub use records::Records;
 pub use writes::{HostCode, OutOfOrder, Writes};
 
+/// Batches under way: enough to keep a disk busy, and few enough that what comes while it is makes
+/// large ones.
+const UNDER_WAY_MAX: usize = 4;
+
 /// A host's database. Every failure is a negative code of its own.
 ///
 /// All but the `snap_` methods are called by whoever drives the engine, one at a time.
@@ -188,6 +192,7 @@ impl HostStorage {
         if let Some(snapshot) = reset {
             self.state.last = snapshot.last;
             self.terms = Terms::behind(snapshot.last);
+            self.images.retire(snapshot.last.index);
         }
         if reset.is_some() || self.stale {
             cut = 1;
@@ -266,7 +271,7 @@ impl HostStorage {
     }
 
     fn must_keep_snapshots(&self) -> Result<(), StorageError> {
-        match self.store.keeps_snapshots() {
+        match self.keeps_snapshots() {
             true => Ok(()),
             false => Err(StorageError::NoSnapshots),
         }
@@ -281,6 +286,10 @@ impl Storage for HostStorage {
         self.collect();
         self.failure()?;
         Ok(self.writes.is_open())
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < UNDER_WAY_MAX
     }
 
     /// # Panics
@@ -320,7 +329,12 @@ impl Storage for HostStorage {
 
     fn trim(&mut self, base: Position) -> Result<(), StorageError> {
         self.terms.trim(base);
+        self.images.retire(base.index);
         said("trim", self.store.trim(base.index))
+    }
+
+    fn keeps_snapshots(&self) -> bool {
+        self.store.keeps_snapshots()
     }
 
     fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
@@ -340,7 +354,10 @@ impl Storage for HostStorage {
         match received {
             Some(received) => Ok(Box::new(received.writing.read(snapshot)?)),
             None if snapshot.size == 0 => Ok(Box::new(self.images.begin().read(snapshot)?)),
-            None => Err(StorageError::Missing { path: place() }),
+            None => Err(corrupt(
+                snapshot.last.index,
+                "no image of this snapshot is kept",
+            )),
         }
     }
 

@@ -98,7 +98,7 @@ fn a35_an_inherited_joint_configuration_is_left_once_committed() {
 
 #[test]
 fn a36_no_change_before_an_entry_of_the_own_term_commits() {
-    let mut c = Cluster::create(4, 5);
+    let mut c = Cluster::create(4, 5, 1);
     c.elect(1);
     c.heartbeat(1);
     c.change(1, plain(2, &[1, 2, 3, 4], &[5])).unwrap();

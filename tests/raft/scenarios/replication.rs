@@ -216,7 +216,7 @@ fn a_rival_of_the_same_term_is_not_believed() {
 
 #[test]
 fn a_large_proposal_is_admitted_when_nothing_waits() {
-    let mut c = Cluster::create(3, 3);
+    let mut c = Cluster::create(3, 3, 1);
     c.options.uncommitted_bytes = 10;
     for raw in 1..=3 {
         c.crash(raw);

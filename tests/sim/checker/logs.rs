@@ -124,13 +124,12 @@ impl Checker {
         }
     }
 
-    /// I23: of what is committed and durable no more is kept in memory than the limit allows,
-    /// from when some of it was applied or written.
+    /// I23: whenever something was written, of what is committed and durable no more is kept in
+    /// memory than the limit allows.
     pub(super) fn bounded_memory(&self, call: &Call<'_, Raft>) {
-        let written = matches!(call.input, Input::Written { .. });
         let (node, log) = (&self.nodes[call.node], call.server.log());
         let (bytes, most) = (log.bytes_in_memory(), 2 * node.limits.tail_bytes);
-        if bytes <= most || !(written || !call.output.applied.is_empty()) {
+        if bytes <= most || !matches!(call.input, Input::Written { .. }) {
             return;
         }
         let settled = call.after.commit.min(call.after.durable);

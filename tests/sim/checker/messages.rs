@@ -1,6 +1,6 @@
 //! What leaves a server must be on its disk, and true: I2, I3, I12, I20.
 
-use raftkeel::core::{Append, AppendOutcome, Index, Message, NodeId, Raft, Term};
+use raftkeel::core::{Append, AppendOutcome, Index, Message, NodeId, Raft, Term, TimeoutNow};
 
 use super::{Checker, place};
 use crate::judge::Call;
@@ -19,6 +19,7 @@ impl Checker {
                     self.vote_given_once(call.node, *to, reply.term);
                 }
                 Message::Append(append) => self.append_is_true(call, append),
+                Message::TimeoutNow(word) => self.handed_over_whole(call, *to, word),
                 Message::Snapshot(piece) => self.piece_is_true(call, piece),
                 Message::SnapshotReply(reply) => {
                     self.number_was_heard(call.node, reply.term, reply.seq);
@@ -143,6 +144,17 @@ impl Checker {
                 "I5: {id} sends another entry at {index} than its log has"
             );
         }
+    }
+
+    /// I13: leadership is handed over to one who has acknowledged all, and all of it is committed.
+    fn handed_over_whole(&self, call: &Call<'_, Raft>, to: NodeId, word: &TimeoutNow) {
+        let told = self.nodes[place(to)].acked(word.term);
+        let last = call.after.last_index;
+        assert!(
+            word.last_index == last && told >= last && call.after.commit == last,
+            "I13: {} hands over to {to}, which has acknowledged {told} of {last}",
+            call.id
+        );
     }
 
     /// I12: what is acknowledged is durable, and is what the leader of the term has there.

@@ -276,6 +276,8 @@ pub const KINDS: &[Kind] = &[
         else {
             return None;
         };
+        // One that became durable as the node stopped was never heard of.
+        only(t.node.snapshots.index() > 0)?;
         t.silently(|step| {
             if let Input::Start { snapshot, .. } = &mut step.input {
                 *snapshot = None;

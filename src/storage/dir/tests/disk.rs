@@ -1,10 +1,11 @@
 //! On a real file system: what is made, who may open it, and a process that is killed.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 
 use super::super::{Directory, meta};
@@ -14,16 +15,26 @@ use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Token};
 use crate::storage::{Identity, Opened, Storage, StorageError};
 
 /// A path of its own for each test, removed at its end.
-pub(super) struct Temp(pub(super) PathBuf);
+pub(super) struct Temp(pub(super) PathBuf, Option<RwLockReadGuard<'static, ()>>);
+
+/// A process that is being started holds every lock of the one that starts it, for a moment: none
+/// is while another test has a directory.
+static STARTING: RwLock<()> = RwLock::new(());
 
 impl Temp {
     fn new() -> Temp {
+        let mut temp = Temp::of_who_starts_processes();
+        temp.1 = Some(STARTING.read().unwrap());
+        temp
+    }
+
+    fn of_who_starts_processes() -> Temp {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("raftkeel-dir-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);
-        Temp(path)
+        Temp(path, None)
     }
 
     pub(super) fn made() -> Temp {
@@ -235,6 +246,7 @@ fn say(what: &str) {
 /// Starts a victim on the directory, lets it say so many lines, and kills it; the last numbers
 /// that it acknowledged and saved.
 fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
+    let starting = STARTING.write().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture"])
         .arg("storage::dir::tests::disk::victim")
@@ -242,9 +254,12 @@ fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let said = BufReader::new(child.stdout.take().unwrap());
+    drop(starting);
+    // Held until it is dead: it must not die of having nobody to speak to.
+    let mut said = BufReader::new(child.stdout.take().unwrap());
     let (mut acknowledged, mut saved) = (0, 0);
-    for line in said.lines().map_while(Result::ok).take(lines) {
+    let heard = said.by_ref().lines().map_while(Result::ok);
+    for line in heard.take(lines) {
         if let Some((_, n)) = line.split_once("acknowledged ") {
             acknowledged = n.parse().unwrap();
         } else if let Some((_, n)) = line.split_once("saved ") {
@@ -259,7 +274,8 @@ fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
 
 #[test]
 fn a_killed_process_has_lost_nothing() {
-    let temp = Temp::made();
+    let temp = Temp::of_who_starts_processes();
+    Directory::create(&temp.0, &identity(), INSTANCE).unwrap();
     for round in 0..6 {
         let (acknowledged, saved) = kill_one(&temp.0, 60 + round);
         let (mut directory, opened) = open(&temp.0).unwrap();

@@ -4,7 +4,7 @@
 use super::super::Directory;
 use super::super::image::BLOCK;
 use super::disk::{nth, write};
-use super::images::{image, read_all, save};
+use super::images::{image, offered, read_all, save};
 use super::model::{check, open};
 use super::sim::{Loss, Sim};
 use super::workload::{Mix, Outcome, persevere, run};
@@ -54,7 +54,7 @@ fn no_failing_operation_loses_what_was_acknowledged() {
 fn no_failing_operation_loses_a_snapshot_or_what_its_log_needs() {
     let seed = seed(32);
     for seed in seed..seed + 3 {
-        every_operation(200, |sim| run(sim, seed, 35, Mix::All));
+        every_operation(150, |sim| run(sim, seed, 35, Mix::All));
     }
 }
 
@@ -62,7 +62,7 @@ fn no_failing_operation_loses_a_snapshot_or_what_its_log_needs() {
 fn what_fails_beside_the_log_is_given_up_and_the_rest_goes_on() {
     let seed = seed(35);
     for seed in seed..seed + 3 {
-        every_operation(200, |sim| persevere(sim, seed, 35, Mix::All));
+        every_operation(150, |sim| persevere(sim, seed, 35, Mix::All));
     }
 }
 
@@ -90,6 +90,29 @@ fn a_failed_read_is_an_error_and_changes_nothing() {
     }
     println!("{reads} reads");
     assert!(reads > 10, "only {reads} reads");
+}
+
+#[test]
+fn an_image_whose_last_piece_failed_is_not_adopted() {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    let (mut directory, _) = open(&sim).unwrap();
+    let image = image(1, 1000);
+    let snapshot = offered(5, &image);
+    directory.store_piece(&snapshot, 0, &image[..600]).unwrap();
+    for operation in 1..=3 {
+        sim.fail_at(Some(sim.operations() + operation));
+        let stored = directory.store_piece(&snapshot, 600, &image[600..]);
+        assert!(stored.is_err(), "two writes and a sync");
+        let read = directory.read_snapshot(&snapshot);
+        assert!(matches!(read, Err(StorageError::Missing { .. })));
+        assert!(directory.adopt(&snapshot).is_err());
+        directory.store_piece(&snapshot, 0, &image[..600]).unwrap();
+    }
+    directory
+        .store_piece(&snapshot, 600, &image[600..])
+        .unwrap();
+    directory.adopt(&snapshot).unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::super::image::BLOCK;
+use super::super::image::{BLOCK, DATA};
 use super::super::page::{PAGE, SECTOR};
 use super::super::{Directory, meta, receive, snapshot};
 use super::images::{draft, offered, read_all};
@@ -190,6 +190,56 @@ fn a_damaged_newest_image_is_replaced_by_the_older_one_and_the_log() {
 }
 
 #[test]
+fn a_damaged_image_goes_when_the_next_one_is_there() {
+    let sample = sample();
+    let name = snapshot::name(sample.newest().last);
+    let sim = Sim::boot(&sample.changed(&name, |data| data[PAGE] ^= 1));
+    let (mut directory, opened) = open(&sim).unwrap();
+    assert_eq!(opened.restored.snapshot, Some(sample.older.clone()));
+    assert_eq!(directory.oldest_snapshot(), sample.older.last.index);
+    save(&mut directory, 33, 10);
+    let newest = save(&mut directory, 36, 10);
+    directory.trim(at(33)).unwrap();
+    drop(directory);
+    let image = sim.now().lose_power(Loss::All);
+    assert!(!image.contains_key(&name));
+    let (_, opened) = open(&Sim::boot(&image)).unwrap();
+    assert_eq!(opened.restored.snapshot, Some(newest));
+}
+
+/// Of two images that are there the log holds the end of the newer one only, and that one is
+/// damaged: something is wrong beyond it, and the log is not dropped for the older one.
+#[test]
+fn the_log_is_not_dropped_for_an_older_image_than_a_damaged_one() {
+    let (sim, mut directory) = made();
+    let before = sim.now().lose_power(Loss::All);
+    write(&mut directory, 1, 12);
+    let newest = save(&mut directory, 9, 10);
+    drop(directory);
+    // So that no file of the other life is newer than META.
+    open(&sim).unwrap();
+    let mut image = sim.now().lose_power(Loss::All);
+
+    let sim = Sim::boot(&before);
+    let (mut directory, _) = open(&sim).unwrap();
+    write(&mut directory, 1, 3);
+    let mut other = draft(4);
+    other.last.term = 3;
+    directory.write_snapshot(other).unwrap().finish().unwrap();
+    let name = snapshot::name(Position { index: 4, term: 3 });
+    image.insert(name.clone(), sim.now().lose_power(Loss::All)[&name].clone());
+    open(&Sim::boot(&image)).unwrap();
+
+    let damaged = snapshot::name(newest.last);
+    Arc::make_mut(image.get_mut(&damaged).unwrap())[PAGE] ^= 1;
+    match open(&Sim::boot(&image)) {
+        Err(StorageError::Corrupt { path, .. }) => assert!(path.ends_with(damaged)),
+        Err(error) => panic!("{error}"),
+        Ok((_, opened)) => panic!("opened with {:?}", opened.restored),
+    }
+}
+
+#[test]
 fn every_length_and_every_lost_sector_of_an_image_is_noticed() {
     let sample = sample();
     let name = snapshot::name(sample.newest().last);
@@ -230,6 +280,30 @@ fn blocks_that_moved_are_noticed() {
     assert!(matches!(sample.open(&image, &"exchanged"), Found::Older));
     image.insert(older, sample.image[&newest].clone());
     assert!(matches!(sample.open(&image, &"both"), Found::Refused(_)));
+}
+
+/// Behind the back of a running process, when the checksum of the whole is not compared any more.
+#[test]
+fn blocks_that_move_later_are_noticed_when_they_are_read() {
+    let (sim, mut directory) = made();
+    write(&mut directory, 1, 9);
+    let saved = [7, 9].map(|n| save(&mut directory, n, 2 * DATA as u64));
+    let image = sim.now().lose_power(Loss::All);
+    let [older, newest] = saved.each_ref().map(|s| &image[&snapshot::name(s.last)]);
+    let first = PAGE..PAGE + BLOCK;
+    let mut moved = newest.as_ref().clone();
+    moved.copy_within(first.clone(), PAGE + BLOCK);
+    let mut replaced = newest.as_ref().clone();
+    replaced[first.clone()].copy_from_slice(&older[first]);
+    for data in [moved, replaced] {
+        let mut reader = directory.read_snapshot(&saved[1]).unwrap();
+        sim.put(&snapshot::name(saved[1].last), Arc::new(data));
+        let read = reader.read_at(DATA as u64 - 1, &mut [0; 2]);
+        assert!(
+            matches!(read, Err(StorageError::Corrupt { .. })),
+            "{read:?}"
+        );
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::super::Directory;
+use super::super::image::DATA;
 use super::model::{Model, Progress, image_of, open, raise_term, settle};
 use super::sim::Sim;
 use super::{INSTANCE, Rng, identity};
@@ -39,6 +40,8 @@ pub(super) struct Outcome {
 pub(super) struct Done {
     pub(super) saved: u32,
     pub(super) pieces: u32,
+    /// Pieces that were added to a block.
+    pub(super) grown: u32,
     pub(super) adopted: u32,
     pub(super) resets: u32,
     pub(super) trims: u32,
@@ -48,6 +51,7 @@ impl Done {
     pub(super) fn add(&mut self, other: &Done) {
         self.saved += other.saved;
         self.pieces += other.pieces;
+        self.grown += other.grown;
         self.adopted += other.adopted;
         self.resets += other.resets;
         self.trims += other.trims;
@@ -58,11 +62,13 @@ impl Done {
         let Done {
             saved,
             pieces,
+            grown,
             adopted,
             resets,
             trims,
         } = *self;
-        saved.min(pieces).min(adopted).min(resets).min(trims)
+        let all = [saved, pieces, grown, adopted, resets, trims];
+        all.into_iter().min().unwrap_or(0)
     }
 }
 
@@ -429,8 +435,8 @@ impl Run<'_> {
         };
         let image = image_of(snapshot.last, snapshot.size);
         let most = match self.rng.below(2) {
-            0 => 20_000,
-            _ => 1 + self.rng.below(100_000),
+            0 => 1 + self.rng.below(100_000),
+            _ => 1 + self.rng.below(snapshot.size / 2 + 1),
         };
         let end = snapshot.size.min(stored + most);
         let before = self.now.states.clone();
@@ -439,6 +445,7 @@ impl Run<'_> {
         self.live.partial = None;
         directory.store_piece(&snapshot, stored, &image[stored as usize..end as usize])?;
         self.done.pieces += 1;
+        self.done.grown += u32::from(!stored.is_multiple_of(DATA as u64));
         let all = Some((snapshot, end, end));
         self.became(before, &|m| m.partial = all.clone());
         match self.rng.below(2) {

@@ -8,8 +8,7 @@ fn disk() -> Disk {
     let mut store = Store::new();
     store.write(persist(1, 1, 5, 1));
     store.write(persist(2, 4, 5, 2));
-    let fake = store.fake.crash(0);
-    fake.inner().disk.clone()
+    store.fake.disk()
 }
 
 fn refused(disk: Disk) -> String {
@@ -116,9 +115,9 @@ fn what_was_replaced_is_not_taken_for_the_log() {
 fn a_part_of_a_write_is_noticed() {
     let mut store = Store::new();
     store.write(persist(1, 1, 3, 1));
-    let before = store.fake.inner().disk.clone();
+    let before = store.fake.disk();
     store.write(persist(2, 3, 4, 2));
-    let after = store.fake.inner().disk.clone();
+    let after = store.fake.disk();
     // The state without the entries, and the entries without the state.
     let text = refused(Disk {
         state: after.state.clone(),
@@ -138,7 +137,7 @@ fn records_of_an_earlier_node_of_this_id_are_noticed() {
     let mut store = Store::open(Fake::default(), Some(100)).unwrap();
     store.begin();
     store.write(persist(1, 1, 5, 1));
-    let mut mixed = store.fake.inner().disk.clone();
+    let mut mixed = store.fake.disk();
     mixed.log.insert(2, good.log[&2].clone());
     let text = refused(mixed);
     assert!(

@@ -51,6 +51,11 @@ impl Fake {
         self.0.lock().expect("no test panics while it looks")
     }
 
+    /// A copy of what is on the disk.
+    pub(super) fn disk(&self) -> Disk {
+        self.inner().disk.clone()
+    }
+
     /// The machine stops: of what is under way the oldest `landed` batches are on the disk, and
     /// images that were not committed are gone.
     pub(super) fn crash(&self, landed: usize) -> Fake {

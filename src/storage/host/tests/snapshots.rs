@@ -61,6 +61,11 @@ impl Store {
         }
     }
 
+    fn trim(&mut self, index: Index) {
+        let base = Position { index, term: 1 };
+        self.storage.trim(base).unwrap();
+    }
+
     fn images(&self) -> Vec<u64> {
         self.fake.inner().disk.images.keys().copied().collect()
     }
@@ -90,13 +95,7 @@ fn a_log_may_be_trimmed_behind_it() {
     for (upto, kept) in [(3, 6), (5, 4), (9, 0)] {
         let mut store = with_a_log();
         store.save(9, &bytes(10, 2));
-        store
-            .storage
-            .trim(Position {
-                index: upto,
-                term: 1,
-            })
-            .unwrap();
+        store.trim(upto);
         let mut again = store.again(0);
         let restored = again.restored();
         assert_eq!(
@@ -114,13 +113,40 @@ fn a_log_may_be_trimmed_behind_it() {
 }
 
 #[test]
+fn an_older_image_stays_as_long_as_the_log_reaches_back_to_it() {
+    let mut store = with_a_log();
+    let (old, new) = (bytes(5000, 3), bytes(4000, 4));
+    let first = store.save(3, &old);
+    let second = store.save(6, &new);
+    assert_eq!(
+        old,
+        store.read(&first).unwrap(),
+        "it may be on its way to a peer"
+    );
+    store.trim(3);
+    assert_eq!(old, store.read(&first).unwrap());
+    store.trim(4);
+    assert!(store.read(&first).is_err());
+    store.trim(6);
+    assert_eq!(new, store.read(&second).unwrap(), "the newest stays");
+    assert_eq!(vec![2], store.images());
+    assert_eq!(6, store.storage.oldest_snapshot());
+    store.save(7, &old);
+    assert_eq!(vec![2, 3], store.images());
+    store.again(0).begin();
+    let again = store.again(0);
+    assert_eq!(7, again.restored().snapshot.as_ref().unwrap().last.index);
+}
+
+#[test]
 fn what_is_read_stays_until_it_was_read() {
     let mut store = with_a_log();
     let (old, new) = (bytes(5000, 3), bytes(4000, 4));
     let first = store.save(3, &old);
     let mut reader = store.storage.read_snapshot(&first).unwrap();
     let second = store.save(6, &new);
-    let third = store.save(7, &new);
+    store.save(7, &new);
+    store.trim(7);
     assert_eq!(vec![1, 3], store.images(), "the second one was not read");
     assert!(store.read(&second).is_err());
     let mut buf = vec![0; 5000];
@@ -131,8 +157,7 @@ fn what_is_read_stays_until_it_was_read() {
     );
     drop(reader);
     store.save(8, &new);
-    assert!(store.images().len() == 1, "{:?}", store.images());
-    assert!(store.read(&third).is_err());
+    assert_eq!(vec![3, 4], store.images());
 }
 
 #[test]
@@ -172,6 +197,7 @@ fn a_failure_ends_the_image_and_not_the_store() {
         assert_eq!(3, store.storage.oldest_snapshot());
         assert_eq!(Some(kept), store.again(0).opened.restored.snapshot);
         assert_eq!(5, store.save(5, &bytes(100, 9)).last.index);
+        store.trim(5);
         assert_eq!(1, store.images().len());
     }
 }
@@ -279,7 +305,7 @@ fn an_adopted_image_drops_the_log_at_the_next_opening() {
 fn a_log_that_begins_behind_the_image_is_damaged() {
     let mut store = with_a_log();
     store.save(4, &bytes(10, 13));
-    store.storage.trim(Position { index: 4, term: 1 }).unwrap();
+    store.trim(4);
     store.fake.inner().disk.log.remove(&5);
     let text = refusal(store.fake.crash(0), None);
     assert!(text.contains("log index 5: entry is missing"), "{text}");
@@ -306,7 +332,7 @@ fn a_damaged_image_matters_if_the_log_needs_it() {
             )
         );
     }
-    store.storage.trim(Position { index: 2, term: 1 }).unwrap();
+    store.trim(2);
     for byte in image.len()..end {
         let fake = store.fake.crash(0);
         fake.inner().disk.images.get_mut(&1).unwrap().0[byte] ^= 1;
