@@ -46,6 +46,13 @@ impl Snapshots {
         !self.storing.is_empty() || self.installing.is_some()
     }
 
+    /// Whether anything is being loaded, or a piece of this one stored. A piece of another, which
+    /// this one took the place of, may still be: storage tells them apart.
+    fn is_busy_with(&self, snapshot: &Arc<Snapshot>) -> bool {
+        let stores = self.storing.iter().any(|(of, _)| of == snapshot);
+        stores || self.installing.is_some()
+    }
+
     fn keep(&mut self, snapshot: &Arc<Snapshot>) {
         if snapshot.index > self.index() {
             self.own.push(snapshot.clone());
@@ -233,7 +240,7 @@ impl Node {
             }
             Ask::Store { snapshot, piece } => self.check_store(snapshot, piece)?,
             Ask::Install { snapshot } => {
-                let idle = !self.snapshots.is_busy();
+                let idle = !self.snapshots.is_busy_with(snapshot);
                 let whole = self.snapshots.kept(snapshot) == snapshot.size;
                 rule!(idle && whole => "rule 38", "installs {snapshot:?} before all of it came");
                 self.check_needed(snapshot)?;
@@ -246,8 +253,7 @@ impl Node {
     fn check_store(&mut self, snapshot: &Arc<Snapshot>, piece: &Piece) -> Verdict {
         let came = self.snapshots.came.contains(&mix(&(snapshot, piece)));
         rule!(came => "rule 38", "stores {piece:?}, which did not come");
-        let same = self.snapshots.storing.iter().any(|(of, _)| of == snapshot);
-        let idle = !same && self.snapshots.installing.is_none();
+        let idle = !self.snapshots.is_busy_with(snapshot);
         rule!(idle => "rule 38", "stores a piece before the last one is kept");
         let kept = self.snapshots.kept(snapshot);
         let right = piece.offset == kept || piece.offset == 0;
