@@ -1,4 +1,6 @@
-//! The reference model as a judge: every call of a server must be a step that Raft permits.
+//! The reference model as a judge: every call of a server must be a step that Raft permits, in
+//! every run. That takes two fifths of the time: on the machine where it was measured, `speed`
+//! used 0.80 s of processor time for 24,000 simulated seconds of three nodes, 0.49 s without it.
 
 use raftkeel::core::{Entry, Millis, NodeId, Payload, Raft, ReadId, Restored, Snapshot};
 
