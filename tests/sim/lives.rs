@@ -23,7 +23,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         (node.armed, node.timer_at) = (Millis::MAX, NEVER);
         node.host = Host::new(pace);
         let local = node.clock.read(now);
-        let server = S::start(&node.setup, &mut node.disk.image, local);
+        node.disk.image.reconcile();
+        self.judge.found(at, &node.disk.image);
+        let server = S::start(&node.setup, &node.disk.image, local);
         node.state = server.state();
         let text = format!("n{} starts: {:?}", at + 1, node.state);
         self.trace.tell(now, text);

@@ -1,6 +1,6 @@
 //! The simulator: whole clusters of the Raft core, with their networks, disks, clocks and hosts,
-//! under faults that one seed decides, and a checker that holds every step against the
-//! predicates of the protocol.
+//! under faults that one seed decides, a checker that holds every step against the predicates of
+//! the protocol, and a reference model that every step must be permitted by.
 //!
 //! `cargo test --profile sim --test sim` runs some seeds. In the environment:
 //!
@@ -16,7 +16,9 @@
 //! - `net`, `disk`, `clock`, `host`: what surrounds a server; `image`: what a disk holds; `asks`:
 //!   what is wanted of storage and host besides writes
 //! - `swarm`: what a seed decides; `schedule`: the faults; `workload`: the work
-//! - `judge`: who looks on; `checker`: the predicates; `watch`, `marks`: where runs get to
+//! - `judge`: who looks on; `checker`: the predicates; `referee`: the reference model of
+//!   `tests/support/model`; `watch`, `marks`: where runs get to
+//! - `mutations`: that the model bites
 //! - `settle`: the end of a run, and what must come to pass then
 //! - `run`, `runner`, `trace`: one run, many runs, and what is told of them
 
@@ -32,8 +34,12 @@ mod image;
 mod judge;
 mod lives;
 mod marks;
+#[path = "../support/model/mod.rs"]
+mod model;
+mod mutations;
 mod net;
 mod queue;
+mod referee;
 mod run;
 mod runner;
 mod schedule;

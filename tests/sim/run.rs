@@ -4,15 +4,16 @@ use raftkeel::core::{Configuration, Raft};
 
 use crate::checker::Checker;
 use crate::queue::Micros;
+use crate::referee::{Event, Referee};
 use crate::settle::Knows;
 use crate::swarm::Swarm;
 use crate::watch::Watch;
 use crate::world::World;
 
-/// The bare core under the checker, with somebody who counts the marks.
-pub type CoreWorld = World<Raft, (Checker, Watch)>;
+/// The bare core under the checker and the reference model, with somebody who counts the marks.
+pub type CoreWorld = World<Raft, (Checker, (Watch, Referee))>;
 
-impl Knows for (Checker, Watch) {
+impl Knows for (Checker, (Watch, Referee)) {
     fn acting(&self) -> Vec<Configuration> {
         self.0.configurations().cloned().collect()
     }
@@ -41,8 +42,15 @@ pub fn prepare(seed: u64, told: bool) -> CoreWorld {
     with_swarm(Swarm::draw(seed), seed, told)
 }
 
+fn judges(nodes: usize) -> (Checker, (Watch, Referee)) {
+    (
+        Checker::new(nodes),
+        (Watch::new(nodes), Referee::new(nodes)),
+    )
+}
+
 pub fn with_swarm(swarm: Swarm, seed: u64, told: bool) -> CoreWorld {
-    let judge = (Checker::new(swarm.nodes), Watch::new(swarm.nodes));
+    let judge = judges(swarm.nodes);
     World::new(swarm, seed, judge, told)
 }
 
@@ -63,4 +71,14 @@ pub fn simulate(world: &mut CoreWorld) -> Summary {
         committed: world.judge.0.committed(),
         read: world.judge.0.reads_done(),
     }
+}
+
+/// What the model was told in a run, while there were faults; of a long one only the beginning.
+pub fn record(seed: u64) -> Vec<Event> {
+    let swarm = Swarm::draw(seed);
+    let mut judge = judges(swarm.nodes);
+    judge.1.1.record = Some(Vec::new());
+    let mut world = World::new(swarm, seed, judge, false);
+    world.run_until(world.now + world.swarm.span);
+    world.judge.1.1.record.take().unwrap_or_default()
 }

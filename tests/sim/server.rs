@@ -204,7 +204,7 @@ pub trait Server: Sized {
     type Write: Debug;
 
     /// Starts from what the disk holds.
-    fn start(setup: &Setup, image: &mut Image, now: Millis) -> Self;
+    fn start(setup: &Setup, image: &Image, now: Millis) -> Self;
 
     /// The name of a write, to be handed back when it is durable.
     fn token(write: &Self::Write) -> u64;
