@@ -6,6 +6,7 @@ mod disk;
 mod fault;
 mod fetch;
 mod images;
+mod inspect;
 mod model;
 mod rot;
 mod sim;
