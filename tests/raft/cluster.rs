@@ -155,6 +155,21 @@ impl Cluster {
         cluster
     }
 
+    /// The same as `led` with other options.
+    pub fn led_with(size: u64, set: impl FnOnce(&mut Options)) -> Cluster {
+        let mut cluster = Cluster::new(size);
+        set(&mut cluster.options);
+        for raw in 1..=size {
+            cluster.crash(raw);
+            cluster.restart(raw);
+        }
+        cluster.elect(1);
+        cluster.heartbeat(1);
+        assert_eq!((2, 2), (cluster.term(1), cluster.commit(size)));
+        cluster.network.take_record();
+        cluster
+    }
+
     // ---- servers ---------------------------------------------------------
 
     fn node(&self, raw: u64) -> &Node {

@@ -7,5 +7,6 @@ mod membership;
 mod persistence;
 mod read;
 mod replication;
+mod sending;
 mod snapshot;
 mod transfer;

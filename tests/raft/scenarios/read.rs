@@ -1,4 +1,4 @@
-//! A21 to A24 and others: reads without a log entry, at the leader and at those who follow it.
+//! A21 to A25 and others: reads without a log entry, at the leader and at those who follow it.
 
 use raftkeel::core::{MAX_READS, Message, ReadError, ReadId, ReadIndexReply};
 
@@ -108,6 +108,64 @@ fn a24_a_voter_alone_reads_nothing_old_after_a_restart() {
     assert_eq!(None, c.outcome(1, read), "its own entry is not written");
     c.complete_all(1);
     assert_eq!(Some(Ok(6)), c.outcome(1, read));
+}
+
+/// n1 leads by a lease and has told n2 to take over, which is to come to n2 later.
+fn handing_over() -> (Cluster, Vec<Envelope>) {
+    let mut c = Cluster::led_with(3, |options| options.lease_reads = true);
+    c.heartbeat(1);
+    let read = c.read(1).unwrap();
+    assert_eq!(Some(Ok(2)), c.outcome(1, read), "no question was asked");
+    c.network
+        .hold(|e| matches!(e.message, Message::TimeoutNow(_)));
+    c.transfer(1, Some(2)).unwrap();
+    let word = c.network.end_holds();
+    assert_eq!(1, word.len());
+    (c, word)
+}
+
+/// n2 takes over without n1's knowledge, and commits more than n1 knows.
+fn takes_over(c: &mut Cluster, word: Vec<Envelope>) {
+    c.isolate(1);
+    for envelope in word {
+        c.deliver(envelope);
+    }
+    c.deliver_all();
+    let (_, index) = c.propose(2, "W").unwrap();
+    c.deliver_all();
+    assert_eq!((Some(2), index), (c.leader(), c.commit(3)));
+    assert_eq!((true, 2), (c.raft(1).is_leader(), c.commit(1)));
+    let read = c.read(1).unwrap();
+    assert_eq!(None, c.outcome(1, read));
+    c.run(2 * E);
+    assert_eq!(Some(Err(ReadError::LeaderLost)), c.outcome(1, read));
+}
+
+#[test]
+fn a25_the_word_to_take_over_voids_the_lease() {
+    let (mut c, word) = handing_over();
+    takes_over(&mut c, word);
+}
+
+#[test]
+fn a25_a_word_that_may_still_be_heeded_voids_the_lease() {
+    let (mut c, word) = handing_over();
+    c.cut(1, 2);
+    c.run(E);
+    assert_eq!(None, c.raft(1).transferring(), "given up");
+    assert_eq!(Some(n(1)), c.raft(2).leader(), "n2 waits for n1 still");
+    takes_over(&mut c, word);
+}
+
+#[test]
+fn a25_a_lease_comes_back_with_an_answer_to_something_later() {
+    let (mut c, _) = handing_over();
+    c.network
+        .hold(|e| matches!(e.message, Message::TimeoutNow(_)));
+    c.run(E + 2 * H);
+    assert_eq!(None, c.raft(1).transferring(), "given up");
+    let read = c.read(1).unwrap();
+    assert_eq!(Some(Ok(2)), c.outcome(1, read));
 }
 
 #[test]

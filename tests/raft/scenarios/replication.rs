@@ -1,4 +1,4 @@
-//! A2 to A4, A19, A55 and others: what followers accept, and how they are repaired.
+//! A2 to A4, A19, A54, A55 and others: what followers accept, and how they are repaired.
 
 use raftkeel::core::{Append, AppendOutcome, AppendReply, Message, Payload, RoleKind};
 
@@ -93,6 +93,61 @@ fn a19_a_leader_that_is_refused_is_alive() {
         assert_eq!(Some(n(1)), c.raft(3).leader());
     }
     assert_eq!(2, c.raft(3).log().last_index(), "all of them were refused");
+}
+
+#[test]
+fn a54_what_cannot_be_read_leaves_no_gap() {
+    let mut c = Cluster::led_with(3, |options| options.tail_bytes = 100);
+    c.isolate(3);
+    for _ in 0..50 {
+        c.propose(1, "some data").unwrap();
+        c.deliver_all();
+    }
+    assert!(c.raft(1).log().first_in_memory() > 3);
+    c.node_mut(1).hold_asks = true;
+    c.network.heal();
+    c.network.take_record();
+    let sent = |c: &mut Cluster| {
+        let record = c.network.take_record().into_iter();
+        let sent = record.filter(|e| e.to == n(3) && e.has_entries());
+        sent.filter_map(|e| match e.message {
+            Message::Append(append) => Some(append),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        c.heartbeat(1);
+        assert_eq!(1, c.node_mut(1).asks.len());
+        c.answer(1, true);
+        c.deliver_all();
+        assert_eq!(Vec::<Append>::new(), sent(&mut c));
+    }
+    c.complete_all(1);
+    c.run(4 * H);
+    let mut next = 3;
+    for append in sent(&mut c) {
+        assert_eq!((next, 2), (append.prev_index + 1, append.prev_term));
+        next += append.entries.len() as u64;
+    }
+    assert_eq!((53, 52), (next, c.commit(3)));
+}
+
+#[test]
+fn a54_entries_that_do_not_follow_are_not_taken() {
+    let mut c = Cluster::led(3);
+    for prev in [(0, 0), (2, 2)] {
+        let append = Append {
+            term: 2,
+            seq: 1000,
+            prev_index: prev.0,
+            prev_term: prev.1,
+            commit: 50,
+            entries: vec![crate::cluster::host_entry(50, 2)],
+        };
+        c.inject(1, 3, Message::Append(append));
+        assert_eq!((2, 2), (c.raft(3).log().last_index(), c.commit(3)));
+    }
 }
 
 #[test]
