@@ -3,6 +3,7 @@
 //! and indexes are one higher than in their text.
 
 mod election;
+mod interaction;
 mod membership;
 mod persistence;
 mod read;
