@@ -84,7 +84,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
     }
 
     /// A write of a node has ended.
-    pub fn written(&mut self, at: usize, finished: Finished<S>) {
+    pub fn written(&mut self, at: usize, finished: Finished<S::Write>) {
         let node = &mut self.nodes[at];
         match finished {
             Finished::Nothing => {}
@@ -94,8 +94,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
                 S::land(&mut node.disk.image, write);
                 self.call(at, Input::Written { token, ok: true });
             }
-            Finished::Failed(token) => {
+            Finished::Failed => {
                 node.failed = true;
+                let token = node.disk.oldest().map_or(0, S::token);
                 let judge = &mut self.judge;
                 node.host.abandon(|id, outcome| judge.outcome(id, outcome));
                 self.call(at, Input::Written { token, ok: false });
