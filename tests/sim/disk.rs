@@ -96,8 +96,9 @@ impl<I: Default, W> Disk<I, W> {
         self.writes.front()
     }
 
-    /// The node stops. The writes that reached the disk, in their order: any first few.
-    pub fn crash(&mut self, dice: &mut Dice) -> Vec<W> {
+    /// The node stops. The writes that reached the disk, in their order: any first few. The one
+    /// after them may have been cut off, which is for whoever knows what is in it.
+    pub fn crash(&mut self, dice: &mut Dice) -> (Vec<W>, Option<W>) {
         let under_way = self.writes.len();
         let landed = match dice.below(4) {
             0 => 0,
@@ -108,14 +109,14 @@ impl<I: Default, W> Disk<I, W> {
             match landed {
                 0 => WritesLost.hit(),
                 n if n == under_way => WritesLanded.hit(),
-                _ => WritesTorn.hit(),
+                _ => SomeWritesLost.hit(),
             }
         }
         self.health = Health::Good;
         self.busy_until = 0;
         let mut writes = std::mem::take(&mut self.writes);
-        writes.truncate(landed);
-        writes.into()
+        let mut lost = writes.split_off(landed);
+        (writes.into(), lost.pop_front())
     }
 
     /// Stalls and failures end, and what is under way completes now, one after the other.
