@@ -47,7 +47,7 @@ impl Referee {
     fn accept(&mut self, id: NodeId, now: Millis, input: data::Input, raft: &Raft, taken: Taken) {
         let step = adapter::step(&self.model, id, now, input, raft, taken);
         if let Err(broken) = self.model.accept(&step) {
-            panic!("the model refuses: {broken}\n{step:?}");
+            panic!("the model refuses: {broken}; {step:?}");
         }
         self.note(|| Event::Step(Box::new(step)));
     }
