@@ -206,7 +206,7 @@ impl Cluster {
         for write in node.writes.drain(..).take(landed).collect::<Vec<_>>() {
             self.checker.written(id, &write);
             self.node_mut(raw).disk.write(write);
-            self.model.land(raw);
+            self.model.land(raw, true);
         }
         self.node_mut(raw).writes.clear();
         self.node_mut(raw).asks.clear();

@@ -35,6 +35,15 @@ impl Server for Raft {
         image.write(write.entries);
     }
 
+    fn torn(write: Persist) -> Option<Persist> {
+        let more = write.reset.is_some() || !write.entries.is_empty();
+        (write.hard.is_some() && more).then(|| Persist {
+            reset: None,
+            entries: Vec::new(),
+            ..write
+        })
+    }
+
     fn step(
         &mut self,
         now: Millis,

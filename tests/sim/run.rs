@@ -3,8 +3,10 @@
 use raftkeel::core::{Configuration, Raft};
 
 use crate::checker::Checker;
+use crate::marks::{Fault, Mark};
 use crate::queue::Micros;
 use crate::referee::{Event, Referee};
+use crate::runner::Simulation;
 use crate::settle::Knows;
 use crate::swarm::Swarm;
 use crate::watch::Watch;
@@ -37,11 +39,6 @@ pub struct Summary {
     pub read: u64,
 }
 
-/// A run that is about to begin.
-pub fn prepare(seed: u64, told: bool) -> CoreWorld {
-    with_swarm(Swarm::draw(seed), seed, told)
-}
-
 fn judges(nodes: usize) -> (Checker, (Watch, Referee)) {
     (
         Checker::new(nodes),
@@ -54,22 +51,48 @@ pub fn with_swarm(swarm: Swarm, seed: u64, told: bool) -> CoreWorld {
     World::new(swarm, seed, judge, told)
 }
 
-/// Runs to the end; panics if anything is wrong.
-pub fn simulate(world: &mut CoreWorld) -> Summary {
-    let start = world.now;
-    world.run_until(start + world.swarm.span);
-    let elected = world.settle();
-    let nodes = world.nodes.iter().enumerate();
-    let rafts = nodes.filter_map(|(at, node)| Some((at, node.server.as_ref()?)));
-    world.judge.0.look_at_whole_logs(rafts);
-    Summary {
-        elected,
-        hash: world.trace.hash(),
-        calls: world.trace.calls,
-        span: world.now - start,
-        proposed: world.proposals,
-        committed: world.judge.0.committed(),
-        read: world.judge.0.reads_done(),
+impl Simulation for CoreWorld {
+    const KNOWN: &str = include_str!("seeds.txt");
+    const SEEDS: u64 = 1_000;
+    const ENOUGH: u64 = 15_000;
+    const FOREIGN: &[Fault] = &[];
+
+    fn describe(seed: u64) -> String {
+        format!("{:#?}", Swarm::draw(seed))
+    }
+
+    fn prepare(seed: u64, told: bool) -> CoreWorld {
+        with_swarm(Swarm::draw(seed), seed, told)
+    }
+
+    fn simulate(&mut self) -> Summary {
+        let start = self.now;
+        self.run_until(start + self.swarm.span);
+        let elected = self.settle();
+        let nodes = self.nodes.iter().enumerate();
+        let rafts = nodes.filter_map(|(at, node)| Some((at, node.server.as_ref()?)));
+        self.judge.0.look_at_whole_logs(rafts);
+        Summary {
+            elected,
+            hash: self.trace.hash(),
+            calls: self.trace.calls,
+            span: self.now - start,
+            proposed: self.proposals,
+            committed: self.judge.0.committed(),
+            read: self.judge.0.reads_done(),
+        }
+    }
+
+    fn last_words(&self) -> String {
+        self.trace.last_words()
+    }
+
+    fn marks() -> Vec<&'static str> {
+        Mark::ALL.iter().map(|mark| mark.1).collect()
+    }
+
+    fn take_marks() -> Vec<u64> {
+        Mark::take()
     }
 }
 

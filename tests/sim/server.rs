@@ -212,6 +212,10 @@ pub trait Server: Sized {
     /// A write has reached the disk.
     fn land(image: &mut Image, write: Self::Write);
 
+    /// What is on the disk of a write that was cut off in its midst: storage writes the hard state
+    /// before the log.
+    fn torn(write: Self::Write) -> Option<Self::Write>;
+
     /// Takes an input, and says what it brought about; the host has room for this many entries.
     fn step(
         &mut self,

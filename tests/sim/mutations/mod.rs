@@ -234,8 +234,8 @@ fn try_all(seed: u64, kinds: &[Kind], tally: &mut Tally) {
                 model.stop(*id);
                 continue;
             }
-            Event::Land(id) => {
-                model.land(*id);
+            Event::Land(id, whole) => {
+                model.land(*id, *whole);
                 continue;
             }
         };

@@ -78,10 +78,10 @@ impl Model {
         }
     }
 
-    /// The oldest write of a node that has stopped did reach the disk.
-    pub fn land(&mut self, id: Id) {
+    /// The oldest write of a node that has stopped did reach the disk, or only its hard state.
+    pub fn land(&mut self, id: Id, whole: bool) {
         if let Some(node) = self.nodes.get_mut(&id) {
-            node.land();
+            node.land(whole);
         }
     }
 

@@ -11,21 +11,23 @@ impl Node {
         let first = self.writes.front().map(|write| write.token);
         rule!(first == Some(token) => "harness", "write {token} ends before {first:?}");
         match ok && !self.poisoned {
-            true => self.land(),
+            true => self.land(true),
             false => self.poisoned = true,
         }
         Ok(())
     }
 
     /// The oldest write reaches the disk.
-    pub(super) fn land(&mut self) {
+    pub(super) fn land(&mut self, whole: bool) {
         let Some(write) = self.writes.pop_front() else {
             return;
         };
         if let Some(hard) = write.hard {
             self.hard = hard;
         }
-        write.tail.write(&mut self.durable);
+        if whole {
+            write.tail.write(&mut self.durable);
+        }
     }
 
     /// Rule 29, I21: after a failed write nothing leaves the node any more.
