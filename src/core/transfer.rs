@@ -242,7 +242,7 @@ impl Raft {
         }
         transfer.told = true;
         let seq = leader.numbers.next(now);
-        leader.numbers.hand_over(to, seq);
+        leader.numbers.hand_over(to, last_index);
         let message = Message::TimeoutNow(TimeoutNow {
             term,
             seq,
