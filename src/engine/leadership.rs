@@ -132,6 +132,16 @@ impl Engine {
         self.leadership.transfer = Some(transfer);
     }
 
+    /// None of them can be answered any more.
+    pub fn fail_barriers(&mut self) {
+        let barriers = std::mem::take(&mut self.leadership.barriers);
+        let held = std::mem::take(&mut self.leadership.held);
+        let held = held.into_iter().map(|(ticket, _)| ticket);
+        for ticket in barriers.into_values().chain(held) {
+            self.done(ticket, Err(Error::Lost));
+        }
+    }
+
     /// Completes a transfer as soon as its outcome is known.
     pub fn follow_transfer(&mut self) {
         if let Some(transfer) = self.leadership.transfer
