@@ -391,7 +391,8 @@ impl Engine {
     /// False if it is to be tried again later. An image that cannot be read is given up.
     fn send_piece(&mut self, pump: &mut Pump) -> bool {
         let left = pump.image.size - pump.offset;
-        let mut data = vec![0; left.min(MAX_LOG_PIECE as u64) as usize];
+        let most = MAX_LOG_PIECE.min(self.settings.message_entries());
+        let mut data = vec![0; left.min(most as u64) as usize];
         if let Err(error) = read_all(&mut pump.image, pump.offset, &mut data) {
             self.snapshot_failed(pump.at, &error.into());
             pump.offset = u64::MAX;
