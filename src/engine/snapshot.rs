@@ -268,7 +268,9 @@ impl Engine {
         self.snapshots.saving = None;
         match result {
             Ok(Saved::Kept(snapshot)) => self.keep(snapshot),
-            Ok(Saved::Aside(image)) => self.begin_pump(index, image),
+            Ok(Saved::Aside(image)) if self.is_awaited(index) => self.begin_pump(index, image),
+            // Others led meanwhile, and have begun another one or ended this one.
+            Ok(Saved::Aside(_)) => self.finish_tickets(Err(Error::Lost)),
             Err(error) => self.snapshot_failed(index, &error),
         }
     }
@@ -369,6 +371,12 @@ impl Engine {
     /// Puts pieces of the image into the log, as many as may be on their way.
     pub fn pump_pieces(&mut self) {
         while let Some(mut pump) = self.snapshots.pump.take() {
+    /// Whether the log is waiting for the host's part of the snapshot at this index.
+    fn is_awaited(&self, at: Index) -> bool {
+        let head = self.snapshots.head.as_ref();
+        head.is_some_and(|(draft, _)| draft.last.index == at)
+    }
+
             let ended = pump.offset == pump.image.size && pump.newest > 0;
             let current = self.raft.is_leader() && self.raft.term() == pump.term;
             if !current {
