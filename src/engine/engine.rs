@@ -224,6 +224,7 @@ impl Engine {
         self.notice_role();
         self.notice_changes();
         self.fail_lost();
+        self.fail_lost_snapshot();
         self.follow_transfer();
         if !self.has_lost_state() {
             self.keepalives();

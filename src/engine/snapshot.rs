@@ -297,6 +297,20 @@ impl Engine {
         self.finish_tickets(Err(error.clone()));
     }
 
+    /// Nobody knows what becomes of a snapshot whose leader is no more before it was begun here.
+    pub fn fail_lost_snapshot(&mut self) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let snapshots = &self.snapshots;
+        let (term, index) = snapshots.marked;
+        let leads = self.raft.is_leader() && self.raft.term() == term;
+        let on_its_way = leads && index > self.cluster.applied();
+        if !snapshots.tickets.is_empty() && !snapshots.is_saving() && !on_its_way {
+            self.finish_tickets(Err(Error::Lost));
+        }
+    }
+
     fn finish_tickets(&mut self, result: Result<Index, Error>) {
         for ticket in std::mem::take(&mut self.snapshots.tickets) {
             let result = result.clone();
@@ -357,6 +371,12 @@ impl Engine {
         }
     }
 
+    /// Whether the log is waiting for the host's part of the snapshot at this index.
+    fn is_awaited(&self, at: Index) -> bool {
+        let head = self.snapshots.head.as_ref();
+        head.is_some_and(|(draft, _)| draft.last.index == at)
+    }
+
     fn begin_pump(&mut self, at: Index, image: Box<Aside>) {
         self.snapshots.pump = Some(Pump {
             at,
@@ -371,12 +391,6 @@ impl Engine {
     /// Puts pieces of the image into the log, as many as may be on their way.
     pub fn pump_pieces(&mut self) {
         while let Some(mut pump) = self.snapshots.pump.take() {
-    /// Whether the log is waiting for the host's part of the snapshot at this index.
-    fn is_awaited(&self, at: Index) -> bool {
-        let head = self.snapshots.head.as_ref();
-        head.is_some_and(|(draft, _)| draft.last.index == at)
-    }
-
             let ended = pump.offset == pump.image.size && pump.newest > 0;
             let current = self.raft.is_leader() && self.raft.term() == pump.term;
             if !current {
