@@ -111,6 +111,14 @@ impl Raft {
         leader.numbers.lasts(confirmed, self.now)
     }
 
+    /// What the last driving call took in may have come long after the time that it went by, but
+    /// before this time: whoever was heard then is promised from now on that nobody is voted for.
+    pub fn renew_promise(&mut self, now: Millis) {
+        self.observe(now);
+        self.leader_heard_at = now;
+        self.election_at = self.election_at.max(now + self.options.election);
+    }
+
     /// This process was away: what was sent before proves nothing any more.
     pub fn void_lease(&mut self) {
         let now = self.now;

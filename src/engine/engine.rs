@@ -191,7 +191,7 @@ impl Engine {
             self.raft.void_lease();
         }
         self.detector.advance(now);
-        self.make_barriers();
+        self.go_on_with_leases();
     }
 
     /// One round: everything that the inputs and the time bring about. Takes all of `inputs`.
@@ -265,7 +265,7 @@ impl Engine {
     /// Whether something was left for the next driving call.
     pub fn has_more(&self) -> bool {
         let applies = self.raft.has_committed() && self.snapshots.loading.is_none();
-        let more = applies || self.raft.has_asks() || self.has_barriers_to_make();
+        let more = applies || self.raft.has_asks() || self.wants_next_call();
         self.stopped.is_none() && more
     }
 

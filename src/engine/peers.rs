@@ -35,7 +35,7 @@ impl Engine {
         for part in packet.parts {
             match part {
                 Part::Raft(_) if barred => {}
-                Part::Raft(message) => self.raft.receive(self.now, from, message),
+                Part::Raft(message) => self.raft_message(from, message),
                 Part::Keepalive(keepalive) => {
                     self.detector.keepalive(self.now, &envelope, keepalive);
                 }

@@ -30,6 +30,8 @@ pub struct Told {
     pub saves: Vec<Save>,
     /// Indexes of the snapshots that it has loaded.
     pub loaded: Vec<Index>,
+    /// What happens elsewhere while it applies the next entry, which takes its time.
+    pub meanwhile: Option<Box<dyn FnOnce()>>,
 }
 
 /// A host's state as bytes: all that it was told to apply.
@@ -59,6 +61,9 @@ fn read(mut image: &[u8]) -> Vec<(Index, Vec<u8>)> {
 impl Host for Told {
     fn apply(&mut self, index: Index, _term: Term, data: &[u8]) -> Result<(), i32> {
         self.applied.push((index, data.to_vec()));
+        if let Some(happens) = self.meanwhile.take() {
+            happens();
+        }
         Ok(())
     }
     fn save(&mut self, mut save: Save, _index: Index) {
@@ -180,6 +185,7 @@ fn node_with(settings: Settings) -> Node {
             slow: false,
             saves: Vec::new(),
             loaded: Vec::new(),
+            meanwhile: None,
         },
         due: 0,
         down: false,
@@ -269,6 +275,14 @@ impl Cluster {
             }
         }
         false
+    }
+
+    /// One driving call of one node at a time of its own; what it sends, and to whom.
+    pub fn drive(&mut self, raw: u64, now: Millis) -> Vec<(u64, Vec<u8>)> {
+        let node = self.nodes.get_mut(&raw).unwrap();
+        node.due = node.member.step(now, &mut node.told).unwrap();
+        let sent = std::mem::take(&mut node.told.outbox);
+        sent.into_iter().map(|(to, b)| (to.get(), b)).collect()
     }
 
     fn deliver(&mut self) {
