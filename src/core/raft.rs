@@ -162,6 +162,8 @@ pub struct Raft {
     /// This server's own, and that of the members who have another than the usual one.
     pub(super) priority: Priority,
     pub(super) priorities: BTreeMap<NodeId, Priority>,
+    /// The host has begun anew, and has not loaded its state yet.
+    pub(super) begins: bool,
     /// The newest durable snapshot.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) incoming: Option<Incoming>,
@@ -226,6 +228,7 @@ impl Raft {
             elections: 0,
             priority: DEFAULT_PRIORITY,
             priorities: BTreeMap::new(),
+            begins: false,
             snapshot,
             incoming: incoming
                 .filter(|(snapshot, _)| snapshot.last.index > commit)

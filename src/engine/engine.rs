@@ -12,7 +12,7 @@ use crate::wire::Part;
 
 use super::action::Action;
 use super::image::read_head;
-use super::install::Open;
+use super::install::{Loading, Open};
 use super::instances::Instances;
 use super::leadership::Leadership;
 use super::outbox::Outbox;
@@ -210,6 +210,8 @@ impl Engine {
                 Input::Loaded(index, ok) => self.loaded(index, ok),
             }
         }
+        let begins = matches!(self.snapshots.loading, Some(Loading::Host(_)));
+        self.raft.set_begins(begins);
         self.raft.tick(self.now);
         self.settle();
         self.detect();

@@ -30,6 +30,8 @@ pub struct Told {
     pub saves: Vec<Save>,
     /// Indexes of the snapshots that it has loaded.
     pub loaded: Vec<Index>,
+    /// It goes on loading after it was asked to.
+    pub loads: Option<Vec<Load>>,
     /// What happens elsewhere while it applies the next entry, which takes its time.
     pub meanwhile: Option<Box<dyn FnOnce()>>,
 }
@@ -75,6 +77,9 @@ impl Host for Told {
         }
     }
     fn load(&mut self, mut load: Load, index: Index) {
+        if let Some(loads) = &mut self.loads {
+            return loads.push(load);
+        }
         let mut image = Vec::new();
         let mut piece = [0; 1000];
         while let n @ 1.. = load.read(&mut piece).unwrap() {
@@ -166,7 +171,11 @@ fn node(raw: u64, message_max: usize, life: u64) -> Node {
 }
 
 fn node_with(settings: Settings) -> Node {
-    let (member, handle) = Member::new(settings, Place::Volatile).unwrap();
+    node_at(settings, Place::Volatile)
+}
+
+fn node_at(settings: Settings, place: Place) -> Node {
+    let (member, handle) = Member::new(settings, place).unwrap();
     Node {
         member,
         handle,
@@ -185,6 +194,7 @@ fn node_with(settings: Settings) -> Node {
             slow: false,
             saves: Vec::new(),
             loaded: Vec::new(),
+            loads: None,
             meanwhile: None,
         },
         due: 0,
@@ -232,6 +242,19 @@ impl Cluster {
     /// The same, with other settings.
     pub fn join_with(&mut self, settings: Settings) {
         self.nodes.insert(settings.id.get(), node_with(settings));
+    }
+
+    /// A node is opened in the place of the one of its id; a new one is bootstrapped.
+    pub fn open(&mut self, settings: Settings, path: &std::path::Path, create: bool) {
+        let raw = settings.id.get();
+        let peers: Vec<Peer> = self.nodes.keys().map(|raw| peer(*raw)).collect();
+        self.nodes.remove(&raw);
+        let path = path.to_owned();
+        let mut new = node_at(settings, Place::Directory { path, create });
+        if create {
+            new.member.bootstrap(&peers).unwrap();
+        }
+        self.nodes.insert(raw, new);
     }
 
     /// A node's storage is made anew, and perhaps bootstrapped once more.

@@ -2,7 +2,7 @@
 
 use raftkeel::core::{Index, NodeId};
 use raftkeel::engine::{
-    Compaction, Error, Event, HostState, Info, Input, Request, Settings, Ticket, Way,
+    Compaction, Error, Event, HostState, Info, Input, Request, Role, Settings, Ticket, Way,
 };
 
 use crate::cluster::{Cluster, id, peer, settings};
@@ -333,4 +333,57 @@ fn small_entries_do_not_keep_a_state_out_of_the_log() {
         let info = info(&c, raw);
         assert!(info.snapshot_index > ENTRIES, "{info:?}");
     }
+}
+
+/// A node that has begun anew knows nothing before its host has loaded its state: as long as others
+/// can lead it does not, or nobody could serve until then.
+#[test]
+fn who_loads_its_own_state_leaves_it_to_others_to_lead() {
+    let root = std::env::temp_dir().join(format!("raftkeel-loading-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    for round in 0..8 {
+        let path = root.join(round.to_string());
+        let change = compacting(Way::Application);
+        let mut c = Cluster::of(3, &change);
+        c.open(change(settings(3)), &path, true);
+        let leader = c.elect();
+        propose(&mut c, leader, 60);
+        c.run(1_000);
+        assert!(info(&c, 3).snapshot_index > 0);
+        if leader == 3 {
+            c.ask(3, Request::Transfer(Some(id(1)))).unwrap();
+            c.run(1_000);
+        }
+        c.open(change(settings(3)), &path, false);
+        c.nodes.get_mut(&3).unwrap().told.loads = Some(Vec::new());
+        c.run(1_000 + 50 * round);
+        assert!(info(&c, 3).loading);
+        let leader = c.leader().unwrap();
+        c.nodes.get_mut(&leader).unwrap().down = true;
+        let serves = |c: &Cluster| {
+            let leads = |raw: &u64| info(c, *raw).role == Role::Leader && *raw != leader;
+            (1..=3)
+                .find(leads)
+                .is_some_and(|raw| info(c, raw).has_quorum)
+        };
+        assert!(c.wait(6_000, serves), "round {round}");
+        assert_ne!(Some(3), c.leader(), "round {round}");
+    }
+    let _ = std::fs::remove_dir_all(root);
+}
+
+/// Where nobody else can, it leads in the end, and at once when it is alone.
+#[test]
+fn who_loads_its_own_state_leads_where_nobody_else_can() {
+    let root = std::env::temp_dir().join(format!("raftkeel-alone-{}", std::process::id()));
+    let change = compacting(Way::Application);
+    let mut c = Cluster::of(1, &change);
+    c.open(change(settings(1)), &root, true);
+    let leader = c.elect();
+    propose(&mut c, leader, 60);
+    c.open(change(settings(1)), &root, false);
+    c.nodes.get_mut(&1).unwrap().told.loads = Some(Vec::new());
+    c.run(50);
+    assert_eq!((Some(1), true), (c.leader(), info(&c, 1).loading));
+    let _ = std::fs::remove_dir_all(root);
 }
