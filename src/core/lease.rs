@@ -116,7 +116,8 @@ impl Raft {
     pub fn renew_promise(&mut self, now: Millis) {
         self.observe(now);
         self.leader_heard_at = now;
-        self.election_at = self.election_at.max(now + self.options.election);
+        // Itself included. What comes at the same time draws no other.
+        self.draw_election_timeout();
     }
 
     /// This process was away: what was sent before proves nothing any more.
