@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::core::{
-    Index, MAY_NOT_LEAD, Message, Millis, NodeId, Priority, ReadError, ReadId, ReadIndex, Term,
-    TransferError,
+    Index, MAX_READS, MAY_NOT_LEAD, Message, Millis, NodeId, Priority, ReadError, ReadId,
+    ReadIndex, Term, TransferError,
 };
 
 use crate::cluster::Command;
@@ -102,6 +102,7 @@ impl Engine {
     fn make_barrier(&mut self, ticket: Ticket) {
         let made = match self.raft.hard_state().excluded {
             Some(_) => Err(Error::Excluded),
+            None if self.leadership.held.len() >= MAX_READS => Err(Error::Full),
             None => self.raft.read(self.now).map_err(Error::from),
         };
         match made {
