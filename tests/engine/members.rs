@@ -297,3 +297,17 @@ fn a_node_that_restarts_with_its_state_is_welcome() {
     assert!(!view_of(&c, leader, away).lost_state);
     assert_works(&mut c, leader, &[away]);
 }
+
+/// Whoever asked a node for something before it knew that its state is lost is answered all the same.
+#[test]
+fn what_a_wiped_voter_was_asked_for_is_answered() {
+    let mut c = Cluster::new(3);
+    let leader = c.elect();
+    let wiped = others(&c, leader)[0];
+    c.wipe(wiped, false);
+    let knows = |c: &Cluster| c.nodes[&wiped].handle.view(|v| v.info.leader.is_some());
+    assert!(c.wait(3_000, knows));
+    let answer = c.ask(wiped, Request::Barrier);
+    assert!(answer.is_err(), "{answer:?}");
+    assert!(has_event(&c, wiped, &Event::LostState));
+}
