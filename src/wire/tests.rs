@@ -495,6 +495,25 @@ fn an_append_with_a_gap_is_not_sent() {
 }
 
 #[test]
+fn an_append_may_end_where_the_indexes_do() {
+    let entries = [u64::MAX - 2, u64::MAX - 1].map(|index| Entry {
+        index,
+        term: 8,
+        payload: Payload::Noop,
+    });
+    let append = Append {
+        term: 8,
+        seq: 1,
+        prev_index: u64::MAX - 3,
+        prev_term: 8,
+        commit: 0,
+        entries: entries.to_vec(),
+    };
+    let sent = packet(vec![Part::Raft(Message::Append(append))]);
+    assert_eq!(decode(&bytes_of(&sent)), Ok(sent));
+}
+
+#[test]
 #[should_panic(expected = "0 parts")]
 fn an_empty_packet_is_not_sent() {
     bytes_of(&packet(vec![]));
