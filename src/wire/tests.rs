@@ -3,6 +3,8 @@
 mod golden;
 mod random;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::core::{
     Append, AppendOutcome, AppendReply, Configuration, Entry, Index, Message, NodeId, Payload,
@@ -655,6 +657,34 @@ fn impossible_configurations_are_refused() {
         decode_entry(&mut &bad[..]),
         Err(WireError::BadValue { what })
     );
+}
+
+#[test]
+fn a_configuration_of_too_many_is_refused() {
+    let ids = |ids: std::ops::RangeInclusive<u64>| -> Vec<NodeId> { ids.map(n).collect() };
+    let configuration = Configuration {
+        epoch: 1,
+        voters: ids(1..=40),
+        outgoing: ids(1..=40),
+        learners: ids(41..=64),
+    };
+    let payload = |configuration| Payload::Config(Arc::new(configuration), [][..].into());
+    let entry = |payload| Entry {
+        index: 1,
+        term: 1,
+        payload,
+    };
+    let mut bytes = Vec::new();
+    let most = entry(payload(configuration.clone()));
+    encode_entry(&most, &mut bytes);
+    assert_eq!(decode_entry(&mut &bytes[..]), Ok(most));
+    // The outgoing voters stand behind index, term, kind, epoch and the voters.
+    let last = 25 + (4 + 40 * 8) * 2 - 8;
+    bytes[last..last + 8].copy_from_slice(&99u64.to_le_bytes());
+    let refused = WireError::BadValue {
+        what: "members of a configuration",
+    };
+    assert_eq!(decode_entry(&mut &bytes[..]), Err(refused));
 }
 
 fn config_of_one() -> Configuration {
