@@ -19,6 +19,10 @@ const REMOVED: u8 = 5;
 /// Bytes of the shortest member.
 const MIN_MEMBER: usize = 26;
 
+/// No cluster lives long enough to count so far, at a million a second; and above it one that counts
+/// on has no numbers left.
+const MAX_NUMBER: u64 = 1 << 62;
+
 /// Bytes of the largest image of a state.
 pub const MAX_IMAGE: usize = 4 << 20;
 
@@ -78,6 +82,11 @@ impl State {
             first: input.u64()?,
             next: input.u64()?,
         };
+        // What stands for "none" has one encoding too.
+        if leader.is_none() && term != 0 || assembly.at == 0 && assembly != Assembly::new(0) {
+            let what = "what is not there";
+            return Err(WireError::BadValue { what });
+        }
         let state = State {
             members,
             exclusions,
@@ -96,8 +105,9 @@ impl State {
     fn check_image(self) -> Result<State, WireError> {
         let known = |id: &NodeId| self.members.contains_key(id);
         let voters = self.members().any(|m| m.status == Status::Voter);
-        let whole = self.epoch > 0 && self.applied > 0 && voters;
-        if whole && self.exclusions.keys().all(known) {
+        let counted = [self.epoch, self.applied, self.params.version];
+        let numbers = counted.iter().all(|n| (1..=MAX_NUMBER).contains(n));
+        if numbers && voters && self.exclusions.keys().all(known) {
             return Ok(self);
         }
         let what = "state of the cluster";
