@@ -71,3 +71,6 @@ pub const MAX_HEALTH: u8 = 8;
 /// Heap bytes that decoding may take for one byte of input; the worst case is a packet of no-ops,
 /// 9 bytes each on the wire.
 pub const MAX_AMPLIFICATION: usize = 8;
+
+/// Heap bytes that decoding a packet may take besides: its list of parts, which grows by doubling.
+pub const PACKET_OVERHEAD: usize = 2 * MAX_PARTS * size_of::<Part>();

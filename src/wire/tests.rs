@@ -1,7 +1,11 @@
 //! What holds for every packet: round trips, refusals, bounds.
 
 mod golden;
+#[path = "../../tests/support/packets.rs"]
+mod packets;
 mod random;
+#[path = "../../tests/support/rng.rs"]
+mod rng;
 
 use std::sync::Arc;
 
@@ -13,7 +17,7 @@ use crate::core::{
 };
 use crate::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 
-pub(crate) use random::Rng;
+pub(crate) use rng::Rng;
 
 pub(crate) fn n(id: u64) -> NodeId {
     NodeId::new(id).expect("a node id is not 0")
