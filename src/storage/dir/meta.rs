@@ -7,7 +7,7 @@
 use crate::core::{Exclusion, HardState, NodeId};
 use crate::storage::{Identity, StorageError};
 
-use super::page::{Flaw, PAGE, seal, take_u8, take_u32, take_u64, unseal};
+use super::page::{Flaw, PAGE, seal, take_number, take_u8, take_u32, take_u64, unseal};
 use super::vfs::{Vfs, VfsFile};
 
 /// The file's name.
@@ -70,7 +70,7 @@ impl Meta {
         let cluster = take_u64(input)?;
         let node = NodeId::new(take_u64(input)?).ok_or(Flaw::Bad("META of node 0"))?;
         let instance = take_u64(input)?;
-        let generation = take_u64(input)?;
+        let generation = take_number(input)?;
         let term = take_u64(input)?;
         let commit = take_u64(input)?;
         let vote = NodeId::new(take_u64(input)?);
@@ -237,6 +237,18 @@ mod tests {
         let (first, second) = swapped.split_at_mut(REGION);
         first[..PAGE].swap_with_slice(&mut second[..PAGE]);
         assert!(choose(&swapped).is_err());
+    }
+
+    #[test]
+    fn a_generation_that_leaves_no_next_one_is_refused() {
+        let last = u64::MAX / 2;
+        assert_eq!(
+            choose(&image(&meta(last), &meta(last))),
+            Ok((meta(last), false))
+        );
+        for generation in [last + 1, u64::MAX] {
+            assert!(choose(&image(&meta(generation), &meta(generation))).is_err());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::core::{Index, NodeId, Term};
 use crate::storage::{Identity, StorageError};
 
 use super::frame::{Group, Kind, MAX_GROUP, Place, whiten};
-use super::page::{Flaw, PAGE, seal, take_u32, take_u64, unseal};
+use super::page::{Flaw, PAGE, seal, take_number, take_u32, take_u64, unseal};
 use super::vfs::{Vfs, VfsFile};
 
 /// What names of segments end in.
@@ -48,7 +48,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&self.incarnation.to_le_bytes());
         out.extend_from_slice(&self.prev_crc.to_le_bytes());
@@ -82,7 +82,7 @@ impl Header {
             incarnation,
             generation: take_u64(input)?,
             seq: take_u64(input)?,
-            prev_index: take_u64(input)?,
+            prev_index: take_number(input)?,
             prev_term: take_u64(input)?,
             start_lsn: take_u64(input)?,
             prev_crc,
@@ -186,5 +186,35 @@ impl Segment {
         self.file.write(&bytes, offset)?;
         self.file.sync()?;
         Ok(crc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_leaves_no_next_one_is_refused() {
+        let header = |prev_index| Header {
+            identity: Identity {
+                cluster: 5,
+                node: NodeId::new(3).unwrap(),
+            },
+            instance: 77,
+            incarnation: 2,
+            generation: 4,
+            seq: 1,
+            prev_index,
+            prev_term: 1,
+            start_lsn: 0,
+            prev_crc: 0,
+            salt: 9,
+            bytes: MIN_BYTES,
+        };
+        let last = header(u64::MAX / 2);
+        assert_eq!(Header::decode(&last.encode()), Ok(last));
+        for index in [u64::MAX / 2 + 1, u64::MAX] {
+            assert!(Header::decode(&header(index).encode()).is_err());
+        }
     }
 }
