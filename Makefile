@@ -40,14 +40,17 @@ SOURCES := Makefile Cargo.toml Cargo.lock build.rs raftkeel.pc.in $(shell find s
 # One crate type an invocation: with several at once cargo silently drops LTO.
 RUSTC := $(CARGO) rustc $(CARGOFLAGS) --target-dir $(TARGET) --release --lib
 
+# The Rust program that measures: a package of its own, for it knows others' Raft too.
+CORES := --manifest-path benches/core/Cargo.toml --target-dir $(TARGET)/cores
+
 # What a stranger has: an installed library, found through pkg-config.
 STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/lib
 
 # cargo and the C examples run in parallel by themselves; the steps of this file build on each other.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-tests \
-        stage demo bench install uninstall clean help
+.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-tests \
+        museum stage demo bench install uninstall clean help
 
 all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE)
 
@@ -77,14 +80,17 @@ check:
 	$(MAKE) check-c
 	$(MAKE) check-install
 	$(MAKE) check-daemon
+	$(MAKE) check-sim
 	$(MAKE) check-tests
 	@echo "make check: everything passed"
 
 check-fmt:
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path benches/core/Cargo.toml
 
 check-lint:
 	$(CARGO) clippy $(CARGOFLAGS) --target-dir $(TARGET) --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGOFLAGS) $(CORES) -- -D warnings
 
 check-c: stage
 	for dir in c-examples benches; do for cc in clang gcc; do \
@@ -98,6 +104,16 @@ check-install: all
 check-daemon: stage
 	$(STRANGER) $(MAKE) -C c-examples
 	$(STRANGER) tests/sx/run.sh
+
+# Simulated clusters: 20,000 of them, or four minutes. Profile sim is a release with the checks of a
+# debug build.
+check-sim:
+	RAFTKEEL_SEEDS=20000 RAFTKEEL_SECONDS=240 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
+		--profile sim --test sim -- --nocapture
+
+# Every deliberate bug must be found by the simulator: about ten minutes.
+museum:
+	scripts/museum.sh
 
 check-tests:
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --no-fail-fast
@@ -118,6 +134,8 @@ bench:
 	@$(MAKE) --no-print-directory stage
 	@$(STRANGER) $(MAKE) --no-print-directory -C c-examples
 	@$(STRANGER) $(MAKE) --no-print-directory -C benches
+	@$(CARGO) build $(CARGOFLAGS) --quiet $(CORES) --release
+	@cp $(TARGET)/cores/release/cores $(BUILD)/benches/
 	@$(STRANGER) benches/run.sh $(abspath $(TARGET))/bench.json
 
 # Needs no cargo once `make` has run: root often has none.
@@ -145,6 +163,8 @@ clean:
 help:
 	@echo "make                         libraftkeel.so and libraftkeel.a, in $(LIB)/"
 	@echo "make check                   every test: format, lints, C examples, installation, daemon, cargo test"
+	@echo "make check-sim               of these only the simulated clusters (4 minutes)"
+	@echo "make museum                  bugs put into the Raft core, each of which must be found"
 	@echo "make check-daemon            of these only the failover of real daemons (4 minutes)"
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
 	@echo "make bench                   measurements, each with its target; also as $(TARGET)/bench.json"

@@ -1,8 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Measures, and prints a line a figure: name, median (least..most of the runs), target, verdict.
+# Measures, and prints a line a figure: its name; ours and theirs, each as median (least..most of the
+# runs); ratio of the medians, target, verdict. What is not to be had is -.
 # The same goes to a file as JSON: run.sh [FILE]; without it, target/bench.json.
 #   RUNS=3         runs of everything that is measured over a while
+#   CORE_RUNS=5, CORE_ENTRIES=300000   runs of every core, and entries in one of them
 #   IDLE_SECONDS=20, SXD_SECONDS=10    how long one of them lasts
 #
 # Exit status 0 if everything could be measured, whatever came out. The programs must have been
@@ -17,57 +19,33 @@ JSON=${1:-$HERE/../target/bench.json}
 RUNS=${RUNS:-3}
 IDLE_SECONDS=${IDLE_SECONDS:-20}
 SXD_SECONDS=${SXD_SECONDS:-10}
+CORE_RUNS=${CORE_RUNS:-5}
+CORE_ENTRIES=${CORE_ENTRIES:-300000}
 FAILOVERS=5
 FEEDS=9
 REPLICAS=2
 WORK=$BENCH/sxd
 . "$HERE/../c-examples/cluster.sh"
+. "$HERE/figure.sh"
 
-FIGURES=()
 machine() {
     local model
     model=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr -d '"\\')
     CORES=$(getconf _NPROCESSORS_ONLN) KERNEL=$(uname -sr) CPU=${model:-$(uname -m)}
     FILESYSTEM=$(df --output=fstype "$BENCH" | tail -n 1) LOAD=$(cut -d' ' -f1 /proc/loadavg)
     echo "machine: $CORES cores, $CPU, $KERNEL, $FILESYSTEM; load when this began: $LOAD"
-    echo "a figure: median (least..most of its runs); judged by the median, growth by its most;"
-    echo "a later version aims at < 0.3 % of a core for an idle node of three"
-}
-
-# figure NAME UNIT JUDGED TARGET VALUE...: JUDGED is median or most, TARGET "< N", "<= N" or "-".
-figure() {
-    local name=$1 unit=$2 judged=$3 target=$4 least median most runs verdict
-    shift 4
-    read -r least median most runs < <(printf '%s\n' "$@" | sort -n | awk '
-        { v[NR] = $1; runs = runs (NR > 1 ? "," : "") $1 }
-        END { print v[1], NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2, v[NR], runs }')
-    verdict=$(awk -v value="${!judged}" -v target="$target" 'BEGIN {
-        split(target, t, " ")
-        if (target == "-") print "-"
-        else print (t[1] == "<" ? value < t[2] + 0 : value <= t[2] + 0) ? "ok" : "SHORT" }')
-    printf '%-52s %24s %-7s %-8s %s\n' "$name" "$median ($least..$most)" "$unit" "$target" "$verdict"
-    FIGURES+=("{\"name\":\"$name\",\"unit\":\"$unit\",\"median\":$median,\"least\":$least,\"most\":$most,\
-\"runs\":[$runs],\"target\":\"$target\",\"judged_by\":\"$judged\",\"verdict\":\"$verdict\"}")
+    MACHINE=$(printf '{"cores":%d,"cpu":"%s","kernel":"%s","filesystem":"%s","load":%s}' \
+        "$CORES" "$CPU" "$KERNEL" "$FILESYSTEM" "$LOAD")
+    echo "a figure: median (least..most of its runs); judged by the median, growth by its most, a target"
+    echo "with x by the ratio; a later version aims at < 0.3 % of a core for an idle node of three"
+    echo "theirs: raft-rs 0.7 as it comes, and tuned: a storage without locks and copies, appends merged;"
+    echo "willemt/raft is not measured: no package registry has it"
 }
 
 # new_dir NAME: an empty directory, its path in DIR.
 new_dir() {
     DIR=$BENCH/$1
     rm -rf "$DIR" && mkdir -p "$DIR"
-}
-
-# values FILE KEY: the values of the lines "KEY<TAB>value".
-values() { awk -v key="$2" '$1 == key { print $2 }' "$1"; }
-
-# figures_of FILE PREFIX "KEY|NAME|UNIT|JUDGED|TARGET"...
-figures_of() {
-    local file=$1 prefix=$2 spec key name unit judged target
-    shift 2
-    for spec in "$@"; do
-        IFS='|' read -r key name unit judged target <<<"$spec"
-        # Word splitting is meant: a value a run.
-        figure "$prefix: $name" "$unit" "$judged" "$target" $(values "$file" "$key")
-    done
 }
 
 idle() {
@@ -133,17 +111,40 @@ failover() {
     figure 'leader killed to next commit, default timers' ms median - $("$PROGRAMS/failover" "$FAILOVERS" "$DIR")
 }
 
-write_json() {
-    local IFS=,
-    mkdir -p "$(dirname "$JSON")"
-    printf '{"machine":{"cores":%d,"cpu":"%s","kernel":"%s","filesystem":"%s","load":%s},"figures":[%s]}\n' \
-        "$CORES" "$CPU" "$KERNEL" "$FILESYSTEM" "$LOAD" "${FIGURES[*]}" >"$JSON"
+# What a core costs by itself. Ours and theirs take turns.
+cores() {
+    local run depth program out=$BENCH/cores.values
+    : >"$out"
+    for ((run = 0; run < CORE_RUNS; run++)); do
+        for depth in 1 16 256; do
+            for program in {raftkeel,raft-rs,raft-rs-tuned}/batch {raftkeel,raft-rs}/each; do
+                "$PROGRAMS/cores" "${program%/*}" "${program#*/}" "$depth" "$CORE_ENTRIES" |
+                    sed "s|^|$program/$depth/|" >>"$out"
+            done
+        done
+    done
+    for depth in 1 16 256; do
+        core_figures "$out" "x $depth, in batches" batch/$depth raft-rs '>= 4x'
+        core_figures "$out" "x $depth, in batches, tuned" batch/$depth raft-rs-tuned '>= 4x'
+        core_figures "$out" "x $depth, one by one" each/$depth raft-rs -
+    done
+}
+
+# core_figures FILE NAME KEY PEER TARGET
+core_figures() {
+    # Word splitting is meant: a value a run.
+    figure "core, 128 B $2: throughput" entries/s ratio "$5" $(values "$1" "raftkeel/$3/rate") \
+        against $(values "$1" "$4/$3/rate")
+    figure "core, 128 B $2: CPU" s/100k ratio - $(values "$1" "raftkeel/$3/cpu") \
+        against $(values "$1" "$4/$3/cpu")
 }
 
 machine
+figure_heading
 idle 3
 idle 5
 idle_sxd
 feed
 failover
-write_json
+cores
+write_json "$JSON" "$MACHINE"

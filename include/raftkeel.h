@@ -27,7 +27,7 @@
  * Callbacks run only inside driving functions (completions also inside keel_free()), one at a
  *   time, in the thread that drives, with no lock held. From a callback you may call every input
  *   and query function; driving functions and keel_free() give KEEL_ERR_BUSY. Callbacks must
- *   return: no longjmp(), no C++ exception.
+ *   return: no longjmp(), no C++ exception. (Those of keel_storage say themselves where they run.)
  * Completions. A request that was accepted (its function returned 0) is completed exactly once; one
  *   that was not, never.
  * Death. After a failed write, damaged data, a negative `apply`, or a bug that the library has
@@ -163,14 +163,15 @@
 #define KEEL_EPOCH_AHEAD 1
 
 /**
- * keel_config.flags: make the directory for a node that never existed. KEEL_ERR_EXISTS if there
- * is one. Without it a missing directory is an error: a node that lost its disk must not come
- * back under its old id, it is replaced by one with a new id.
+ * keel_config.flags: make the directory for a node that never existed, or begin to use a
+ * keel_storage that holds nothing. KEEL_ERR_EXISTS if there is a node. Without it a missing
+ * directory is an error: a node that lost its disk must not come back under its old id, it is
+ * replaced by one with a new id.
  */
 #define KEEL_NEW_NODE 1
 
 /**
- * keel_config.flags, with dir NULL: state is kept in memory and lost at keel_free(). NOT
+ * keel_config.flags, with dir and storage NULL: state is kept in memory and lost at keel_free(). NOT
  * durable: for tests and simulations only. One that is made anew is taken for a node that lost
  * its directory, if its seed is another.
  */
@@ -213,6 +214,9 @@
  * no work of their own for them.
  */
 #define KEEL_COMPACT_IN_LOG 2
+
+/** keel_records_entry(): this entry and those after it are not needed. */
+#define KEEL_ENOUGH 1
 
 /** Follows, or looks for a leader. */
 #define KEEL_ROLE_FOLLOWER 1
@@ -292,6 +296,9 @@ typedef struct keel keel;
  */
 typedef struct keel_load keel_load;
 
+/** What `open` and `read` give stored records back through; valid until they return. */
+typedef struct keel_records keel_records;
+
 /**
  * A snapshot that the host is writing. It belongs to the host from when `save` gets it until
  * keel_save_finish(), may be used by one thread at a time, and also after `save` has returned.
@@ -306,6 +313,129 @@ typedef struct keel_status keel_status;
 
 /** A node. Never 0; an id that was in use once is never given to another node again. */
 typedef uint64_t keel_id;
+
+/** Bytes that the host stores and gives back as they are. */
+typedef struct keel_record {
+    /** Never NULL. */
+    const void *data;
+    /** Never 0. */
+    size_t len;
+} keel_record;
+
+/**
+ * One write: all of it is stored, or nothing. In this order, always all three:
+ *
+ * 1. Replace the stored state by `state`.
+ * 2. Delete every stored entry whose index is `cut` or more.
+ * 3. Insert the `n` entries, at the indexes `first`, `first` + 1, and so on.
+ *
+ * As SQL, in one transaction: UPDATE the state; DELETE FROM log WHERE idx >= cut; INSERT INTO log.
+ * There are no special cases: where nothing is to be deleted, `cut` is behind the last entry; where
+ * the log is dropped because a snapshot has taken its place, `cut` is 1 and `first` behind the
+ * snapshot, and the indexes between are left out.
+ */
+typedef struct keel_batch {
+    /** For keel_write_done(): 1, 2, 3 .. in every run of the engine. */
+    uint64_t number;
+    /** Less than 256 bytes. */
+    struct keel_record state;
+    /** Not 0. */
+    uint64_t cut;
+    /** Not below `cut`. */
+    uint64_t first;
+    /** `n` of them. None is longer than keel_config.entry_max, or 64 KiB if that is more, and 4 KiB. */
+    const struct keel_record *entries;
+    /** Often 0. */
+    size_t n;
+} keel_batch;
+
+/**
+ * Storage by the host: for a daemon that owns a database, and wants this node's state in it
+ * instead of in a directory (keel_config.storage). It keeps, for each engine, one state, a log of
+ * entries by index, and, if there are to be snapshots, numbered images. All of them are bytes that
+ * mean nothing to the host: what they say, whose they are and whether they are whole is inside, and
+ * checked when they come back. Initialise with KEEL_STORAGE_INIT.
+ *
+ * Results. 0 is success. A negative value is a failure, of a code of the host's own (-errno, for
+ * instance), which keel_errmsg() shows.
+ *
+ * Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
+ * the thread that drives; the snap_ functions there, inside keel_new(), and inside
+ * keel_save_write(), keel_save_finish() and keel_load_read(), whichever thread calls those: also
+ * several at once, but never two for one image that is not committed. From all but `open` every
+ * input and query function may be called. None is called after keel_free() has returned, or by it.
+ *
+ * Durable means: it survives the loss of power. A daemon that reports what is not breaks the
+ * promises of the whole cluster.
+ *
+ * One engine at a time may use a store, and only the host can see to that.
+ */
+typedef struct keel_storage {
+    /** sizeof(keel_storage) */
+    size_t size;
+    /** Handed to the functions below as it is; not the one of keel_new(). */
+    void *ud;
+    /**
+     * Give back everything that is stored, with keel_records_state() first, then
+     * keel_records_entry() for all entries in the order of their indexes, and keel_records_image()
+     * for every committed image; for a node that has stored nothing, call none of them. When one
+     * of them fails, return its code. What an earlier engine has written must have landed, or be
+     * lost for good, before this begins. Images that were not committed may be deleted.
+     *
+     * With KEEL_NEW_NODE nothing may be stored, without it something must be. Set the flag because
+     * the node is to be made, not because the store was found empty: that is what one looks like
+     * that was lost. Until the first batch is durable the node has said nothing to anybody, and may
+     * be made again. Required.
+     */
+    int (*open)(void *ud, struct keel_records *r);
+    /**
+     * Take a batch, whose pointers are valid until this returns. 0 = taken: then call
+     * keel_write_done() once it is durable, or has failed: at once, from in here, or any time
+     * later, from any thread. Up to four batches may be under way, what comes meanwhile makes the
+     * next one larger; they take effect in order, so after a crash those that are stored are the
+     * first ones, each of them whole. The engine goes on, and holds back what depends on them; a
+     * leader whose oldest batch takes longer than four times election_ms steps down.
+     *
+     * A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
+     * leaves the node before the first batch is durable. Required.
+     */
+    int (*write)(void *ud, const struct keel_batch *batch);
+    /**
+     * Give back entries from `first` to `last`, with keel_records_entry(), until that returns
+     * anything but KEEL_OK. They are durable, and no batch under way touches them. After a failure
+     * they are asked for again, a little later. Required.
+     */
+    int (*read)(void *ud, uint64_t first, uint64_t last, struct keel_records *r);
+    /**
+     * Entries up to this index are not needed any more: they may be deleted now, later (from the
+     * lowest on), or never. Nothing waits for it.
+     *
+     * This and the four below may be NULL, all of them together: then this node takes no
+     * snapshots (keel_snapshot(): KEEL_ERR_STATE), keeps its whole log, and cannot follow a leader
+     * that has dropped a part of it.
+     */
+    int (*trim)(void *ud, uint64_t index);
+    /**
+     * Append to an image, which has `offset` bytes so far. At 0 it begins, and whatever is stored
+     * under its number is dropped. It need not be durable yet. A failure ends this snapshot, and
+     * another one is tried later.
+     */
+    int (*snap_put)(void *ud, uint64_t image, uint64_t offset, const void *data, size_t len);
+    /**
+     * Make an image durable before this returns: from now on `open` gives it. After a failure the
+     * snapshot is given up or, if it is a leader's that the host has loaded already, the engine ends.
+     */
+    int (*snap_commit)(void *ud, uint64_t image);
+    /**
+     * Read up to `cap` bytes of an image at `offset`, whether it is committed or not, and store at
+     * `got` how many there were: 0 only at its end. What was put is read once before it is
+     * committed. A failure is one of whoever reads: of keel_new(), of keel_load_read(), or of a
+     * message to a peer, for which it is read again later.
+     */
+    int (*snap_get)(void *ud, uint64_t image, uint64_t offset, void *buf, size_t cap, size_t *got);
+    /** Delete an image, committed or not; one that is not there is no failure. */
+    int (*snap_drop)(void *ud, uint64_t image);
+} keel_storage;
 
 /**
  * Cluster-wide settings: the same on every node, changed together by keel_set_params(). All
@@ -358,7 +488,7 @@ typedef struct keel_params {
 
 /**
  * Everything an engine needs to know about its node. Initialise with KEEL_CONFIG_INIT, set id,
- * cluster and dir, leave the rest.
+ * cluster and either dir or storage, leave the rest.
  */
 typedef struct keel_config {
     /** sizeof(keel_config) */
@@ -369,6 +499,8 @@ typedef struct keel_config {
     uint64_t cluster;
     /** The directory of this node's log and vote. One engine at a time has it open. */
     const char *dir;
+    /** The host's own storage, in place of the directory; copied by keel_new(). */
+    const struct keel_storage *storage;
     /** The cluster's first settings: used by keel_bootstrap() only. */
     struct keel_params params;
     /** How often a leader is heard at least. 0 = 100; at most 60000. */
@@ -397,7 +529,10 @@ typedef struct keel_config {
     uint32_t compaction;
     /** So many log entries applied since the last snapshot make a new one. 0 = 1048576. */
     uint32_t compact_entries;
-    /** So do so many bytes of them, each counted with 64 more for its keeping. 0 = 64 MiB. */
+    /**
+     * So do so many bytes of them, each counted with 64 more for its keeping; or as many as the last
+     * snapshot has, if that is more. 0 = 64 MiB.
+     */
     uint64_t compact_bytes;
     /**
      * The most bytes of log entries that are kept in memory; older ones are read from storage when
@@ -495,8 +630,9 @@ typedef struct keel_callbacks {
      * Something worth a line in a monitoring system: a stable code and its facts as one JSON
      * object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
      * (epoch, index, ids); EXCLUDED_SELF, REMOVED_SELF (epoch, index, told_by); READMITTED, ADDED,
-     * PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
-     * by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
+     * PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE, PEER_NEWER (id; it sends log entries that this
+     * version cannot read, so this node stays behind until it is upgraded); REMOVED (epoch, index,
+     * id); REPLACED (old, by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
      * empty when nothing is held back any more); PAUSED (late_ms); SNAPSHOT, SNAPSHOT_INSTALLED
      * (index, bytes): this node has made a snapshot, or taken the leader's; SNAPSHOT_FAILED (index,
      * why); DIVERGED (id, index): a node's state is not this node's, see KEEL_COMPACT_LEADER;
@@ -736,13 +872,13 @@ KEEL_API uint32_t keel_version_number(void);
 KEEL_API const char *keel_errmsg(void);
 
 /**
- * Makes an engine, opens its directory, and stores it at `out` (NULL there on failure). Nothing
- * is sent and no callback runs before the first driving call. `cb` is copied; `ud` is handed to
- * every callback as it is.
+ * Makes an engine, opens its directory or storage, and stores it at `out` (NULL there on failure).
+ * Nothing is sent, and no callback runs but keel_storage's `open` and `snap_get`, before the first
+ * driving call. `cb` is copied; `ud` is handed to every callback of it as it is.
  *
- * Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory
- * KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT,
- * KEEL_ERR_IO.
+ * Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory or
+ * storage KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN,
+ * KEEL_ERR_CORRUPT, KEEL_ERR_IO.
  */
 KEEL_API
 KEEL_CHECK
@@ -1026,9 +1162,9 @@ KEEL_API int keel_load_finish(struct keel_load *l, int status);
  * Makes a snapshot now, whatever has been applied since the last one, so that the log before the
  * one before it can be dropped. With KEEL_COMPACT_APPLICATION on this node; with the other two
  * kinds on all of them, at the leader only. Completed when this node's own is durable, with the last
- * log index that it covers. Completions: KEEL_ERR_STATE (no `save`; nothing to be saved yet),
- * KEEL_ERR_CONFLICT (one is being made or loaded already), KEEL_ERR_NOT_LEADER, KEEL_ERR_LOST,
- * KEEL_ERR_IO.
+ * log index that it covers. Completions: KEEL_ERR_STATE (no `save`; a keel_storage without
+ * snap_put; nothing to be saved yet), KEEL_ERR_CONFLICT (one is being made or loaded already),
+ * KEEL_ERR_NOT_LEADER, KEEL_ERR_LOST, KEEL_ERR_IO.
  *
  * Input function.
  */
@@ -1037,6 +1173,44 @@ KEEL_CHECK
 int keel_snapshot(struct keel *k,
                   keel_done_fn done,
                   void *arg);
+
+/**
+ * Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
+ * with a code of the host's own, and the engine ends. Once for every batch, in their order.
+ *
+ * Input function, also from inside `write`. When it has returned 0 the next driving call has
+ * something to do. KEEL_ERR_INVALID: another batch is to be reported first, or this one was
+ * already; nothing happened. KEEL_ERR_STATE: this engine stores elsewhere.
+ */
+KEEL_API int keel_write_done(struct keel *k, uint64_t batch, int status);
+
+/**
+ * From `open`: the stored state, first of all.
+ *
+ * KEEL_ERR_INVALID, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever `open`
+ * returns then, keel_new() returns this.
+ */
+KEEL_API KEEL_CHECK int keel_records_state(struct keel_records *r, const void *data, size_t len);
+
+/**
+ * From `open` and `read`: one entry, in the order of the indexes.
+ *
+ * KEEL_OK: the next one; KEEL_ENOUGH (positive, only in `read`): no more. KEEL_ERR_INVALID,
+ * KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED: return it.
+ */
+KEEL_API
+KEEL_CHECK
+int keel_records_entry(struct keel_records *r,
+                       uint64_t index,
+                       const void *data,
+                       size_t len);
+
+/**
+ * From `open`: a committed image and how many bytes it has, in any order.
+ *
+ * KEEL_ERR_INVALID, KEEL_ERR_CORRUPT: return it.
+ */
+KEEL_API KEEL_CHECK int keel_records_image(struct keel_records *r, uint64_t image, uint64_t size);
 
 /** This node's KEEL_ROLE_*, or a negative code. Query function. */
 KEEL_API int keel_role(const struct keel *k);
@@ -1139,8 +1313,10 @@ KEEL_API const char *keel_status_json(const struct keel_status *s);
  * All fields but the sizes are 0 or NULL. */
 #define KEEL_PEER_INIT { sizeof(keel_peer), 0, NULL, NULL, 0 }
 #define KEEL_PARAMS_INIT { sizeof(keel_params), 0, 0, 0, 0, 0, 0, 0, { 0 } }
+#define KEEL_STORAGE_INIT \
+    { sizeof(keel_storage), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 #define KEEL_CONFIG_INIT \
-    { sizeof(keel_config), 0, 0, NULL, KEEL_PARAMS_INIT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(keel_config), 0, 0, NULL, NULL, KEEL_PARAMS_INIT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define KEEL_CALLBACKS_INIT \
     { sizeof(keel_callbacks), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
       NULL, NULL }

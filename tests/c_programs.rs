@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use clib::Variant;
 
 const HARNESS: &str = "cluster.c";
+const STORE: &str = "store.c";
 
 fn run(program: &Path, label: &str, args: &[&str]) -> Output {
     let mut command = Command::new(program);
@@ -28,9 +29,12 @@ fn run_under_valgrind(program: &Path, label: &str) {
 
 /// In every way that a host may be built.
 fn try_in_all_ways(name: &str) {
-    let sources = [&format!("{name}.c"), HARNESS];
+    try_with(name, &[&format!("{name}.c"), HARNESS]);
+}
+
+fn try_with(name: &str, sources: &[&str]) {
     for variant in [Variant::Shared, Variant::Static, Variant::Sanitized] {
-        let program = clib::compile(name, &sources, variant);
+        let program = clib::compile(name, sources, variant);
         run(&program, &format!("{name}-{variant:?}"), &[]);
         if variant == Variant::Static {
             run_under_valgrind(&program, &format!("{name}-valgrind"));
@@ -69,6 +73,16 @@ fn every_accepted_request_is_completed_once() {
 }
 
 #[test]
+fn the_host_may_store() {
+    try_with("abi_storage", &["abi_storage.c", STORE, HARNESS]);
+}
+
+#[test]
+fn the_host_may_store_snapshots() {
+    try_with("abi_snapshots", &["abi_snapshots.c", STORE]);
+}
+
+#[test]
 fn nothing_is_written_to_the_standard_descriptors() {
     for variant in [Variant::Shared, Variant::Static] {
         let program = clib::compile("abi_stdio", &["abi_stdio.c", HARNESS], variant);
@@ -99,7 +113,14 @@ fn seeds() -> [String; 2] {
 
 #[test]
 fn clusters_come_through_a_bad_time() {
-    let sources = ["sim.c", "sim_check.c", HARNESS];
+    let sources = [
+        "sim.c",
+        "sim_check.c",
+        "sim_disk.c",
+        "sim_state.c",
+        STORE,
+        HARNESS,
+    ];
     let [first, count] = seeds();
     let program = clib::compile("sim", &sources, Variant::Static);
     run(&program, "sim", &[&first, &count]);

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// In the order in which the header explains itself.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "code",
     "errmsg",
     "config",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 12] = [
     "input",
     "leadership",
     "snapshot",
+    "storage",
     "query",
     "status",
 ];

@@ -42,14 +42,16 @@ int first_bytes(void);
 int first_bytes(void)
 {
     keel_callbacks callbacks = KEEL_CALLBACKS_INIT;
+    static keel_storage storage = KEEL_STORAGE_INIT;
     keel_params params = KEEL_PARAMS_INIT;
     keel_peer peer = KEEL_PEER_INIT;
 
+    config.storage = &storage;
     config.flags |= KEEL_NEW_NODE;
     config.flags = KEEL_NEW_NODE | KEEL_VOLATILE;
     return callbacks.size == sizeof callbacks && params.size == sizeof params &&
            peer.size == sizeof peer && config.size == sizeof config &&
-           config.params.size == sizeof params && callbacks.log == NULL && peer.meta == NULL;
+           storage.size == sizeof storage && config.params.size == sizeof params && callbacks.log == NULL && peer.meta == NULL;
 }
 "#;
 
@@ -114,6 +116,7 @@ int main(void)
     REST_IS_ZERO(keel_peer, KEEL_PEER_INIT);
     REST_IS_ZERO(keel_params, KEEL_PARAMS_INIT);
     REST_IS_ZERO(keel_callbacks, KEEL_CALLBACKS_INIT);
+    REST_IS_ZERO(keel_storage, KEEL_STORAGE_INIT);
     if (config.size != sizeof config || config.params.size != sizeof config.params) return 3;
     config.size = config.params.size = 0;
     return memcmp(&config, &zero, sizeof config) == 0 ? 0 : 4;

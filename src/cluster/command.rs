@@ -150,6 +150,11 @@ impl Command {
         }
     }
 
+    /// Whether these bytes are a [`Command::Piece`], which need not be read to know that.
+    pub fn is_piece(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(PIECE | LAST_PIECE)))
+    }
+
     /// The bytes that go into the log; equal commands have equal bytes.
     ///
     /// # Panics

@@ -42,11 +42,16 @@ impl Raft {
             // A term has one leader.
             return None;
         }
-        self.become_follower(term, Some(from));
+        if !current || self.leader != Some(from) {
+            self.become_follower(term, Some(from));
+        }
         if seq > self.leader_seq {
             self.leader_seq = seq;
-            self.leader_heard_at = self.now;
-            self.draw_election_timeout();
+            // Once for all that comes at the same time.
+            if self.leader_heard_at != self.now {
+                self.leader_heard_at = self.now;
+                self.draw_election_timeout();
+            }
         }
         Some(repeated)
     }
@@ -79,7 +84,7 @@ impl Raft {
         let current = append.term == term;
         let seq = if current { append.seq } else { 0 };
         let reply = Message::AppendReply(AppendReply { term, seq, outcome });
-        self.after_hard(Effect::Send(to, term, reply));
+        self.after_hard(Effect::Send(to, term, Box::new(reply)));
     }
 
     fn take_entries(&mut self, from: NodeId, append: Append) {
@@ -98,14 +103,22 @@ impl Raft {
             self.verified <= self.log.last_index(),
             "an append shows no more than it brings"
         );
-        self.commit_to(commit.min(shown));
+        let most = match cfg!(keel_bug = "commit_beyond_shown") {
+            true => self.log.last_index(),
+            false => shown,
+        };
+        self.commit_to(commit.min(most));
         let term = self.hard.term;
         let acknowledge = Effect::Acknowledge {
             to: from,
             term,
             seq,
         };
-        if fresh {
+        let short = shown >= self.commit && shown < self.log.last_index();
+        if cfg!(keel_bug = "truncate_always") && short {
+            self.truncate(shown + 1);
+        }
+        if fresh && !cfg!(keel_bug = "ack_before_sync") {
             self.staged.effect(acknowledge);
         } else {
             // Says what is durable now; a write on its way is reported when it completes.

@@ -1,5 +1,6 @@
 //! Handing out what is committed, also what is not in memory any more (raft.md rules 25, 36).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::raft::Raft;
@@ -19,13 +20,27 @@ pub(super) enum Fetched {
     Here(VecDeque<Entry>),
 }
 
+impl Fetched {
+    /// A snapshot was installed: what is here, or could not be read, is not what is applied next.
+    pub fn forget(&mut self) {
+        if cfg!(keel_bug = "fetched_outlives_snapshot") {
+            return;
+        }
+        if let Fetched::Here(_) | Fetched::Failed(_) = self {
+            *self = Fetched::No;
+        }
+    }
+}
+
 impl Raft {
     /// The last entry that may be handed out now: committed, durable on this server as well, and
     /// not while the host is loading a state of its own.
     fn ready(&self) -> Index {
         let loading = self.incoming.as_ref().is_some_and(|i| i.installing);
+        let loading = loading && !cfg!(keel_bug = "apply_while_loading");
         match self.poisoned || loading {
             true => self.handed,
+            false if cfg!(keel_bug = "apply_before_durable") => self.commit,
             false => self.commit.min(self.log.durable()),
         }
     }
@@ -37,23 +52,22 @@ impl Raft {
         self.ready() >= next && here
     }
 
-    /// Committed entries not handed out before, durable on this server as well. What is not in
-    /// memory is asked for instead.
-    pub fn take_committed(&mut self, most: usize) -> Vec<Entry> {
+    /// Committed entries not handed out before, durable on this server as well; as they are in the
+    /// log, or as they were fetched. What is not in memory is asked for instead.
+    pub fn take_committed(&mut self, most: usize) -> Cow<'_, [Entry]> {
         let ready = self.ready();
         if ready <= self.handed {
-            return Vec::new();
+            return Cow::Borrowed(&[]);
         }
         let most = most.min((ready - self.handed) as usize);
         let first = self.handed + 1;
-        let entries = if first >= self.log.first_in_memory() {
-            self.log.from(first)[..most].to_vec()
-        } else {
-            self.take_fetched(first, ready, most)
-        };
-        self.handed += entries.len() as Index;
-        self.keep_tail();
-        entries
+        if first < self.log.first_in_memory() {
+            let entries = self.take_fetched(first, ready, most);
+            self.handed += entries.len() as Index;
+            return Cow::Owned(entries);
+        }
+        self.handed += most as Index;
+        Cow::Borrowed(&self.log.from(first)[..most])
     }
 
     fn take_fetched(&mut self, first: Index, ready: Index, most: usize) -> Vec<Entry> {
@@ -81,10 +95,10 @@ impl Raft {
         Vec::new()
     }
 
-    /// When entries to be applied are to be asked for again.
+    /// When entries to be applied are to be asked for again; not as long as none may be applied.
     pub(super) fn fetch_due(&self) -> Millis {
         match self.fetched {
-            Fetched::Failed(again) => again,
+            Fetched::Failed(again) if self.ready() > self.handed => again,
             _ => Millis::MAX,
         }
     }
@@ -128,8 +142,8 @@ impl Raft {
         };
     }
 
-    /// Keeps what is in memory within its bound. Moving what stays costs as much as there is of
-    /// it, so it waits until as much again can go.
+    /// Keeps what is in memory within its bound. Moving what stays costs as much as there is of it,
+    /// so it waits until as much again can go.
     pub(super) fn keep_tail(&mut self) {
         let most = self.options.tail_bytes;
         if self.log.bytes_in_memory() > 2 * most {

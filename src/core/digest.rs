@@ -106,7 +106,7 @@ impl Raft {
         let Leader {
             peers,
             opened_at,
-            seq,
+            numbers,
             heartbeat_at: _,
             // A limit, and it follows from the log and the commit index.
             uncommitted: _,
@@ -114,13 +114,12 @@ impl Raft {
             transfer,
             willing_until: _,
             piece_at: _,
-            lease: _,
         } = leader;
         let plain = questions.is_empty() && transfer.is_none();
         assert!(plain, "reads and transfers have no digest");
         let term = self.hard.term;
         sink.word(*opened_at);
-        sink.sequence(term, *seq);
+        sink.sequence(term, numbers.newest());
         sink.word(peers.len() as u64);
         for (id, progress) in peers {
             sink.word(id.get());
@@ -163,6 +162,7 @@ impl Raft {
         let present = |effect: &&Effect| match effect {
             Effect::Send(_, term, _) | Effect::Acknowledge { term, .. } => *term == self.hard.term,
             Effect::Campaign(term) => *term == self.hard.term,
+            Effect::Install(_) => true,
         };
         sink.word(effects.iter().filter(present).count() as u64);
         for effect in effects.iter().filter(present) {
@@ -176,6 +176,7 @@ impl Raft {
                     sink.sequence(*term, *seq);
                 }
                 Effect::Campaign(_) => sink.word(0),
+                Effect::Install(snapshot) => sink.word(hash_of(snapshot)),
             }
         }
     }

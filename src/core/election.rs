@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lease::Lease;
+use super::lease::Numbers;
 use super::message::{Message, VoteReply, VoteRequest};
 use super::persistence::Effect;
 use super::progress::Progress;
@@ -20,11 +20,13 @@ impl Raft {
         self.election_at = self.now + self.random.between(base, 2 * base) + deference;
     }
 
-    /// The first timeout of a run: a server alone has nobody to wait for.
+    /// The first timeout of a run: a server alone has nobody to wait for, but for one who may have
+    /// led it out of the cluster and reads by a lease still.
     pub(super) fn draw_first_timeout(&mut self) {
         self.draw_election_timeout();
         let config = self.configs.latest();
-        if self.may_campaign() && config.voters == [self.id] && !config.is_joint() {
+        let alone = config.voters == [self.id] && !config.is_joint();
+        if alone && self.may_campaign() && !self.options.lease_reads {
             self.election_at = self.now;
         }
     }
@@ -42,7 +44,7 @@ impl Raft {
         let loading = self.incoming.as_ref().is_some_and(|i| i.installing);
         let since = self.writing_since();
         let waits = since.is_some_and(|since| self.now >= since + self.options.election);
-        !loading && !waits
+        (!loading || cfg!(keel_bug = "campaign_while_loading")) && !waits
     }
 
     /// An excluded node abstains, and so does one that holds nothing: it may be a voter that
@@ -52,10 +54,15 @@ impl Raft {
     }
 
     /// A later configuration that holds this node again counts from its place in the log, known
-    /// to be committed or not: others may need this vote to commit it (raft.md rule 47).
+    /// to be committed or not: others may need this vote to commit it (raft.md rule 47), also
+    /// when it is on its way out once more.
     fn is_excluded(&self) -> bool {
         let latest = self.configs.latest();
-        let readmits = |epoch| latest.epoch > epoch && latest.keeps(self.id);
+        let holds = match cfg!(keel_bug = "leaving_voter_abstains") {
+            true => latest.keeps(self.id),
+            false => latest.contains(self.id),
+        };
+        let readmits = |epoch| latest.epoch > epoch && holds;
         self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
     }
 
@@ -84,7 +91,7 @@ impl Raft {
         for peer in self.voting_peers() {
             // The term itself may still be on its way to the disk.
             let message = Message::PreVote(request.clone());
-            self.after_hard(Effect::Send(peer, self.hard.term, message));
+            self.after_hard(Effect::Send(peer, self.hard.term, Box::new(message)));
         }
         self.count_pre_vote(self.id);
     }
@@ -128,6 +135,10 @@ impl Raft {
             transfer,
         };
         self.hard.vote = Some(self.id);
+        if cfg!(keel_bug = "own_vote_before_sync") {
+            self.campaign_durable();
+            return;
+        }
         self.after_hard(Effect::Campaign(self.hard.term));
     }
 
@@ -164,21 +175,26 @@ impl Raft {
             .map(|id| (id, Progress::new(last, now)))
             .collect();
         self.leader = None;
-        self.incoming = None;
+        // What the host loads already will be its state.
+        self.incoming.take_if(|incoming| !incoming.installing);
         self.role = Role::Leader(Leader {
             peers,
             opened_at: last + 1,
-            seq: 0,
+            numbers: Numbers::new(self.options.lease_reads, self.options.election),
             heartbeat_at: now + heartbeat,
             uncommitted: 0,
             questions: Questions::default(),
             transfer: None,
             willing_until: now,
             piece_at: now,
-            lease: Lease::new(self.options.lease_reads, self.options.election),
         });
         // It commits what earlier leaders left, and opens the way for changes (rule 4).
-        self.append_own(Payload::Noop);
+        if !cfg!(keel_bug = "no_noop") {
+            self.append_own(Payload::Noop);
+        }
+        if cfg!(keel_bug = "joint_left_early") {
+            self.leave_joint();
+        }
     }
 
     /// When the newest contact with a quorum is an election timeout old (check-quorum). Any
@@ -193,12 +209,18 @@ impl Raft {
             }
             leader.peers.get(&id).map_or(0, Progress::heard_at)
         };
+        if cfg!(keel_bug = "no_check_quorum") {
+            return Millis::MAX;
+        }
         quorum::reached(self.configs.latest(), heard) + self.options.election
     }
 
     // ---- requests --------------------------------------------------------
 
     pub(super) fn on_pre_vote(&mut self, from: NodeId, request: &VoteRequest) {
+        if cfg!(keel_bug = "pre_vote_changes_term") && request.term > self.hard.term {
+            self.become_follower(request.term, None);
+        }
         let granted = request.term > self.hard.term
             && self.may_vote()
             && !self.is_sticky()
@@ -213,7 +235,7 @@ impl Raft {
             self.hard.term
         };
         let reply = Message::PreVoteReply(VoteReply { term, granted });
-        self.after_hard(Effect::Send(from, self.hard.term, reply));
+        self.after_hard(Effect::Send(from, self.hard.term, Box::new(reply)));
     }
 
     pub(super) fn on_pre_vote_reply(&mut self, from: NodeId, reply: &VoteReply) {
@@ -230,20 +252,25 @@ impl Raft {
     }
 
     pub(super) fn on_vote(&mut self, from: NodeId, request: &VoteRequest) {
-        if !request.transfer && self.is_sticky() {
+        let loyal = self.is_sticky() && !cfg!(keel_bug = "not_sticky");
+        if !request.transfer && loyal {
             return;
         }
-        if request.term > self.hard.term {
+        let back = cfg!(keel_bug = "old_term_adopted") && request.term < self.hard.term;
+        if request.term > self.hard.term || back {
             self.become_follower(request.term, None);
         }
-        let free = self.hard.vote.is_none() || self.hard.vote == Some(from);
+        let free = self.hard.vote.is_none()
+            || self.hard.vote == Some(from)
+            || cfg!(keel_bug = "second_vote");
         let granted = request.term == self.hard.term
             && free
             && self.may_vote()
             && self
                 .log
                 .is_up_to_date(request.last_term, request.last_index);
-        if granted && self.hard.vote.is_none() {
+        let changes = cfg!(keel_bug = "second_vote") && self.hard.vote != Some(from);
+        if granted && (self.hard.vote.is_none() || changes) {
             self.hard.vote = Some(from);
             self.staged.hard = true;
         }
@@ -253,7 +280,11 @@ impl Raft {
         }
         let term = self.hard.term;
         let reply = Message::VoteReply(VoteReply { term, granted });
-        self.after_hard(Effect::Send(from, term, reply));
+        if cfg!(keel_bug = "vote_before_sync") {
+            self.send(from, reply);
+            return;
+        }
+        self.after_hard(Effect::Send(from, term, Box::new(reply)));
     }
 
     pub(super) fn on_vote_reply(&mut self, from: NodeId, reply: &VoteReply) {
@@ -261,7 +292,8 @@ impl Raft {
             self.become_follower(reply.term, None);
             return;
         }
-        let mine = reply.granted && reply.term == self.hard.term;
+        let current = reply.term == self.hard.term || cfg!(keel_bug = "vote_of_old_term");
+        let mine = reply.granted && current;
         if mine && self.configs.latest().is_voter(from) {
             self.count_vote(from);
         }

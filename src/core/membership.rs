@@ -20,6 +20,11 @@ impl Configurations {
         let snapshot = restored.snapshot.as_ref();
         let covered = snapshot.map_or(0, |s| s.config_index);
         let logged = restored.entries.iter().filter_map(|e| match &e.payload {
+            Payload::Config(..)
+                if cfg!(keel_bug = "config_forgotten") && e.index > restored.hard.commit =>
+            {
+                None
+            }
             Payload::Config(config, _) if e.index > covered => Some((e.index, config.clone())),
             _ => None,
         });
@@ -123,14 +128,17 @@ impl Raft {
     pub fn change_in_flight(&self) -> bool {
         let uncommitted = self.configs.latest_index() > self.commit;
         let leaving = self.configs.latest().is_joint() || self.transferring().is_some();
-        uncommitted || leaving || !self.has_committed_in_term()
+        let new = !self.has_committed_in_term() && !cfg!(keel_bug = "change_before_own_commit");
+        (uncommitted && !cfg!(keel_bug = "two_changes")) || leaving || new
     }
 
     /// Leaves the joint state once it is committed, also when a predecessor entered it
     /// (raft.md rule 45).
     pub(super) fn leave_joint(&mut self) {
         let latest = self.configs.latest();
-        if !self.is_leader() || !latest.is_joint() || self.configs.latest_index() > self.commit {
+        let committed = self.configs.latest_index() <= self.commit;
+        let may = committed || cfg!(keel_bug = "joint_left_early");
+        if !self.is_leader() || !latest.is_joint() || !may {
             return;
         }
         let left = Arc::new(latest.left());
@@ -138,19 +146,26 @@ impl Raft {
         self.follow_members();
     }
 
-    /// What the commit of a configuration brings about on this node.
-    pub(super) fn configuration_committed(&mut self) {
+    /// An exclusion ends with a committed configuration of a later epoch that holds this node.
+    pub(super) fn note_readmission(&mut self) {
         let committed = self.configs.committed(self.commit);
         let member = committed.keeps(self.id);
-        let readmitted = self
-            .hard
-            .excluded
-            .is_some_and(|x| member && committed.epoch > x.epoch);
-        if readmitted {
+        let excluded = self.hard.excluded;
+        if excluded.is_some_and(|x| member && committed.epoch > x.epoch) {
             self.hard.excluded = None;
+            self.staged.hard = true;
         }
+    }
+
+    /// What the commit of a configuration brings about on this node.
+    pub(super) fn configuration_committed(&mut self) {
+        self.note_readmission();
+        let committed = self.configs.committed(self.commit);
         // A node that starts alone must know its peers: keep a durable lower bound.
-        self.hard.commit = self.commit.min(self.log.durable());
+        self.hard.commit = match cfg!(keel_bug = "commit_kept_before_log") {
+            true => self.commit,
+            false => self.commit.min(self.log.durable()),
+        };
         self.staged.hard = true;
         let removed = !committed.is_joint() && !committed.is_voter(self.id);
         let settled = self.configs.latest_index() <= self.commit;

@@ -175,7 +175,7 @@ pub enum Message {
     /// The answer to it.
     ReadIndexReply(ReadIndexReply),
     /// A piece of a snapshot.
-    Snapshot(SnapshotPiece),
+    Snapshot(Box<SnapshotPiece>),
     /// The answer to it.
     SnapshotReply(SnapshotReply),
 }

@@ -12,11 +12,13 @@ use super::types::{Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Ter
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
     /// Say this, unless the term has changed since.
-    Send(NodeId, Term, Message),
+    Send(NodeId, Term, Box<Message>),
     /// Tell the leader of this term how much is durable.
     Acknowledge { to: NodeId, term: Term, seq: u64 },
     /// Count the vote for oneself and ask for the others'.
     Campaign(Term),
+    /// Have an image made this server's own: its term must not be newer than the hard state's.
+    Install(Box<Snapshot>),
 }
 
 /// What has changed and was not handed out yet.
@@ -102,11 +104,15 @@ impl Raft {
         let Some(pending) = pending.filter(|p| p.token == token) else {
             panic!("write {token:?} completed out of order");
         };
-        if !ok {
+        if !ok && !cfg!(keel_bug = "failed_write_ignored") {
             self.poison();
             return;
         }
-        self.log.completed(pending.last);
+        let last = match cfg!(keel_bug = "stale_completion") {
+            true => pending.last.min(self.log.last_index()),
+            false => pending.last,
+        };
+        self.log.completed(last);
         for effect in pending.effects {
             self.release(effect);
         }
@@ -125,6 +131,7 @@ impl Raft {
     /// whose disk works (raft.md rule 31).
     pub(super) fn stalled_at(&self) -> Millis {
         let since = self.writing_since();
+        let since = since.filter(|_| !cfg!(keel_bug = "stall_ignored"));
         since.map_or(Millis::MAX, |since| {
             since.saturating_add(self.options.stall)
         })
@@ -149,9 +156,17 @@ impl Raft {
 
     pub(super) fn release(&mut self, effect: Effect) {
         match effect {
-            Effect::Send(to, term, message) if term == self.hard.term => self.send(to, message),
+            Effect::Send(to, term, message) if term == self.hard.term => self.send(to, *message),
             Effect::Acknowledge { to, term, seq } if term == self.hard.term => {
-                let match_index = self.verified.min(self.log.durable());
+                let hasty = cfg!(any(
+                    keel_bug = "ack_before_sync",
+                    keel_bug = "ack_again_before_sync"
+                ));
+                let match_index = match self.verified.min(self.log.durable()) {
+                    _ if hasty => self.verified,
+                    _ if cfg!(keel_bug = "ack_last_index") => self.log.durable(),
+                    shown => shown,
+                };
                 let reply = AppendReply {
                     term,
                     seq,
@@ -160,6 +175,7 @@ impl Raft {
                 self.send(to, Message::AppendReply(reply));
             }
             Effect::Campaign(term) if term == self.hard.term => self.campaign_durable(),
+            Effect::Install(snapshot) => self.install_unless_reached(*snapshot),
             _ => {}
         }
     }
@@ -185,7 +201,9 @@ impl Raft {
         self.configs.truncate(first);
         self.verified = self.verified.min(first - 1);
         for pending in &mut self.pending {
-            pending.last = pending.last.min(first - 1);
+            if !cfg!(keel_bug = "stale_completion") {
+                pending.last = pending.last.min(first - 1);
+            }
         }
         if self.staged.first.is_some_and(|staged| staged >= first) {
             self.staged.first = None;

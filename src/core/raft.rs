@@ -1,11 +1,13 @@
 //! One Raft server: its state, its inputs, its outputs. The parts of the protocol are in the
 //! files beside this one, named as the papers name them.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
+use std::vec::Drain;
 
 use super::apply::Fetched;
-use super::lease::Lease;
+use super::lease::Numbers;
 use super::log::Log;
 use super::membership::Configurations;
 use super::message::Message;
@@ -109,7 +111,7 @@ pub(super) struct Leader {
     pub peers: BTreeMap<NodeId, Progress>,
     /// Index of the no-op that opened the term.
     pub opened_at: Index,
-    pub seq: u64,
+    pub numbers: Numbers,
     pub heartbeat_at: Millis,
     /// Bytes of own entries above the commit index.
     pub uncommitted: usize,
@@ -119,17 +121,6 @@ pub(super) struct Leader {
     pub willing_until: Millis,
     /// When the next piece of a snapshot may leave.
     pub piece_at: Millis,
-    /// What a lease is reckoned by.
-    pub lease: Lease,
-}
-
-impl Leader {
-    /// Numbers the next append, or what is numbered among them.
-    pub fn next_seq(&mut self, now: Millis) -> u64 {
-        self.seq += 1;
-        self.lease.sent(self.seq, now);
-        self.seq
-    }
 }
 
 /// A server's role, for those who ask.
@@ -251,6 +242,8 @@ impl Raft {
         // The first entry is made by bootstrap, and committed by that.
         raft.commit = raft.commit.max(raft.log.last_index().min(1));
         raft.verified = raft.commit;
+        // A snapshot may know what the hard state does not yet.
+        raft.note_readmission();
         raft.draw_first_timeout();
         raft
     }
@@ -312,7 +305,7 @@ impl Raft {
             Message::TimeoutNow(message) => self.on_timeout_now(from, &message),
             Message::ReadIndex(question) => self.on_read_index(from, &question),
             Message::ReadIndexReply(reply) => self.on_read_index_reply(from, &reply),
-            Message::Snapshot(piece) => self.on_snapshot(from, piece),
+            Message::Snapshot(piece) => self.on_snapshot(from, *piece),
             Message::SnapshotReply(reply) => self.on_snapshot_reply(from, &reply),
         }
     }
@@ -390,7 +383,11 @@ impl Raft {
             .is_some_and(|x| x.epoch >= exclusion.epoch);
         let committed = self.configs.committed(self.commit);
         // Old news: this node was taken back, or the teller is wrong.
-        let refuted = committed.epoch >= exclusion.epoch && committed.keeps(self.id);
+        let refuted = match committed.epoch.cmp(&exclusion.epoch) {
+            Ordering::Less => false,
+            Ordering::Equal => committed.keeps(self.id),
+            Ordering::Greater => committed.contains(self.id),
+        };
         if known || refuted || self.poisoned {
             return;
         }
@@ -399,8 +396,8 @@ impl Raft {
         self.become_follower(self.hard.term, None);
     }
 
-    /// What is to be sent now.
-    pub fn take_messages(&mut self) -> Vec<(NodeId, Message)> {
+    /// What is to be sent now. What is not taken of it is lost, like any message may be.
+    pub fn take_messages(&mut self) -> Drain<'_, (NodeId, Message)> {
         if !self.poisoned {
             self.ask_for_reads();
             self.replicate();
@@ -408,11 +405,14 @@ impl Raft {
             self.tell_successor();
             self.answer_questions();
         }
-        std::mem::take(&mut self.messages)
+        // Its memory is kept.
+        self.messages.drain(..)
     }
 
-    /// What storage and host are to be asked for; taken last, for the others may ask.
+    /// What storage and host are to be asked for; taken last, for the others may ask. Memory
+    /// is brought within its bound.
     pub fn take_asks(&mut self) -> Vec<Ask> {
+        self.keep_tail();
         if !self.poisoned {
             self.ask_for_pieces();
         }
@@ -442,19 +442,23 @@ impl Raft {
 
     /// Adopts a term, following `leader` if the message was a leader's.
     pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
-        assert!(term >= self.hard.term, "terms never go back");
+        let back = cfg!(keel_bug = "old_term_adopted") && term < self.hard.term;
+        assert!(term >= self.hard.term || back, "terms never go back");
         let was_leader = self.is_leader();
         let follows_on = matches!(self.role, Role::Follower) && leader == self.leader;
         if term > self.hard.term || !follows_on {
             self.fail_reads(ReadError::LeaderLost);
         }
-        if term > self.hard.term {
+        if term > self.hard.term || back {
             self.hard.term = term;
             self.hard.vote = None;
             self.staged.hard = true;
             // A term has one leader, and nothing is known yet of this one's log.
             self.verified = self.commit;
             self.leader_seq = 0;
+            if !cfg!(keel_bug = "piece_number_outlives_term") {
+                self.incoming.iter_mut().for_each(Incoming::forget_number);
+            }
         }
         self.role = Role::Follower;
         self.leader = leader;

@@ -181,13 +181,14 @@ impl Raft {
         } else if let Some(leader) = self.leader {
             // The term itself may still be on its way to the disk.
             let message = Message::ReadIndex(question);
-            self.after_hard(Effect::Send(leader, self.hard.term, message));
+            self.after_hard(Effect::Send(leader, self.hard.term, Box::new(message)));
         }
     }
 
     pub(super) fn on_read_index_reply(&mut self, from: NodeId, reply: &ReadIndexReply) {
         // The answer to an earlier run's question knows nothing of what was committed since.
-        let mine = reply.term == self.hard.term && reply.run == self.options.run;
+        let own_run = reply.run == self.options.run || cfg!(keel_bug = "read_of_another_run");
+        let mine = reply.term == self.hard.term && own_run;
         if mine && self.leader == Some(from) {
             self.reads.answered(reply.seq, reply.index);
         }
@@ -218,7 +219,10 @@ impl Raft {
             return;
         }
         // Earlier leaders may have committed all that this one found in its log.
-        let index = commit.max(leader.opened_at);
+        let index = match cfg!(keel_bug = "read_before_noop") {
+            true => commit,
+            false => commit.max(leader.opened_at),
+        };
         if unasked {
             self.answer(from, run, seq, index);
             return;
@@ -227,7 +231,7 @@ impl Raft {
             from,
             run,
             seq,
-            after: leader.seq,
+            after: leader.numbers.newest(),
             index,
         });
         leader.questions.round = true;
@@ -256,14 +260,14 @@ impl Raft {
     pub(super) fn answer_questions(&mut self) {
         let id = self.id;
         let config = self.configs.latest();
-        let has_committed = self.has_committed_in_term();
+        let has_committed = self.has_committed_in_term() || cfg!(keel_bug = "read_before_noop");
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
         if !has_committed || leader.questions.waiting.is_empty() {
             return;
         }
-        let (peers, newest) = (&leader.peers, leader.seq);
+        let (peers, newest) = (&leader.peers, leader.numbers.newest());
         // A number that was never sent is forged.
         let heard = |id: NodeId| peers.get(&id).map_or(0, Progress::heard_seq).min(newest);
         let confirmed = quorum::reached(config, |voter| match voter == id {
@@ -271,7 +275,8 @@ impl Raft {
             false => heard(voter),
         });
         let waiting = &mut leader.questions.waiting;
-        let count = waiting.partition_point(|q| q.after < confirmed);
+        let slack = u64::from(cfg!(keel_bug = "stale_read_round"));
+        let count = waiting.partition_point(|q| q.after < confirmed + slack);
         for question in waiting.drain(..count).collect::<Vec<_>>() {
             let Question {
                 from,

@@ -1,6 +1,7 @@
 //! A leader's side of replication: sending, acknowledgements, commitment (paper 5.3, 5.4.2;
 //! raft.md rules 5, 14 to 25).
 
+use super::log::Log;
 use super::message::{Append, AppendOutcome, AppendReply, Message};
 use super::progress::Progress;
 use super::quorum;
@@ -65,16 +66,40 @@ impl Raft {
     /// Sends every peer what its window has room for.
     pub(super) fn replicate(&mut self) {
         let last = self.log.last_index();
-        let Role::Leader(leader) = &self.role else {
+        self.send_appends(true, |p| p.is_open() && p.next_index() <= last);
+    }
+
+    /// An append to every peer that is due one; with entries, to each as many as that takes.
+    fn send_appends(&mut self, with_entries: bool, due: impl Fn(&Progress) -> bool) {
+        let (base, in_memory) = (self.log.base().index, self.log.first_in_memory());
+        let bytes = self.options.batch_bytes;
+        // Who needs what is not in memory; nobody, as a rule.
+        let mut others = Vec::new();
+        let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let behind = |p: &Progress| p.is_open() && p.next_index() <= last;
-        let peers = leader.peers.iter().filter(|(_, p)| behind(p));
-        let peers: Vec<NodeId> = peers.map(|(id, _)| *id).collect();
-        for peer in peers {
-            while self.progress(peer).is_some_and(behind) {
-                self.send_append(peer, true);
+        let numbers = &mut leader.numbers;
+        for (id, progress) in leader.peers.iter_mut().filter(|(_, p)| due(p)) {
+            let first = progress.next_index();
+            if first <= base || progress.sending().is_some() || with_entries && first < in_memory {
+                others.push(*id);
+                continue;
             }
+            loop {
+                let entries = match with_entries {
+                    true => self.log.batch(progress.next_index(), bytes, BATCH_ENTRIES),
+                    false => &[],
+                };
+                let place = (self.hard.term, self.commit, numbers.next(self.now));
+                let append = make_append(&self.log, progress, place, entries.to_vec());
+                self.messages.push((*id, Message::Append(append)));
+                if !with_entries || !due(progress) {
+                    break;
+                }
+            }
+        }
+        for id in others {
+            self.send_append(id, with_entries);
         }
     }
 
@@ -130,30 +155,14 @@ impl Raft {
     }
 
     fn send_entries(&mut self, to: NodeId, entries: Vec<Entry>) {
-        let (term, commit, now) = (self.hard.term, self.commit, self.now);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
         let Some(progress) = leader.peers.get_mut(&to) else {
             return;
         };
-        let prev_index = progress.next_index() - 1;
-        let Some(prev_term) = self.log.term(prev_index) else {
-            panic!("the entry before the next one to send is missing");
-        };
-        if let Some(last) = entries.last() {
-            let size = entries.iter().map(|e| e.payload.weight()).sum();
-            progress.sent(last.index, size);
-        }
-        let seq = leader.next_seq(now);
-        let append = Append {
-            term,
-            seq,
-            prev_index,
-            prev_term,
-            commit,
-            entries,
-        };
+        let place = (self.hard.term, self.commit, leader.numbers.next(self.now));
+        let append = make_append(&self.log, progress, place, entries);
         self.send(to, Message::Append(append));
     }
 
@@ -174,7 +183,7 @@ impl Raft {
         if term > self.hard.term {
             self.become_follower(term, None);
         }
-        if term < self.hard.term {
+        if term < self.hard.term && !cfg!(keel_bug = "ack_of_old_term") {
             return None;
         }
         let progress = self.progress_mut(from)?;
@@ -193,7 +202,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let newest_seq = leader.seq;
+        let newest_seq = leader.numbers.newest();
         let Some(progress) = leader.peers.get_mut(&from) else {
             return;
         };
@@ -205,7 +214,10 @@ impl Raft {
                 if learner {
                     progress.follow_round(last, now, election);
                 }
-                self.advance_commit();
+                // What is committed already commits nothing more.
+                if match_index > self.commit {
+                    self.advance_commit();
+                }
             }
             AppendOutcome::Rejected {
                 prev_index,
@@ -230,8 +242,17 @@ impl Raft {
             }
             leader.peers.get(&id).map_or(0, Progress::match_index)
         };
-        let reached = quorum::reached(self.configs.latest(), held);
-        if reached <= self.commit || self.log.term(reached) != Some(self.hard.term) {
+        let config = self.configs.latest();
+        let reached = match cfg!(keel_bug = "removed_leader_counts") && !config.is_voter(self.id) {
+            true => {
+                let mut config = config.clone();
+                config.voters.push(self.id);
+                quorum::reached(&config, held)
+            }
+            false => quorum::reached(config, held),
+        };
+        let own = self.log.term(reached) == Some(self.hard.term);
+        if reached <= self.commit || !(own || cfg!(keel_bug = "commit_old_term")) {
             return;
         }
         self.commit_to(reached);
@@ -242,14 +263,7 @@ impl Raft {
     /// Tells those who would otherwise hear of it only with the next heartbeat.
     pub(super) fn announce_commit(&mut self) {
         let last = self.log.last_index();
-        let Role::Leader(leader) = &self.role else {
-            return;
-        };
-        let waiting = leader.peers.iter().filter(|(_, p)| p.next_index() > last);
-        let waiting: Vec<NodeId> = waiting.map(|(id, _)| *id).collect();
-        for peer in waiting {
-            self.send_append(peer, false);
-        }
+        self.send_appends(false, |p| p.next_index() > last);
     }
 
     /// Moves the commit index, on leader and follower alike.
@@ -280,5 +294,31 @@ impl Raft {
         if changed {
             self.configuration_committed();
         }
+    }
+}
+
+/// The append of `entries` to a peer, which its progress takes note of; with the leader's term and
+/// commit index, and the append's number.
+fn make_append(
+    log: &Log,
+    progress: &mut Progress,
+    (term, commit, seq): (Term, Index, u64),
+    entries: Vec<Entry>,
+) -> Append {
+    let prev_index = progress.next_index() - 1;
+    let Some(prev_term) = log.term(prev_index) else {
+        panic!("the entry before the next one to send is missing");
+    };
+    if let Some(last) = entries.last() {
+        let size = entries.iter().map(|e| e.payload.weight()).sum();
+        progress.sent(last.index, size);
+    }
+    Append {
+        term,
+        seq,
+        prev_index,
+        prev_term,
+        commit,
+        entries,
     }
 }

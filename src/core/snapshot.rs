@@ -65,7 +65,7 @@ pub(super) struct Incoming {
     storing: bool,
     /// The host is loading the image.
     pub installing: bool,
-    /// Number of the newest piece.
+    /// Number of the newest piece of this term.
     seq: u64,
 }
 
@@ -79,6 +79,12 @@ impl Incoming {
             installing: false,
             seq: 0,
         }
+    }
+
+    /// Numbers of an older term mean nothing in this one: who answered with such a number would
+    /// confirm what was never sent to it.
+    pub fn forget_number(&mut self) {
+        self.seq = 0;
     }
 
     fn wants(&self) -> Wants {
@@ -113,13 +119,13 @@ impl Raft {
 
     /// Drops the log up to `upto`, or up to where it is still needed: not beyond the newest
     /// snapshot, what was applied, and what is durable; nor, unless `anyway`, behind a snapshot
-    /// that is being sent, whose receiver will go on from there (raft.md rule 40). The new base is
-    /// returned, and storage is to be told.
+    /// that is being sent, whose receiver will go on from there (raft.md rule 40), nor behind what
+    /// a peer in contact has. The new base is returned, and storage is to be told.
     pub fn compact(&mut self, upto: Index, anyway: bool) -> Position {
         let snapshot = self.snapshot.as_ref().map_or(0, |s| s.last.index);
         let mut upto = upto.min(snapshot).min(self.handed).min(self.log.durable());
         if !anyway {
-            upto = upto.min(self.needed_by_transfers());
+            upto = upto.min(self.needed_by_peers());
         }
         if upto > self.log.base().index && !self.poisoned {
             self.log.compact(upto);
@@ -127,18 +133,24 @@ impl Raft {
         self.log.base()
     }
 
-    fn needed_by_transfers(&self) -> Index {
+    fn needed_by_peers(&self) -> Index {
         let Role::Leader(leader) = &self.role else {
             return Index::MAX;
         };
-        let sending = leader.peers.values().filter_map(|p| p.sending());
-        let indexes = sending.map(|s| s.snapshot.last.index);
-        indexes.min().unwrap_or(Index::MAX)
+        let needed = leader.peers.values().map(|peer| match peer.sending() {
+            Some(sending) => sending.snapshot.last.index,
+            None if self.now < peer.heard_at() + self.options.election => peer.match_index(),
+            None => Index::MAX,
+        });
+        needed.min().unwrap_or(Index::MAX)
     }
 
-    /// Whether a snapshot is being sent or received.
-    pub fn is_transferring_snapshot(&self) -> bool {
-        self.incoming.is_some() || self.needed_by_transfers() < Index::MAX
+    /// Whether a snapshot is being sent.
+    pub fn is_sending_snapshot(&self) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        leader.peers.values().any(|peer| peer.sending().is_some())
     }
 
     // ---- the leader ------------------------------------------------------
@@ -179,7 +191,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let seq = leader.next_seq(now);
+        let seq = leader.numbers.next(now);
         let progress = leader.peers.get_mut(&to);
         let Some(sending) = progress.and_then(|p| p.sending_mut()) else {
             return;
@@ -197,7 +209,7 @@ impl Raft {
             offset,
             data,
         };
-        self.send(to, Message::Snapshot(piece));
+        self.send(to, Message::Snapshot(Box::new(piece)));
     }
 
     pub(super) fn on_snapshot_reply(&mut self, from: NodeId, reply: &SnapshotReply) {
@@ -257,7 +269,7 @@ impl Raft {
     }
 
     /// Storage has answered [`Ask::Piece`]. After an error nothing is sent, and it is asked again
-    /// later.
+    /// later; of a newer snapshot if there is one, for storage need not keep older ones.
     pub fn piece_read(
         &mut self,
         now: Millis,
@@ -279,6 +291,11 @@ impl Raft {
         sending.reading = false;
         sending.last = Some((offset, now));
         let Ok(data) = data else {
+            if let (Some(progress), Some(newest)) = (leader.peers.get_mut(&to), &self.snapshot)
+                && newest != snapshot
+            {
+                progress.begin_snapshot(newest.clone());
+            }
             return;
         };
         if sending.wanted != Some(offset) {
@@ -308,12 +325,17 @@ impl Raft {
         let Some(repeated) = self.hear_leader(from, piece.term, piece.seq) else {
             return;
         };
-        if self.log.matches(piece.snapshot.last) || piece.snapshot.last.index <= self.commit {
+        let known =
+            self.log.matches(piece.snapshot.last) && !cfg!(keel_bug = "snapshot_drops_suffix");
+        if known || piece.snapshot.last.index <= self.commit {
             self.reach(from, &piece);
             return;
         }
         match &self.incoming {
             Some(incoming) if incoming.snapshot == piece.snapshot => {}
+            Some(incoming)
+                if cfg!(keel_bug = "pieces_mixed")
+                    && incoming.snapshot.last == piece.snapshot.last => {}
             // The host cannot be stopped in the middle.
             Some(incoming) if incoming.installing => return self.say_what_is_wanted(from),
             // An old copy does not take the place of what its leader sent since.
@@ -356,8 +378,10 @@ impl Raft {
         self.say_what_is_wanted(from);
     }
 
+    /// Only one who follows has its host load an image: who campaigns may lead before that is done.
     fn install_if_whole(&mut self) {
-        let Some(incoming) = &mut self.incoming else {
+        let follows = matches!(self.role, Role::Follower);
+        let Some(incoming) = self.incoming.as_mut().filter(|_| follows) else {
             return;
         };
         let busy = incoming.storing || incoming.installing;
@@ -369,7 +393,20 @@ impl Raft {
         if !busy && incoming.stored == incoming.snapshot.size {
             incoming.installing = true;
             let snapshot = incoming.snapshot.clone();
+            match cfg!(keel_bug = "install_before_term") {
+                true => self.asks.push(Ask::Install { snapshot }),
+                false => self.after_hard(Effect::Install(Box::new(snapshot))),
+            }
+        }
+    }
+
+    /// The term is durable, so the image may be made this server's own; unless the log came up to
+    /// there meanwhile.
+    pub(super) fn install_unless_reached(&mut self, snapshot: Snapshot) {
+        if snapshot.last.index > self.commit {
             self.asks.push(Ask::Install { snapshot });
+        } else {
+            self.incoming = None;
         }
     }
 
@@ -390,7 +427,7 @@ impl Raft {
             crc: snapshot.crc,
             wants,
         });
-        self.after_hard(Effect::Send(to, term, reply));
+        self.after_hard(Effect::Send(to, term, Box::new(reply)));
     }
 
     /// Storage has answered [`Ask::Store`].
@@ -449,13 +486,16 @@ impl Raft {
 
     fn install(&mut self, snapshot: &Snapshot) {
         let last = snapshot.last;
-        if self.log.matches(last) || last.index <= self.commit {
+        let keeps = cfg!(keel_bug = "snapshot_keeps_tail") && last.index <= self.log.last_index();
+        let held = self.log.matches(last) && !cfg!(keel_bug = "snapshot_drops_suffix");
+        if held || last.index <= self.commit || keeps {
             // It came up to here by entries meanwhile: the log behind it is kept.
             self.commit_to(last.index);
         } else {
             self.replace_log(snapshot);
         }
         self.handed = self.handed.max(last.index);
+        self.fetched.forget();
         let newest = self.snapshot.as_ref().map_or(0, |s| s.last.index);
         if last.index > newest {
             self.snapshot = Some(snapshot.clone());
@@ -489,6 +529,6 @@ impl Raft {
         };
         let seq = 0;
         let reply = Message::AppendReply(AppendReply { term, seq, outcome });
-        self.after_hard(Effect::Send(to, term, reply));
+        self.after_hard(Effect::Send(to, term, Box::new(reply)));
     }
 }

@@ -233,13 +233,16 @@ impl Raft {
         let votes = config.voters.binary_search(&to).is_ok();
         let matches = peers
             .get(&to)
-            .is_some_and(|p| p.match_index() == last_index);
+            .is_some_and(|p| match cfg!(keel_bug = "transfer_by_next") {
+                true => p.next_index() > last_index,
+                false => p.match_index() == last_index,
+            });
         if transfer.told || !votes || !matches || commit < last_index {
             return;
         }
         transfer.told = true;
-        let seq = leader.next_seq(now);
-        leader.lease.hand_over(to, seq);
+        let seq = leader.numbers.next(now);
+        leader.numbers.hand_over(to, seq);
         let message = Message::TimeoutNow(TimeoutNow {
             term,
             seq,
@@ -257,6 +260,7 @@ impl Raft {
             && message.seq > self.leader_seq;
         let last = (self.log.last_index(), self.log.last_term());
         let complete = last == (message.last_index, message.last_term);
+        let complete = complete || cfg!(keel_bug = "transfer_by_next");
         let durable = self.log.durable() == self.log.last_index();
         let able = self.priority > MAY_NOT_LEAD && self.may_campaign();
         if current && complete && durable && able {

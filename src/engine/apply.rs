@@ -13,7 +13,7 @@ impl Engine {
         if self.snapshots.loading.is_some() {
             return false;
         }
-        let entries = self.raft.take_committed(self.apply_left);
+        let entries = self.raft.take_committed(self.apply_left).into_owned();
         self.apply_left -= entries.len();
         let any = !entries.is_empty();
         for entry in entries {

@@ -152,6 +152,15 @@ impl Engine {
         self.stopped.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether this run may begin; see [`Storage::ready`].
+    pub fn is_open(&mut self) -> bool {
+        self.started
+            || self.storage.ready().unwrap_or_else(|error| {
+                self.stop(error.into());
+                false
+            })
+    }
+
     /// Takes in the time of a driving call. A leader that was away for an election timeout gives
     /// up before it does anything else: others may lead by now (detection.md 4.3).
     pub fn begin(&mut self, now: Millis) {
@@ -196,6 +205,7 @@ impl Engine {
                 Input::Heard(node) if self.instances.has_lost(node) => {}
                 Input::Heard(node) => self.detector.note_heard(node),
                 Input::Priority(priority) => self.set_priority(priority),
+                Input::Newer(node) => self.newer(node),
                 Input::Saved(index, result) => self.saved(index, result),
                 Input::Loaded(index, ok) => self.loaded(index, ok),
             }
@@ -261,7 +271,8 @@ impl Engine {
     /// Everything that depends on a write waits in the core for its token.
     fn write(&mut self) {
         while self.stopped.is_none() {
-            if let Some(persist) = self.raft.take_persist() {
+            let room = self.storage.has_room();
+            if let Some(persist) = room.then(|| self.raft.take_persist()).flatten() {
                 self.metrics.persists += 1;
                 self.metrics.entries_persisted += persist.entries.len() as u64;
                 self.storage.submit(persist);

@@ -78,17 +78,24 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<StorageError> for Error {
-    fn from(error: StorageError) -> Error {
+impl From<&StorageError> for Error {
+    fn from(error: &StorageError) -> Error {
         let text = error.to_string();
         match error {
             StorageError::Io { .. } => Error::Io(text),
-            StorageError::Corrupt { .. } => Error::Corrupt(text),
+            StorageError::Corrupt { .. } | StorageError::Record { .. } => Error::Corrupt(text),
             StorageError::Missing { .. } => Error::NotFound(text),
             StorageError::Exists { .. } => Error::Exists(text),
             StorageError::Locked { .. } => Error::Locked(text),
             StorageError::Foreign { .. } => Error::Foreign(text),
             StorageError::Version { .. } => Error::Unsupported(text),
+            StorageError::NoSnapshots => Error::State(text),
         }
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Error {
+        Error::from(&error)
     }
 }

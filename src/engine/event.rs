@@ -104,6 +104,11 @@ pub enum Event {
     },
     /// This node's storage is not the one that the cluster knows under its id.
     LostState,
+    /// A node sends log entries that this node's version does not know.
+    PeerNewer {
+        /// Which.
+        id: NodeId,
+    },
     /// This node has made a snapshot.
     Snapshot {
         /// The last log index that it covers.
@@ -160,6 +165,7 @@ impl Event {
             Event::PeerLostData { .. } => "PEER_LOST_DATA",
             Event::PeerLostState { .. } => "PEER_LOST_STATE",
             Event::LostState => "LOST_STATE",
+            Event::PeerNewer { .. } => "PEER_NEWER",
             Event::Snapshot { .. } => "SNAPSHOT",
             Event::SnapshotFailed { .. } => "SNAPSHOT_FAILED",
             Event::SnapshotInstalled { .. } => "SNAPSHOT_INSTALLED",

@@ -60,6 +60,8 @@ pub enum Input {
     Heard(NodeId),
     /// How much this node is wished for as leader, until this is said again.
     Priority(Priority),
+    /// This node has sent a log entry of a kind that this version does not know.
+    Newer(NodeId),
     /// The host has written its part of the snapshot at this index, or could not.
     Saved(Index, Result<Saved, Error>),
     /// The host has loaded the snapshot at this index, or could not.

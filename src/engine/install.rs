@@ -130,10 +130,7 @@ impl Engine {
     }
 
     fn begin_install(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        if self.settings.host_state == HostState::Unsaved {
-            let text = "the host cannot load a state: no `save` and `load` are set";
-            return Err(Error::State(text.to_owned()));
-        }
+        self.may_keep_snapshots()?;
         if matches!(self.snapshots.loading, Some(Loading::Host(_))) {
             // Its own, from the start; it can be asked for the other one later.
             return Err(Error::Conflict("the host loads another one".to_owned()));
@@ -284,6 +281,9 @@ impl Engine {
         let Some(Loading::Pieces(snapshot)) = &self.snapshots.loading else {
             return;
         };
+        if self.now < self.snapshots.gather_at {
+            return;
+        }
         let snapshot = snapshot.clone();
         let Some((first, last)) = snapshot.pieces else {
             panic!("this snapshot has no pieces");
@@ -294,6 +294,11 @@ impl Engine {
         }
         match self.gather(&snapshot, first, last) {
             Ok(reader) => self.begin_load(snapshot.last.index, reader, 0),
+            // What cannot be read now may be later, as everywhere else.
+            Err(Error::Io(text)) => {
+                self.snapshots.gather_at = self.now + self.settings.heartbeat;
+                self.log(2, format!("snapshot {}: {text}", snapshot.last.index));
+            }
             Err(error) => self.stop(error),
         }
     }

@@ -18,6 +18,8 @@ use super::{Error, Ticket};
 #[derive(Debug, Default)]
 pub(super) struct Leadership {
     barriers: BTreeMap<ReadId, Ticket>,
+    /// What may be read here once the host has loaded its state.
+    held: Vec<(Ticket, Index)>,
     /// With leases: barriers to be made by the next driving call.
     asked: Vec<Ticket>,
     transfer: Option<Transfer>,
@@ -78,7 +80,16 @@ impl Engine {
             let Some(ticket) = self.leadership.barriers.remove(&id) else {
                 panic!("nobody waits for {id:?}");
             };
-            self.done(ticket, result.map_err(Error::from));
+            match result {
+                Ok(index) => self.leadership.held.push((ticket, index)),
+                Err(error) => self.done(ticket, Err(error.into())),
+            }
+        }
+        // A snapshot counts as applied before the host has it.
+        if self.snapshots.loading.is_none() {
+            for (ticket, index) in std::mem::take(&mut self.leadership.held) {
+                self.done(ticket, Ok(index));
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cluster::{Peer, bootstrap_entry};
 use crate::core::{Millis, Random};
-use crate::storage::{Directory, Identity, Memory, Opened, Storage};
+use crate::storage::{Directory, HostStorage, Identity, Memory, Opened, Storage, Writes};
 
 use super::action::Answer;
 use super::descriptor::Descriptor;
@@ -38,8 +38,13 @@ impl Member {
     /// Opens the node's storage, or makes it.
     pub fn new(settings: Settings, place: Place) -> Result<(Member, Handle), Error> {
         settings.validate()?;
-        let (opened, storage) = open(&settings, place)?;
-        let shared = Shared::new(settings.id, settings.cluster, settings.queue_max);
+        let Found {
+            opened,
+            storage,
+            writes,
+        } = open(&settings, place)?;
+        let (id, cluster, queue_max) = (settings.id, settings.cluster, settings.queue_max);
+        let shared = Shared::new(id, cluster, queue_max, writes);
         let shared = Arc::new(shared);
         let handle = Handle {
             shared: shared.clone(),
@@ -56,7 +61,7 @@ impl Member {
     }
 
     /// The first start of a cluster: every first member is given the same list. Durable when it
-    /// returns `Ok`. `Exists` if this node holds a log already; `Invalid` changes nothing.
+    /// returns `Ok`, with the host's storage when that says so. `Exists` if this node holds a log already; `Invalid` changes nothing.
     pub fn bootstrap(&mut self, peers: &[Peer]) -> Result<(), Error> {
         self.check_alive()?;
         let settings = &self.engine.settings;
@@ -134,6 +139,9 @@ impl Member {
         if now > TIME_MAX {
             return Err(Error::Invalid(format!("no clock shows {now} ms")));
         }
+        if !self.engine.is_open() {
+            return self.not_open(now, host);
+        }
         self.engine.begin(now);
         for _ in 0..ROUNDS {
             self.shared.take_inputs(&mut self.inputs);
@@ -150,6 +158,20 @@ impl Member {
         self.shared.set_due_at(Some(due));
         self.check_alive()
             .inspect_err(|_| drop(self.shared.close()))?;
+        Ok(due)
+    }
+
+    /// Nothing happens before this run has its number; what is queued waits for it.
+    fn not_open(&mut self, now: Millis, host: &mut dyn Host) -> Result<Millis, Error> {
+        self.publish();
+        self.perform(host);
+        self.check_alive()
+            .inspect_err(|_| drop(self.shared.close()))?;
+        let due = match self.shared.has_inputs() {
+            true => now,
+            false => Millis::MAX,
+        };
+        self.shared.set_due_at(Some(due));
         Ok(due)
     }
 
@@ -193,7 +215,14 @@ fn draw_instance() -> Result<u64, Error> {
     Ok(u64::from_ne_bytes(bytes).max(1))
 }
 
-fn open(settings: &Settings, place: Place) -> Result<(Opened, Box<dyn Storage>), Error> {
+/// A node's storage, as it was opened.
+struct Found {
+    opened: Opened,
+    storage: Box<dyn Storage>,
+    writes: Option<Arc<Writes>>,
+}
+
+fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
     let identity = Identity {
         cluster: settings.cluster,
         node: settings.id,
@@ -204,7 +233,20 @@ fn open(settings: &Settings, place: Place) -> Result<(Opened, Box<dyn Storage>),
                 Directory::create(&path, &identity, draw_instance()?)?;
             }
             let (directory, opened) = Directory::open(&path, &identity)?;
-            Ok((opened, Box::new(directory)))
+            Ok(Found {
+                opened,
+                storage: Box::new(directory),
+                writes: None,
+            })
+        }
+        Place::Host { store, create } => {
+            let instance = if create { Some(draw_instance()?) } else { None };
+            let (storage, opened, writes) = HostStorage::open(store, &identity, instance)?;
+            Ok(Found {
+                opened,
+                storage: Box::new(storage),
+                writes: Some(writes),
+            })
         }
         Place::Volatile => {
             // Of the seed, so that a simulation repeats.
@@ -218,7 +260,11 @@ fn open(settings: &Settings, place: Place) -> Result<(Opened, Box<dyn Storage>),
                 torn_bytes: 0,
                 meta_repaired: false,
             };
-            Ok((opened, Box::new(Memory::new())))
+            Ok(Found {
+                opened,
+                storage: Box::new(Memory::new()),
+                writes: None,
+            })
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::cluster::Params;
 use crate::core::{Millis, NodeId};
+use crate::storage::HostStore;
 use crate::wire;
 
 use super::Error;
@@ -204,6 +206,13 @@ pub enum Place {
         /// Its path.
         path: PathBuf,
         /// Make it, for a node that never existed; otherwise it must be there.
+        create: bool,
+    },
+    /// The host's own storage.
+    Host {
+        /// What it is asked through.
+        store: Arc<dyn HostStore>,
+        /// It is that of a node that never existed, and empty.
         create: bool,
     },
     /// Memory: lost with the member. For tests and simulations.

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::core::{Millis, NodeId};
-use crate::wire;
+use crate::storage::{HostCode, OutOfOrder, Writes};
+use crate::wire::{self, WireError};
 
 use super::descriptor::Descriptor;
 use super::{Error, Input, Request, View};
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     view: Mutex<View>,
     /// Makes the descriptor readable; set when the member is driven through one.
     pub waker: OnceLock<mio::Waker>,
+    /// What the host reports of its storage, if it keeps the node's state.
+    writes: Option<Arc<Writes>>,
 }
 
 #[derive(Default)]
@@ -52,7 +55,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub fn new(id: NodeId, cluster: u64, queue_max: usize) -> Shared {
+    pub fn new(id: NodeId, cluster: u64, queue_max: usize, writes: Option<Arc<Writes>>) -> Shared {
         Shared {
             id,
             cluster,
@@ -60,6 +63,7 @@ impl Shared {
             queue: Mutex::default(),
             view: Mutex::default(),
             waker: OnceLock::new(),
+            writes,
         }
     }
 
@@ -117,6 +121,7 @@ impl Shared {
             Ok(packet) => packet,
             Err(error) => {
                 lock(&self.queue).refused.malformed += 1;
+                self.notice_newer(&error, bytes);
                 return Err(Error::Malformed(error.to_string()));
             }
         };
@@ -130,6 +135,19 @@ impl Shared {
             counters.packets += 1;
             counters.bytes += bytes.len() as u64;
         })
+    }
+
+    /// A log entry of an unknown kind is never skipped: this node stays where it is until a newer
+    /// version runs on it, and somebody must be told (raft.md rule 59).
+    fn notice_newer(&self, error: &WireError, bytes: &[u8]) {
+        let newer = matches!(error, WireError::UnknownKind { .. });
+        let Some(header) = wire::peek(bytes).ok().filter(|_| newer) else {
+            return;
+        };
+        if self.admit(None, &header).is_ok() {
+            // If the queue is full the next one will be told: its sender sends it again.
+            let _ = self.enqueue(Input::Newer(header.from), 0, |_| ());
+        }
     }
 
     /// Whether a packet is meant for this node of this cluster, and is its sender's.
@@ -169,8 +187,33 @@ impl Shared {
         std::mem::swap(&mut queue.inputs, inputs);
     }
 
+    /// Whether a driving call would find anything. Before the storage is open it takes no inputs.
     pub fn has_inputs(&self) -> bool {
-        !lock(&self.queue).inputs.is_empty()
+        match &self.writes {
+            Some(writes) if writes.has_reports() => true,
+            Some(writes) if !writes.is_open() => false,
+            _ => !lock(&self.queue).inputs.is_empty(),
+        }
+    }
+
+    fn write_done(&self, batch: u64, result: Result<(), HostCode>) -> Result<(), Error> {
+        let Some(writes) = &self.writes else {
+            let text = "this engine does not store with the host";
+            return Err(Error::State(text.to_owned()));
+        };
+        match writes.report(batch, result) {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(OutOfOrder { next: Some(next) }) => Err(Error::Invalid(format!(
+                "batch {batch} is not the one to be reported now: that is {next}"
+            ))),
+            Err(OutOfOrder { next: None }) => {
+                let text = format!("batch {batch} is not under way, and none is");
+                Err(Error::Invalid(text))
+            }
+        }
     }
 
     /// Takes no more inputs; those queued are returned.
@@ -225,6 +268,12 @@ impl Handle {
     /// believe the message. `Malformed`, `Foreign`, `Full`, `Closed`: nothing happened.
     pub fn receive(&self, from: Option<NodeId>, bytes: &[u8]) -> Result<(), Error> {
         self.shared.receive(from, bytes)
+    }
+
+    /// The host's storage has finished a batch, or failed to: `Invalid` unless it is the oldest one
+    /// under way, and then nothing happened; `State` if the node's state is kept elsewhere.
+    pub fn write_done(&self, batch: u64, result: Result<(), HostCode>) -> Result<(), Error> {
+        self.shared.write_done(batch, result)
     }
 
     /// Reads the view as of the end of the last round of a driving call.

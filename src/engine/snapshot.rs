@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::cluster::{Command, Fact, MAX_LOG_PIECE, Pieces};
-use crate::core::{Configuration, Entry, Index, NodeId, Payload, Position, Snapshot, Term};
+use crate::core::{Configuration, Entry, Index, Millis, NodeId, Payload, Position, Snapshot, Term};
 use crate::storage::{Draft, StorageError};
 use crate::wire::SNAPSHOTS;
 
@@ -38,6 +38,8 @@ pub(super) struct Snapshots {
     /// The host writes its part of the snapshot at this index.
     saving: Option<Index>,
     pub loading: Option<Loading>,
+    /// Pieces in the log could not be read, and are read again from this time on.
+    pub gather_at: Millis,
     /// The cluster's part of a snapshot whose host's part is coming in the log.
     head: Option<(Draft, Vec<u8>)>,
     /// This node puts that part into the log.
@@ -89,8 +91,12 @@ impl Engine {
     /// An entry has been applied.
     pub fn note_applied(&mut self, entry: &Entry) {
         let snapshots = &mut self.snapshots;
-        snapshots.weight += entry.payload.weight() as u64;
-        snapshots.count += 1;
+        let piece = matches!(&entry.payload, Payload::Cluster(bytes) if Command::is_piece(bytes));
+        if !piece {
+            // Or a snapshot in the log would be reason enough for the next one.
+            snapshots.weight += entry.payload.weight() as u64;
+            snapshots.count += 1;
+        }
         snapshots.applied.last = Position {
             index: entry.index,
             term: entry.term,
@@ -122,11 +128,20 @@ impl Engine {
         self.snapshots.tickets.push(ticket);
     }
 
-    fn begin_requested(&mut self) -> Result<(), Error> {
+    /// Whether this node can make snapshots and load them.
+    pub fn may_keep_snapshots(&self) -> Result<(), Error> {
         if self.settings.host_state == HostState::Unsaved {
-            let text = "the host cannot save its state: no `save` and `load` are set";
+            let text = "the host can neither save nor load its state: `save` and `load` are NULL";
             return Err(Error::State(text.to_owned()));
         }
+        match self.storage.keeps_snapshots() {
+            true => Ok(()),
+            false => Err(StorageError::NoSnapshots.into()),
+        }
+    }
+
+    fn begin_requested(&mut self) -> Result<(), Error> {
+        self.may_keep_snapshots()?;
         if self.snapshots.is_saving() || self.snapshots.loading.is_some() {
             let text = "a snapshot is being made or loaded already";
             return Err(Error::Conflict(text.to_owned()));
@@ -145,9 +160,11 @@ impl Engine {
     pub fn snapshot_if_due(&mut self) {
         let (bytes, entries) = self.snapshots.since_last();
         let compaction = self.settings.compaction;
-        let due = bytes >= compaction.bytes || entries >= compaction.entries;
+        // Writing snapshots costs no more than writing the log.
+        let size = self.raft.snapshot().map_or(0, |s| s.size);
+        let due = bytes >= compaction.bytes.max(size) || entries >= compaction.entries;
         let busy = self.snapshots.is_saving() || self.snapshots.loading.is_some();
-        let able = self.settings.host_state != HostState::Unsaved && self.stopped.is_none();
+        let able = self.may_keep_snapshots().is_ok() && self.stopped.is_none();
         if !due || busy || !able {
             return;
         }
@@ -196,7 +213,7 @@ impl Engine {
     }
 
     fn save_here(&mut self) {
-        if self.settings.host_state == HostState::Unsaved {
+        if self.may_keep_snapshots().is_err() {
             return;
         }
         let index = self.cluster.applied();
@@ -295,6 +312,9 @@ impl Engine {
 
     /// Drops what of the log is not needed any more, as soon as nobody needs it.
     pub fn compact(&mut self) {
+        if !self.raft.is_sending_snapshot() {
+            self.open = None;
+        }
         let oldest = self.storage.oldest_snapshot();
         let before = self.raft.log().base();
         if oldest <= before.index {
@@ -318,6 +338,9 @@ impl Engine {
     // ---- snapshots in the log -------------------------------------------
 
     fn begin_in_log(&mut self, entry: &Entry) {
+        if self.may_keep_snapshots().is_err() {
+            return;
+        }
         self.snapshots.pump = None;
         let draft = self.draft();
         self.snapshots.head = Some((draft, head_of(&self.cluster)));

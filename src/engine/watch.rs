@@ -19,6 +19,7 @@ pub(super) struct Watch {
     told_blocked: Vec<(NodeId, BlockedBy)>,
     told_unreliable: Vec<NodeId>,
     told_stalled: bool,
+    told_newer: Vec<NodeId>,
     pub leading_since: Millis,
     /// When a packet of a leader confirmed by a majority last came.
     pub leader_fresh_at: Option<Millis>,
@@ -67,6 +68,22 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// A peer's log has what this version cannot read; told once in a run.
+    pub fn newer(&mut self, id: NodeId) {
+        if self.watch.told_newer.contains(&id) || !self.raft.configuration().contains(id) {
+            return;
+        }
+        self.watch.told_newer.push(id);
+        self.log(
+            1,
+            format!(
+                "{id} sends log entries that this version does not know: this node stays where \
+                 it is until it runs a newer one"
+            ),
+        );
+        self.event(Event::PeerNewer { id });
     }
 
     fn fence(&mut self, fenced: bool, why: &str) {

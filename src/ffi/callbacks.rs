@@ -98,8 +98,9 @@ pub struct keel_callbacks {
     /// Something worth a line in a monitoring system: a stable code and its facts as one JSON
     /// object. LEADING, NOT_LEADING (term); QUORUM, NO_QUORUM (voters_heard, quorum); EXCLUDED
     /// (epoch, index, ids); EXCLUDED_SELF, REMOVED_SELF (epoch, index, told_by); READMITTED, ADDED,
-    /// PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE (id); REMOVED (epoch, index, id); REPLACED (old,
-    /// by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
+    /// PROMOTED, PEER_LOST_DATA, PEER_LOST_STATE, PEER_NEWER (id; it sends log entries that this
+    /// version cannot read, so this node stays behind until it is upgraded); REMOVED (epoch, index,
+    /// id); REPLACED (old, by); LOST_STATE: this node's directory is not the one that the cluster knows; BLOCKED (why;
     /// empty when nothing is held back any more); PAUSED (late_ms); SNAPSHOT, SNAPSHOT_INSTALLED
     /// (index, bytes): this node has made a snapshot, or taken the leader's; SNAPSHOT_FAILED (index,
     /// why); DIVERGED (id, index): a node's state is not this node's, see KEEL_COMPACT_LEADER;

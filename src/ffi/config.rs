@@ -4,10 +4,12 @@ use std::ffi::{OsStr, c_char, c_void};
 use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::code::{Failure, KEEL_ERR_NOMEM, KEEL_ERR_TOO_BIG, KEEL_ERR_UNSUPPORTED};
 use super::sized::{self, HostStruct};
 use super::snapshot::{KEEL_COMPACT_APPLICATION, KEEL_COMPACT_IN_LOG, KEEL_COMPACT_LEADER};
+use super::storage::{keel_storage, read_storage};
 use crate::cluster::{self, Params};
 use crate::core::{Bytes, Millis, NodeId};
 use crate::engine::{
@@ -18,11 +20,12 @@ use crate::engine::{
 /// A node. Never 0; an id that was in use once is never given to another node again.
 pub type keel_id = u64;
 
-/// keel_config.flags: make the directory for a node that never existed. KEEL_ERR_EXISTS if there
-/// is one. Without it a missing directory is an error: a node that lost its disk must not come
-/// back under its old id, it is replaced by one with a new id.
+/// keel_config.flags: make the directory for a node that never existed, or begin to use a
+/// keel_storage that holds nothing. KEEL_ERR_EXISTS if there is a node. Without it a missing
+/// directory is an error: a node that lost its disk must not come back under its old id, it is
+/// replaced by one with a new id.
 pub const KEEL_NEW_NODE: u32 = 1;
-/// keel_config.flags, with dir NULL: state is kept in memory and lost at keel_free(). NOT
+/// keel_config.flags, with dir and storage NULL: state is kept in memory and lost at keel_free(). NOT
 /// durable: for tests and simulations only. One that is made anew is taken for a node that lost
 /// its directory, if its seed is another.
 pub const KEEL_VOLATILE: u32 = 2;
@@ -109,7 +112,7 @@ unsafe impl HostStruct for keel_params {
 }
 
 /// Everything an engine needs to know about its node. Initialise with KEEL_CONFIG_INIT, set id,
-/// cluster and dir, leave the rest.
+/// cluster and either dir or storage, leave the rest.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct keel_config {
@@ -121,6 +124,8 @@ pub struct keel_config {
     pub cluster: u64,
     /// The directory of this node's log and vote. One engine at a time has it open.
     pub dir: *const c_char,
+    /// The host's own storage, in place of the directory; copied by keel_new().
+    pub storage: *const keel_storage,
     /// The cluster's first settings: used by keel_bootstrap() only.
     pub params: keel_params,
     /// How often a leader is heard at least. 0 = 100; at most 60000.
@@ -143,7 +148,8 @@ pub struct keel_config {
     pub compaction: u32,
     /// So many log entries applied since the last snapshot make a new one. 0 = 1048576.
     pub compact_entries: u32,
-    /// So do so many bytes of them, each counted with 64 more for its keeping. 0 = 64 MiB.
+    /// So do so many bytes of them, each counted with 64 more for its keeping; or as many as the last
+    /// snapshot has, if that is more. 0 = 64 MiB.
     pub compact_bytes: u64,
     /// The most bytes of log entries that are kept in memory; older ones are read from storage when
     /// a node needs them that has fallen behind. 0 = 16 MiB.
@@ -348,7 +354,7 @@ fn seed_from(seed: u64) -> Result<u64, Failure> {
 /// The engine's settings and the place of its data.
 ///
 /// # Safety
-/// As [`sized::read`], and `dir` is NULL or a C string.
+/// As [`sized::read`], and `dir` and `storage` are what the header says.
 pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place), Failure> {
     // SAFETY: passed on to the caller.
     let c = unsafe { sized::read(host) }?;
@@ -435,7 +441,7 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
 }
 
 /// # Safety
-/// `dir` is NULL or a C string.
+/// `dir` is NULL or a C string, `storage` NULL or as [`read_storage`] wants it.
 unsafe fn read_place(c: &keel_config) -> Result<Place, Failure> {
     const PATH_MAX: usize = 4095;
     let unknown = c.flags & !(KEEL_NEW_NODE | KEEL_VOLATILE | KEEL_LEASE_READS);
@@ -445,23 +451,29 @@ unsafe fn read_place(c: &keel_config) -> Result<Place, Failure> {
             format!("keel_config.flags has unknown bits {unknown:#x}"),
         ));
     }
+    let create = c.flags & KEEL_NEW_NODE != 0;
     let volatile = c.flags & KEEL_VOLATILE != 0;
     // SAFETY: passed on to the caller.
-    match (
-        unsafe { copy_text(c.dir, PATH_MAX, "keel_config.dir") }?,
-        volatile,
-    ) {
-        (None, true) => Ok(Place::Volatile),
-        (Some(_), true) => Err(Failure::invalid(
-            "keel_config.dir is set together with KEEL_VOLATILE: which of the two?",
-        )),
-        (None, false) => Err(Failure::invalid(
-            "keel_config.dir is NULL: name a directory (or KEEL_VOLATILE in a test)",
-        )),
-        (Some(dir), false) if dir.is_empty() => Err(Failure::invalid("keel_config.dir is empty")),
-        (Some(dir), false) => Ok(Place::Directory {
+    let dir = unsafe { copy_text(c.dir, PATH_MAX, "keel_config.dir") }?;
+    match (dir, !c.storage.is_null(), volatile) {
+        (Some(dir), false, false) if dir.is_empty() => {
+            Err(Failure::invalid("keel_config.dir is empty"))
+        }
+        (Some(dir), false, false) => Ok(Place::Directory {
             path: PathBuf::from(OsStr::from_bytes(&dir)),
-            create: c.flags & KEEL_NEW_NODE != 0,
+            create,
         }),
+        (None, true, false) => Ok(Place::Host {
+            // SAFETY: passed on to the caller.
+            store: Arc::new(unsafe { read_storage(c.storage) }?),
+            create,
+        }),
+        (None, false, true) => Ok(Place::Volatile),
+        (None, false, false) => Err(Failure::invalid(
+            "keel_config.dir and storage are NULL: name one (or KEEL_VOLATILE in a test)",
+        )),
+        _ => Err(Failure::invalid(
+            "more than one of keel_config.dir, keel_config.storage and KEEL_VOLATILE: which?",
+        )),
     }
 }

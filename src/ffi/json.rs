@@ -67,6 +67,7 @@ pub fn event(event: &Event) -> String {
         | Event::Promoted { id }
         | Event::Added { id }
         | Event::PeerLostData { id }
+        | Event::PeerNewer { id }
         | Event::PeerLostState { id } => {
             object.number("id", id.get());
         }

@@ -100,13 +100,13 @@ impl keel {
     }
 }
 
-/// Makes an engine, opens its directory, and stores it at `out` (NULL there on failure). Nothing
-/// is sent and no callback runs before the first driving call. `cb` is copied; `ud` is handed to
-/// every callback as it is.
+/// Makes an engine, opens its directory or storage, and stores it at `out` (NULL there on failure).
+/// Nothing is sent, and no callback runs but keel_storage's `open` and `snap_get`, before the first
+/// driving call. `cb` is copied; `ud` is handed to every callback of it as it is.
 ///
-/// Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory
-/// KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT,
-/// KEEL_ERR_IO.
+/// Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory or
+/// storage KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN,
+/// KEEL_ERR_CORRUPT, KEEL_ERR_IO.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_new(

@@ -8,7 +8,7 @@
 //! - [`errmsg`]: the detail of a thread's last failure.
 //! - [`guard`]: the one way in: NULL, fork, death, second driver, panics.
 //! - [`sized`]: structs that the host fills and that may be older or newer than this library.
-//! - [`config`], [`callbacks`]: what an engine is made from.
+//! - [`config`], [`callbacks`], [`storage`]: what an engine is made from.
 //! - [`tickets`]: who waits for the completion of which request.
 //! - [`keel`]: an engine's life. [`drive`], [`input`], [`query`]: its functions by kind of access;
 //!   [`leadership`]: the inputs about that.
@@ -36,6 +36,7 @@ pub mod query;
 pub mod sized;
 pub mod snapshot;
 pub mod status;
+pub mod storage;
 pub mod tickets;
 
 #[cfg(test)]

@@ -176,9 +176,9 @@ pub unsafe extern "C" fn keel_load_finish(l: *mut keel_load, status: c_int) -> c
 /// Makes a snapshot now, whatever has been applied since the last one, so that the log before the
 /// one before it can be dropped. With KEEL_COMPACT_APPLICATION on this node; with the other two
 /// kinds on all of them, at the leader only. Completed when this node's own is durable, with the last
-/// log index that it covers. Completions: KEEL_ERR_STATE (no `save`; nothing to be saved yet),
-/// KEEL_ERR_CONFLICT (one is being made or loaded already), KEEL_ERR_NOT_LEADER, KEEL_ERR_LOST,
-/// KEEL_ERR_IO.
+/// log index that it covers. Completions: KEEL_ERR_STATE (no `save`; a keel_storage without
+/// snap_put; nothing to be saved yet), KEEL_ERR_CONFLICT (one is being made or loaded already),
+/// KEEL_ERR_NOT_LEADER, KEEL_ERR_LOST, KEEL_ERR_IO.
 ///
 /// Input function.
 #[unsafe(no_mangle)]

@@ -10,9 +10,11 @@
 //! is found empty behind it when the node starts again.
 
 mod dir;
+mod host;
 mod memory;
 
 pub use dir::{Directory, Options};
+pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
 
 use std::fmt;
@@ -26,6 +28,18 @@ use crate::core::{
 
 /// The durable home of one node's hard state, log and snapshots.
 pub trait Storage: Send {
+    /// Whether this run has its number durable: until then nothing may be said in its name. Where
+    /// that takes its time it is begun by the first question.
+    fn ready(&mut self) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
+    /// Whether another write may be submitted. If not, what is to be written is gathered into a
+    /// larger one, until one of those under way has been polled.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Starts one atomic write. With `reset` the log is dropped first, and goes on behind that
     /// snapshot. Entries replace whatever is stored from the first one's index on.
     fn submit(&mut self, persist: Persist);
@@ -46,11 +60,16 @@ pub trait Storage: Send {
     /// What is still found at a start is dropped again then: nothing waits for this.
     fn trim(&mut self, base: Position) -> Result<(), StorageError>;
 
+    /// Whether there is room for snapshots at all; if not, every function about them says so.
+    fn keeps_snapshots(&self) -> bool {
+        true
+    }
+
     /// Begins an image of this node's own. One at a time; dropping the writer gives it up.
     fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError>;
 
     /// Opens a durable image, or the newest one that is received and whole, whose checksum is
-    /// compared first. `Missing` if there is none such.
+    /// compared first. `Missing`, or `Record` of the host's, if there is none such.
     fn read_snapshot(
         &mut self,
         snapshot: &Snapshot,
@@ -153,7 +172,7 @@ pub struct Opened {
     pub meta_repaired: bool,
 }
 
-/// Everything that can be wrong with a directory or a write.
+/// Everything that can be wrong with a directory, a host's storage, or a write.
 #[derive(Debug)]
 pub enum StorageError {
     /// A system call failed.
@@ -172,6 +191,13 @@ pub enum StorageError {
         /// Byte offset of the first bad record.
         offset: u64,
         /// The log index expected there, 0 if unknown.
+        index: Index,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// What the host's storage gave back is not what was written.
+    Record {
+        /// The log index that it concerns, 0 if none.
         index: Index,
         /// What is wrong with it.
         what: &'static str,
@@ -207,6 +233,8 @@ pub enum StorageError {
         /// Its format version or feature bits.
         found: u32,
     },
+    /// The host's storage has no room for snapshots.
+    NoSnapshots,
 }
 
 impl fmt::Display for StorageError {
@@ -223,6 +251,10 @@ impl fmt::Display for StorageError {
                 "{}: {what} at offset {offset} (log index {index})",
                 path.display()
             ),
+            StorageError::Record { index: 0, what } => write!(f, "keel_storage: {what}"),
+            StorageError::Record { index, what } => {
+                write!(f, "keel_storage: log index {index}: {what}")
+            }
             StorageError::Missing { path } => write!(
                 f,
                 "{}: no node here; a new node is made with KEEL_NEW_NODE, a lost one must be replaced under a new id",
@@ -252,6 +284,9 @@ impl fmt::Display for StorageError {
                 "{}: format {found:#x} is newer than this library",
                 path.display()
             ),
+            StorageError::NoSnapshots => {
+                f.write_str("keel_storage.snap_put is NULL: this node keeps no snapshots")
+            }
         }
     }
 }

@@ -306,7 +306,7 @@ fn decode_part(kind: u8, body: &mut Reader<'_>) -> Result<Option<Part>, WireErro
         TIMEOUT_NOW => Message::TimeoutNow(raft::decode_timeout_now(body)?),
         READ_INDEX => Message::ReadIndex(raft::decode_read_index(body)?),
         READ_INDEX_REPLY => Message::ReadIndexReply(raft::decode_read_index_reply(body)?),
-        SNAPSHOT => Message::Snapshot(snapshot::decode_piece(body)?),
+        SNAPSHOT => Message::Snapshot(Box::new(snapshot::decode_piece(body)?)),
         SNAPSHOT_REPLY => Message::SnapshotReply(snapshot::decode_reply(body)?),
         KEEPALIVE => return Ok(Some(Part::Keepalive(keepalive::decode(body)?))),
         VERDICT => return Ok(Some(Part::Verdict(decode_verdict(body)?))),

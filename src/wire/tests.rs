@@ -252,10 +252,13 @@ fn samples() -> Vec<(&'static str, Packet)> {
             "read index reply",
             raft(Message::ReadIndexReply(read_index_reply)),
         ),
-        ("piece", raft(Message::Snapshot(piece(snapshot(None))))),
+        (
+            "piece",
+            raft(Message::Snapshot(Box::new(piece(snapshot(None))))),
+        ),
         (
             "piece of one in the log",
-            raft(Message::Snapshot(piece(snapshot(Some((14, 18)))))),
+            raft(Message::Snapshot(Box::new(piece(snapshot(Some((14, 18))))))),
         ),
         ("wants", raft(wants(Wants::From(1 << 33)))),
         ("wants patience", raft(wants(Wants::Patience))),

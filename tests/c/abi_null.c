@@ -32,6 +32,10 @@ static void without_an_engine(void)
     CHECK_CODE(keel_transfer(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_set_eligible(NULL, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_heard(NULL, 1), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_write_done(NULL, 1, 0), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_records_state(NULL, "x", 1), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_records_entry(NULL, 1, "x", 1), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_records_image(NULL, 1, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_role(NULL), KEEL_ERR_INVALID);
     CHECK(keel_leader(NULL) == 0);
     CHECK(keel_epoch(NULL) == 0);

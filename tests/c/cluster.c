@@ -132,6 +132,7 @@ static void start(struct node *n)
     keel_peer peers[CLUSTER_MAX];
     const keel_peer blank = KEEL_PEER_INIT;
     char addresses[CLUSTER_MAX][8];
+    int code;
     uint64_t seed = options->seed ^ (n->id << 32);
 
     config.id = n->id;
@@ -141,8 +142,14 @@ static void start(struct node *n)
     config.election_ms = options->election_ms;
     config.queue_max = options->queue_max;
     config.entry_max = options->entry_max;
+    config.compaction = options->compaction;
+    config.compact_entries = options->compact_entries;
+    config.memory_max = options->memory_max;
     config.seed = next_random(&seed) | 1;
-    config.flags = KEEL_VOLATILE;
+    if (options->storage != NULL)
+        config.storage = options->storage(n, &config.flags);
+    else
+        config.flags = KEEL_VOLATILE;
     callbacks.send = on_send;
     CHECK_CODE(keel_new(&n->k, &config, &callbacks, n), KEEL_OK);
     if (n->id > options->nodes)
@@ -153,7 +160,8 @@ static void start(struct node *n)
         snprintf(addresses[i], sizeof addresses[i], "n%u", (unsigned)(i + 1));
         peers[i].address = addresses[i];
     }
-    CHECK_CODE(keel_bootstrap(n->k, peers, options->nodes), KEEL_OK);
+    code = keel_bootstrap(n->k, peers, options->nodes);
+    CHECK(code == KEEL_OK || (options->storage != NULL && code == KEEL_ERR_EXISTS));
 }
 
 struct cluster *cluster_new(const struct cluster_options *options)
@@ -171,6 +179,7 @@ struct cluster *cluster_new(const struct cluster_options *options)
         c->nodes[i].cluster = c;
         c->nodes[i].id = i + 1;
         c->nodes[i].next_ms = c->now_ms;
+        c->nodes[i].disk_ms = UINT64_MAX;
         start(&c->nodes[i]);
     }
     return c;
@@ -184,6 +193,13 @@ void cluster_free(struct cluster *c)
         free(c->heap[--c->in_flight].data);
     free(c->heap);
     free(c);
+}
+
+void cluster_restart(struct node *n)
+{
+    CHECK_CODE(keel_free(n->k), KEEL_OK);
+    start(n);
+    cluster_wake(n);
 }
 
 void cluster_wake(struct node *n)
@@ -209,7 +225,7 @@ static void deliver(struct cluster *c)
     }
 }
 
-static void step(struct node *n)
+void cluster_step(struct node *n)
 {
     uint64_t now_ms = n->cluster->now_ms;
     int code = keel_step(n->k, now_ms, &n->next_ms);
@@ -231,14 +247,20 @@ int cluster_advance(struct cluster *c, uint64_t until_ms)
     for (size_t i = 0; i < c->count; i++)
         if (!c->nodes[i].paused && c->nodes[i].next_ms < at_ms)
             at_ms = c->nodes[i].next_ms;
+    for (size_t i = 0; i < c->count; i++)
+        if (c->nodes[i].disk_ms < at_ms)
+            at_ms = c->nodes[i].disk_ms;
     if (c->in_flight > 0 && c->heap[0].at_ms < at_ms)
         at_ms = c->heap[0].at_ms;
     if (at_ms > c->now_ms)
         c->now_ms = at_ms;
     deliver(c);
     for (size_t i = 0; i < c->count; i++)
+        if (c->nodes[i].disk_ms <= c->now_ms)
+            c->options.disk(&c->nodes[i]);
+    for (size_t i = 0; i < c->count; i++)
         if (!c->nodes[i].paused && c->nodes[i].next_ms <= c->now_ms)
-            step(&c->nodes[i]);
+            cluster_step(&c->nodes[i]);
     return c->now_ms < until_ms;
 }
 

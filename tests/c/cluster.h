@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A cluster in one process: engines without disks, a network in memory, a time of its own.
+ * A cluster in one process: a network in memory, a time of its own, and no disks but those that the
+ * program brings.
  *
  * Everything that happens follows from the options and their seed. The network loses, doubles,
  * delays and so reorders; links are cut one way at a time; a paused node does not run and what
@@ -20,6 +21,7 @@ struct node {
     keel_id id;       /* its place in the cluster + 1 */
     keel *k;
     uint64_t next_ms; /* when it wants to be stepped */
+    uint64_t disk_ms; /* when its disk has something to do, if there is one: the program's own */
     unsigned again;   /* how often it wanted that at once, in this millisecond */
     int paused;
     int died;         /* the code that a driving call gave, if deaths are allowed; paused then */
@@ -34,7 +36,13 @@ struct cluster_options {
     keel_callbacks callbacks; /* ud is a struct node *; send, if any, is called before ours */
     uint32_t heartbeat_ms, election_ms;
     uint32_t queue_max, entry_max;
+    uint32_t compaction, compact_entries;
+    uint64_t memory_max;
     int deaths_allowed; /* else the program ends when an engine does */
+    /* Where a node keeps its state, asked at every start, with keel_config.flags; or NULL. */
+    const keel_storage *(*storage)(struct node *n, uint32_t *flags);
+    /* Called when the node's disk_ms has come. */
+    void (*disk)(struct node *n);
 };
 
 struct link {
@@ -69,8 +77,12 @@ void cluster_run(struct cluster *c, uint64_t ms);
 int cluster_run_until(struct cluster *c, uint64_t ms, int (*holds)(struct cluster *, void *),
                       void *arg);
 
+/* The node's engine is freed and made again. It runs on at once, unless it is paused. */
+void cluster_restart(struct node *n);
 /* After an input to a node: it wants to be stepped now. */
 void cluster_wake(struct node *n);
+/* Steps it, before anything else happens. */
+void cluster_step(struct node *n);
 
 /* The node that leads in the highest term, if it does so with a majority; or NULL. */
 struct node *cluster_leader(struct cluster *c);

@@ -4,8 +4,9 @@
  * [COUNT]]: seeds, each a run of its own that happens the same way every time.
  *
  * A run: elect, arm automatic exclusion; then cuts, pauses, losses and orders of the
- * administrator at random, in some runs also to let nodes join and leave, or a leader cut off alone
- * (split brain), or nothing; then everything is healed, everybody is taken back, and some are killed
+ * administrator at random, in some runs also to let nodes join and leave, or with disks that are
+ * slow, fail, and lose what is under way in a crash; or a leader cut off alone (split brain), or
+ * nothing; then everything is healed, everybody is taken back, and some are killed
  * for good. sim_check.c looks at every step; here is what must have happened by when.
  */
 #include "sim.h"
@@ -129,8 +130,10 @@ static void resume(struct node *n)
 
     if (!n->paused || sim.nodes[n->id - 1].dead)
         return;
+    if (n->died)
+        sim_crash(n);
     n->paused = 0;
-    cluster_wake(n);
+    cluster_step(n);
     sim_links_changed();
     while (n->next_ms <= sim.c->now_ms)
         cluster_advance(sim.c, sim.c->now_ms);
@@ -143,7 +146,7 @@ static void set_eligible(struct node *n, int may_lead)
 {
     int code = keel_set_eligible(n->k, may_lead);
 
-    if (code != KEEL_OK && code != KEEL_ERR_FULL)
+    if (code != KEEL_OK && code != KEEL_ERR_FULL && !(n->died && code == KEEL_ERR_CLOSED))
         sim_fail("eligibility gives %s: %s", keel_strerror(code), keel_errmsg());
     cluster_wake(n);
 }
@@ -151,6 +154,8 @@ static void set_eligible(struct node *n, int may_lead)
 static void heal(void)
 {
     cluster_heal(sim.c);
+    if (sim.has_disks)
+        sim_disks_heal();
     for (size_t i = 0; i < sim.c->count; i++) {
         resume(&sim.c->nodes[i]);
         set_eligible(&sim.c->nodes[i], 1);
@@ -193,6 +198,8 @@ static int let_in_or_out(struct node *n, keel_id id)
     } else if (now.awaits_promotion) {
         CHECK_CODE(keel_node_promote(n->k, id, NULL, NULL), KEEL_OK);
     } else if (member_count(n) > sim.c->options.nodes && below(3) == 0) {
+        /* Out without ever having been silent. */
+        sim.nodes[id - 1].by_admin = 1;
         CHECK_CODE(keel_node_remove(n->k, id, NULL, NULL), KEEL_OK);
     } else {
         return now.state == KEEL_NODE_REMOVED;
@@ -222,6 +229,31 @@ static void administrate(void)
     cluster_wake(n);
 }
 
+/* The whole machine room, or one machine, which may be off for a while. */
+static void power_fails(struct node *n)
+{
+    if (below(8) > 0) {
+        sim_crash(n);
+        n->paused |= below(3) == 0;
+        return;
+    }
+    for (size_t i = 0; i < sim.c->count; i++)
+        sim_crash(&sim.c->nodes[i]);
+}
+
+static void something_happens_to_a_disk(void)
+{
+    struct node *n = any_node();
+
+    switch (below(4)) {
+    case 0: power_fails(n); break;
+    case 1:
+    case 2: sim_disk_weather(n); break;
+    default: sim_disk_failure(n); break;
+    }
+    sim_links_changed();
+}
+
 static void something_happens(void)
 {
     struct cluster *c = sim.c;
@@ -249,7 +281,10 @@ static void chaos(void)
     uint64_t end_ms = sim.c->now_ms + 30000 + below(60000);
 
     while (sim.c->now_ms < end_ms) {
+        sim.lazy = 1;
         something_happens();
+        if (sim.has_disks && below(2) == 0)
+            something_happens_to_a_disk();
         if (sim.c->options.spares > 0 && below(3) == 0)
             administrate();
         for (uint64_t i = below(4); i > 0; i--)
@@ -490,8 +525,15 @@ int main(int argc, char **argv)
     CHECK(atexit(last_word) == 0);
     for (uint64_t seed = first; seed < first + count; seed++)
         run(seed);
+    /* What never happened was not tried. */
+    CHECK(count < 500 || (totals.lost && totals.failures && totals.reads && totals.trims &&
+                          totals.saves && totals.loads));
     passed = 1;
     printf("%llu seeds from %llu on passed\n", (unsigned long long)count,
            (unsigned long long)first);
+    printf("disks: %lu batches, %lu lost, %lu failures, %lu reads, %lu trims, %lu snapshots saved, "
+           "%lu loaded\n",
+           totals.batches, totals.lost, totals.failures, totals.reads, totals.trims, totals.saves,
+           totals.loads);
     return 0;
 }

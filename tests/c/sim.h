@@ -9,6 +9,7 @@
 #define SIM_H
 
 #include "cluster.h"
+#include "store.h"
 
 #define KEEPALIVE_MS 1000u
 #define DEADTIME_MS 10000u
@@ -18,6 +19,7 @@
 
 struct entry {
     uint64_t term;
+    uint64_t state;  /* of whoever has applied it */
     uint32_t number; /* of the request that proposed it, + 1; 0 = none seen at this index */
 };
 
@@ -45,16 +47,34 @@ struct tenure {
 };
 
 struct watched {
-    uint64_t applied;        /* the last index that it applied */
+    uint64_t applied;        /* the last index that it applied in this run of its engine */
+    uint64_t passed;         /* and in any */
+    uint64_t state;          /* the host's */
+    uint64_t saved_applied, saved_state; /* of the snapshot that is being saved */
+    uint64_t loading;        /* the index that the snapshot to be loaded covers */
+    keel_save *save;
+    keel_load *load;
+    int catching_up;         /* it is being told what a snapshot held */
     uint64_t heard_since_ms; /* a majority hears it without a break since; UINT64_MAX = not now */
     int fenced;
+    int asked;               /* a leader has asked whether it may be excluded */
     int by_admin;            /* its exclusion was ordered, it need not be silent */
     int dead;                /* killed: never to run again */
+};
+
+struct disk {
+    struct store *store;
+    uint64_t due_ms; /* when the last batch under way will be there */
+    unsigned slow;   /* how late batches are, 0 to 3 */
+    int stalls;      /* with the next batch, for so long that a leader steps down */
 };
 
 struct sim {
     struct cluster *c;
     uint64_t seed;
+    int has_disks;
+    int lazy;                /* hosts save and load when they get around to it */
+    struct disk disks[CLUSTER_MAX];
     int armed;               /* hb_deadtime_ms is set */
     uint64_t elected_at_ms;  /* the last time that anybody became leader */
     struct watched nodes[CLUSTER_MAX];
@@ -70,6 +90,12 @@ struct sim {
 
 /* The run that is going on; there is one at a time. */
 extern struct sim sim;
+
+/* What has happened to disks in all runs. */
+struct totals {
+    unsigned long batches, lost, failures, reads, trims, saves, loads;
+};
+extern struct totals totals;
 
 /* Says what is wrong, in which seed and when, and ends the program. */
 void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
@@ -88,6 +114,31 @@ void sim_propose(struct node *n);
 void sim_barrier(struct node *n);
 /* Wants a node to hand leadership over; 0 = to whom it likes. */
 void sim_transfer(struct node *n, keel_id to);
+/* A node's engine is about to be made anew, and will tell everything again. */
+void sim_forget(struct node *n);
+
+/* Runs with disks: the nodes' state is kept by the program, and survives crashes. */
+void sim_disks(struct cluster_options *options);
+/* Before the engines are freed, and after. */
+void sim_disks_drop(void);
+void sim_disks_free(void);
+/* The machine stops, and starts at once: of what was under way, some is on the disk. */
+void sim_crash(struct node *n);
+/* A node's disk is slower or faster from now on, or stalls once. */
+void sim_disk_weather(struct node *n);
+/* A node's next write fails. It stays down until it crashes. */
+void sim_disk_failure(struct node *n);
+/* All disks are well, and nothing is under way. */
+void sim_disks_heal(void);
+
+/* The host's state in such runs, saved and loaded as it gets around to it. */
+uint64_t sim_state_after(uint64_t state, uint64_t index, uint64_t term, uint32_t number);
+void sim_state_callbacks(keel_callbacks *callbacks);
+/* What it has to save and to load, now. */
+void sim_state_finish(struct node *n);
+/* It is lost, for the machine stops. */
+void sim_state_drop(struct node *n);
+
 /* The last exclusion of a node, or NULL. */
 const struct exclusion *sim_exclusion_of(keel_id id);
 

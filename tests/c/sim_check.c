@@ -64,23 +64,27 @@ static int on_apply(void *ud, uint64_t index, uint64_t term, const void *data, s
         if (sim.log[i].number != 0)
             sim_fail("node %d leaves out index %llu", (int)n->id, (unsigned long long)i);
     watched(n)->applied = index;
+    watched(n)->state = sim_state_after(watched(n)->state, index, term, number);
     if (index >= sim.log_len)
         sim.log_len = (size_t)index + 1;
     e = &sim.log[index];
     if (e->number == 0) {
         /* Log matching over all of history: nobody has passed this index without it. */
         for (size_t i = 0; i < sim.c->count; i++)
-            if (&sim.c->nodes[i] != n && sim.nodes[i].applied > index)
+            if (sim.nodes[i].passed > index)
                 sim_fail("node %d applies at index %llu what node %zu did not", (int)n->id,
                          (unsigned long long)index, i + 1);
         if (number >= sim.request_count || sim.requests[number].applied++)
             sim_fail("request %u is applied twice or was never made", (unsigned)number);
         e->number = number + 1;
         e->term = term;
-    } else if (e->number != number + 1 || e->term != term) {
+        e->state = watched(n)->state;
+    } else if (e->number != number + 1 || e->term != term || e->state != watched(n)->state) {
         sim_fail("node %d applies another entry at index %llu", (int)n->id,
                  (unsigned long long)index);
     }
+    if (index > watched(n)->passed)
+        watched(n)->passed = index;
     return 0;
 }
 
@@ -103,6 +107,26 @@ static void on_role(void *ud, int role, uint64_t term, keel_id leader)
 }
 
 /*
+ * A leader is about to decide: nobody who is heard may be hit. Asked only where there are disks:
+ * there it may take any time until what was decided comes to be committed.
+ */
+static int on_guard(void *ud, const keel_id *ids, size_t n, char *why, size_t why_cap)
+{
+    (void)ud;
+    snprintf(why, why_cap, "none");
+    for (size_t i = 0; i < n; i++) {
+        struct watched *w = &sim.nodes[ids[i] - 1];
+
+        if (w->heard_since_ms != UINT64_MAX &&
+            sim.c->now_ms - w->heard_since_ms > 2 * ELECTION_MS + HEARING_MS)
+            sim_fail("node %d is to be excluded, and a majority hears it since %llu", (int)ids[i],
+                     (unsigned long long)w->heard_since_ms);
+        w->asked = 1;
+    }
+    return 0;
+}
+
+/*
  * The first word of an exclusion. Was it right? A decision may be late: it lies in the log until
  * it is committed, but a leader that cannot commit steps down after an election timeout, and a
  * new one commits at once what it found. So one that comes long after an election was taken
@@ -120,11 +144,35 @@ static void judge(keel_id id)
         sim_fail("node %d is excluded, and hb_deadtime_ms was 0", (int)id);
     if (now_ms - sim.elected_at_ms <= window_ms)
         window_ms = 2 * DEADTIME_MS + window_ms;
-    if (w->heard_since_ms != UINT64_MAX && now_ms - w->heard_since_ms > window_ms)
+    if (sim.has_disks && !w->asked)
+        sim_fail("node %d is excluded, and nobody asked the guard", (int)id);
+    if (!sim.has_disks && w->heard_since_ms != UINT64_MAX && now_ms - w->heard_since_ms > window_ms)
         sim_fail("node %d is excluded, and a majority hears it since %llu", (int)id,
                  (unsigned long long)w->heard_since_ms);
     if (!n->paused && !w->fenced && keel_lease_ms(n->k) != 0)
         sim_fail("node %d is excluded and still serves", (int)id);
+}
+
+/* With a snapshot comes who is out, of what was decided before: of some decisions only a part. */
+static void still_excluded(const struct node *n, uint64_t epoch, const keel_id *ids, size_t count,
+                           uint64_t index)
+{
+    for (size_t i = 0; i < sim.exclusion_count; i++) {
+        struct exclusion *e = &sim.exclusions[i];
+        size_t known = 0;
+
+        if (e->epoch != epoch || e->index != index)
+            continue;
+        for (size_t j = 0; j < count; j++)
+            for (size_t l = 0; l < e->n; l++)
+                known += e->ids[l] == ids[j];
+        if (known != count)
+            break;
+        e->told |= 1u << n->id;
+        return;
+    }
+    sim_fail("node %d loads an exclusion at epoch %llu that nobody was told of", (int)n->id,
+             (unsigned long long)epoch);
 }
 
 /* One decision, the same on every node: epoch, index and ids. */
@@ -133,6 +181,10 @@ static void on_excluded(void *ud, uint64_t epoch, const keel_id *ids, size_t n, 
     const struct node *node = ud;
     struct exclusion *e = NULL;
 
+    if (watched(node)->catching_up) {
+        still_excluded(node, epoch, ids, n, index);
+        return;
+    }
     for (size_t i = 0; i < sim.exclusion_count; i++)
         if (sim.exclusions[i].index == index || sim.exclusions[i].epoch == epoch)
             e = &sim.exclusions[i];
@@ -178,8 +230,13 @@ static void on_fence(void *ud, int fenced, const char *why)
 
 static void on_stopped(void *ud, int why)
 {
-    sim_fail("node %d stops: %s: %s", (int)((struct node *)ud)->id, keel_strerror(why),
-             keel_errmsg());
+    struct node *n = ud;
+
+    /* What a disk says that was told to fail. */
+    if (!sim.has_disks || why != KEEL_ERR_IO || strstr(keel_errmsg(), "the host says -10") == NULL)
+        sim_fail("node %d stops: %s: %s", (int)n->id, keel_strerror(why), keel_errmsg());
+    n->paused = 1;
+    sim_links_changed();
 }
 
 void sim_callbacks(keel_callbacks *callbacks)
@@ -189,6 +246,10 @@ void sim_callbacks(keel_callbacks *callbacks)
     callbacks->excluded = on_excluded;
     callbacks->fence = on_fence;
     callbacks->stopped = on_stopped;
+    if (sim.has_disks) {
+        callbacks->guard = on_guard;
+        sim_state_callbacks(callbacks);
+    }
 }
 
 void sim_start(uint64_t seed, size_t nodes, size_t spares)
@@ -206,9 +267,20 @@ void sim_start(uint64_t seed, size_t nodes, size_t spares)
     options.heartbeat_ms = HEARTBEAT_MS;
     options.election_ms = ELECTION_MS;
     options.params.hb_keepalive_ms = KEEPALIVE_MS;
+    sim.has_disks = seed / 16 % 2 == 1;
+    if (sim.has_disks)
+        sim_disks(&options);
     sim_callbacks(&options.callbacks);
     sim.c = cluster_new(&options);
     sim_links_changed();
+}
+
+void sim_forget(struct node *n)
+{
+    watched(n)->applied = 0;
+    watched(n)->fenced = 0;
+    for (size_t i = 0; i < sim.exclusion_count; i++)
+        sim.exclusions[i].told &= ~(1u << n->id);
 }
 
 /* A completion is kept by its number: the table moves when it grows. */
@@ -249,7 +321,7 @@ static uint32_t new_request(struct node *n, enum kind kind)
 
 static void requested(struct node *n, uint32_t number, int code)
 {
-    if (code != KEEL_OK && code != KEEL_ERR_FULL)
+    if (code != KEEL_OK && code != KEEL_ERR_FULL && !(n->died && code == KEEL_ERR_CLOSED))
         sim_fail("a request gives %s: %s", keel_strerror(code), keel_errmsg());
     sim.requests[number].accepted = code == KEEL_OK;
     cluster_wake(n);
@@ -313,7 +385,9 @@ void sim_finish(void)
 {
     struct cluster *c = sim.c;
 
+    sim_disks_drop();
     cluster_free(c);
+    sim_disks_free();
     for (size_t i = 0; i < sim.request_count; i++) {
         const struct request *r = &sim.requests[i];
         const char *wrong = NULL;

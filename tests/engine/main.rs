@@ -9,3 +9,4 @@ mod leadership;
 mod load;
 mod members;
 mod snapshots;
+mod versions;

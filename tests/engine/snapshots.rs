@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, id, peer, settings};
 
 const ENTRIES: u64 = 40;
 
-fn compacting(way: Way) -> impl Fn(Settings) -> Settings {
+pub fn compacting(way: Way) -> impl Fn(Settings) -> Settings {
     move |settings| Settings {
         compaction: Compaction {
             way,
@@ -20,14 +20,14 @@ fn compacting(way: Way) -> impl Fn(Settings) -> Settings {
     }
 }
 
-fn propose(c: &mut Cluster, raw: u64, count: u64) {
+pub fn propose(c: &mut Cluster, raw: u64, count: u64) {
     let data = |i: u64| Request::Propose(format!("{raw} {i} {}", "x".repeat(90)).as_bytes().into());
     for result in c.ask_together(raw, (0..count).map(data).collect()) {
         result.unwrap();
     }
 }
 
-fn info(c: &Cluster, raw: u64) -> Info {
+pub fn info(c: &Cluster, raw: u64) -> Info {
     c.nodes[&raw].handle.view(|v| v.info.clone())
 }
 
@@ -242,38 +242,6 @@ fn without_a_state_of_the_hosts_the_clusters_own_is_saved() {
         assert!(info(&c, behind).first_index > 60, "{way:?}");
         assert!(c.nodes[&behind].told.loaded.is_empty());
     });
-}
-
-#[test]
-fn members_that_do_not_understand_are_not_given_what_they_cannot_read() {
-    let old = |settings: Settings| {
-        let features = if settings.id == id(3) {
-            0
-        } else {
-            settings.features
-        };
-        Settings {
-            features,
-            ..compacting(Way::Leader)(settings)
-        }
-    };
-    let mut c = Cluster::of(3, old);
-    let leader = c.elect();
-    if leader == 3 {
-        c.ask(leader, Request::Transfer(NodeId::new(1))).unwrap();
-        c.run(1_000);
-    }
-    let leader = c.leader().unwrap();
-    for _ in 0..4 {
-        propose(&mut c, leader, 30);
-        c.run(500);
-    }
-    assert_eq!(0, info(&c, leader).snapshot_index);
-    assert_eq!(None, info(&c, leader).recorded_leader);
-    assert!(matches!(
-        c.ask(leader, Request::Snapshot),
-        Err(Error::Conflict(_))
-    ));
 }
 
 #[test]

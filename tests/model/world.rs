@@ -369,8 +369,8 @@ impl World {
     fn take_outputs(&mut self, scope: &Scope, i: usize) {
         let node = Arc::make_mut(&mut self.nodes[i]);
         node.writes.extend(node.raft.take_persist());
-        let messages = node.raft.take_messages();
-        let committed = node.raft.take_committed(usize::MAX);
+        let messages = node.raft.take_messages().collect::<Vec<_>>();
+        let committed = node.raft.take_committed(usize::MAX).into_owned();
         checks::applied(self, i, &committed);
         for (to, message) in messages {
             checks::sent(self, i, to, &message);

@@ -290,8 +290,8 @@ impl Cluster {
             return;
         };
         node.writes.extend(raft.take_persist());
-        let messages = raft.take_messages();
-        let committed = raft.take_committed(usize::MAX);
+        let messages = raft.take_messages().collect::<Vec<_>>();
+        let committed = raft.take_committed(usize::MAX).into_owned();
         node.applied.extend(committed.iter().cloned());
         let finished = raft.take_reads();
         node.reads.extend(finished.iter().copied());

@@ -154,7 +154,7 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
             seq: rng.number(),
             index: rng.number().max(1),
         }),
-        8 => Message::Snapshot(piece(rng)),
+        8 => Message::Snapshot(Box::new(piece(rng))),
         9 => Message::SnapshotReply(SnapshotReply {
             term: rng.number().min(MAX_TERM),
             seq: rng.number(),

@@ -75,6 +75,7 @@ fn make(shared: &Shared) -> *mut keel {
         id: 1,
         cluster: 7,
         dir: null(),
+        storage: null(),
         params,
         heartbeat_ms: 0,
         election_ms: 0,

@@ -5,10 +5,10 @@
 //! the one of the body, and each header names its predecessor's: a frame taken from elsewhere or
 //! from an older copy of the file does not fit in.
 
-use crate::core::{Entry, Index};
+use crate::core::{Entry, Index, Position, Term};
 use crate::wire::{WireError, decode_entry, encode_entry};
 
-use super::page::{Flaw, PAGE, SECTOR, take_number, take_u8, take_u32, take_u64};
+use super::page::{Flaw, PAGE, SECTOR, take, take_number, take_u8, take_u32, take_u64};
 
 /// Bytes of a frame header.
 pub(super) const HEADER: usize = 64;
@@ -26,6 +26,10 @@ pub(super) enum Kind {
     /// Truncates it before the group's first index, then continues it. Truncation is a record of
     /// its own kind: an index that goes back without it is damage.
     Replace,
+    /// Drops all of it: the log goes on behind the place before the group's first index, whose
+    /// term comes before the entries, of which there may be none. Such a group is the first in
+    /// its segment, so that the segments before it are of no use any more.
+    Reset,
 }
 
 /// Where in the log's history a group stands.
@@ -48,17 +52,23 @@ pub(super) struct Frame {
     pub(super) place: Place,
     pub(super) first_index: Index,
     pub(super) count: u32,
-    payload_len: u32,
-    body_crc: u32,
+    /// Bytes behind the header without the padding.
+    pub(super) payload_len: u32,
+    /// Of everything behind the header.
+    pub(super) body_crc: u32,
     /// The checksum of this header.
     pub(super) crc: u32,
 }
 
-/// An unfinished group: room for the header, the entries, the padding.
+/// An unfinished group: room for the header, the entries, the padding. With `reset` it is one that
+/// drops the log, which goes on behind there.
 ///
 /// `None` if it exceeds [`MAX_GROUP`].
-pub(super) fn start_group(entries: &[Entry]) -> Option<Group> {
+pub(super) fn start_group(reset: Option<Position>, entries: &[Entry]) -> Option<Group> {
     let mut bytes = vec![0; HEADER];
+    if let Some(base) = reset {
+        bytes.extend_from_slice(&base.term.to_le_bytes());
+    }
     for entry in entries {
         encode_entry(entry, &mut bytes);
         if bytes.len() > MAX_GROUP {
@@ -69,7 +79,10 @@ pub(super) fn start_group(entries: &[Entry]) -> Option<Group> {
     bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
     Some(Group {
         bytes,
-        first_index: entries.first().map_or(0, |e| e.index),
+        first_index: match reset {
+            Some(base) => base.index + 1,
+            None => entries.first().map_or(0, |e| e.index),
+        },
         count: entries.len() as u32,
         payload_len: payload_len as u32,
     })
@@ -91,7 +104,8 @@ impl Group {
 
     /// Fills in the header; yields the plain bytes and the header's checksum.
     pub(super) fn finish(mut self, kind: Kind, place: &Place) -> (Vec<u8>, u32) {
-        assert!(self.count > 0, "a group without entries");
+        let empty = self.count == 0 && kind != Kind::Reset;
+        assert!(!empty, "a group without entries");
         let body_crc = crc32fast::hash(&self.bytes[HEADER..]);
         let mut head = Vec::with_capacity(HEADER);
         head.extend_from_slice(&MAGIC.to_le_bytes());
@@ -99,6 +113,7 @@ impl Group {
         head.push(match kind {
             Kind::Append => 1,
             Kind::Replace => 2,
+            Kind::Reset => 3,
         });
         head.extend_from_slice(&[0; 3]);
         head.extend_from_slice(&self.count.to_le_bytes());
@@ -131,6 +146,7 @@ impl Frame {
         let kind = match take_u8(input)? {
             1 => Kind::Append,
             2 => Kind::Replace,
+            3 => Kind::Reset,
             unknown => return Err(Flaw::Newer(u32::from(unknown))),
         };
         for _ in 0..3 {
@@ -142,6 +158,9 @@ impl Frame {
         let count = take_u32(input)?;
         let (lsn, durable_lsn) = (take_u64(input)?, take_u64(input)?);
         let first_index = take_number(input)?;
+        if first_index == 0 {
+            return Err(Flaw::Bad("frame with an impossible index"));
+        }
         let generation = take_u64(input)?;
         let (payload_len, body_crc) = (take_u32(input)?, take_u32(input)?);
         if payload_len as usize > MAX_GROUP {
@@ -164,6 +183,29 @@ impl Frame {
         })
     }
 
+    /// Index of the last entry; the one before the first if there are no entries.
+    pub(super) fn last_index(&self) -> Index {
+        self.first_index - 1 + u64::from(self.count)
+    }
+
+    /// Bytes of the payload that stand before the entries.
+    pub(super) fn prefix(&self) -> usize {
+        match self.kind {
+            Kind::Append | Kind::Replace => 0,
+            Kind::Reset => size_of::<Term>(),
+        }
+    }
+
+    /// Where the log goes on behind, if the whole group drops it.
+    pub(super) fn reset(&self, group: &[u8]) -> Result<Option<Position>, Flaw> {
+        if self.kind != Kind::Reset {
+            return Ok(None);
+        }
+        let term = take_u64(&mut &group[HEADER..][..self.payload_len as usize])?;
+        let index = self.first_index - 1;
+        Ok(Some(Position { index, term }))
+    }
+
     /// Bytes of the whole group, padding included.
     pub(super) fn size(&self) -> usize {
         (HEADER + self.payload_len as usize).next_multiple_of(PAGE)
@@ -178,6 +220,7 @@ impl Frame {
     /// The entries of a whole group, in number and position as the header says.
     pub(super) fn entries(&self, group: &[u8]) -> Result<Vec<Entry>, Flaw> {
         let mut input = &group[HEADER..HEADER + self.payload_len as usize];
+        take(&mut input, self.prefix())?;
         let mut entries = Vec::new();
         for expected in (self.first_index..).take(self.count as usize) {
             let entry = decode_entry(&mut input).map_err(flaw)?;
@@ -186,7 +229,8 @@ impl Frame {
             }
             entries.push(entry);
         }
-        if !input.is_empty() || entries.is_empty() {
+        let empty = entries.is_empty() && self.kind != Kind::Reset;
+        if !input.is_empty() || empty {
             return Err(Flaw::Bad("frame with the wrong number of entries"));
         }
         Ok(entries)
@@ -199,15 +243,14 @@ impl Frame {
 /// was ever written is all zero, a zero sector of a zero-filled segment surely never reached the
 /// disk, and a page that landed in the wrong place is not taken for a frame.
 pub(super) fn whiten(salt: u64, offset: u64, bytes: &mut [u8]) {
-    assert!(offset.is_multiple_of(8) && bytes.len().is_multiple_of(8));
-    for (word, number) in bytes.chunks_exact_mut(8).zip(offset / 8..) {
+    let (words, rest) = bytes.as_chunks_mut();
+    assert!(offset.is_multiple_of(8) && rest.is_empty());
+    for (word, number) in words.iter_mut().zip(offset / 8..) {
         let mixed = salt
             .wrapping_add(number)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let key = (mixed ^ (mixed >> 29)).to_le_bytes();
-        for (byte, key) in word.iter_mut().zip(key) {
-            *byte ^= key;
-        }
+        let key = mixed ^ (mixed >> 29);
+        *word = (u64::from_le_bytes(*word) ^ key).to_le_bytes();
     }
 }
 
@@ -222,7 +265,7 @@ pub(super) fn has_hole(stored: &[u8]) -> bool {
 }
 
 /// A kind of entry that is not known halts the node, it is never skipped (raft.md rule 59).
-fn flaw(error: WireError) -> Flaw {
+pub(super) fn flaw(error: WireError) -> Flaw {
     match error {
         WireError::UnknownKind { kind, .. } => Flaw::Newer(u32::from(kind)),
         _ => Flaw::Bad("entry that cannot be read"),
@@ -259,7 +302,7 @@ mod tests {
     fn groups_come_back() {
         for (count, len) in [(1, 0), (3, 100), (2, PAGE), (1, PAGE - HEADER - 21)] {
             let log = entries(7, count, len);
-            let group = start_group(&log).unwrap();
+            let group = start_group(None, &log).unwrap();
             let size = group.size();
             let (bytes, crc) = group.finish(Kind::Replace, &PLACE);
             let frame = Frame::decode(&head(&bytes)).unwrap();
@@ -271,8 +314,23 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_comes_back_with_and_without_entries() {
+        let base = Position { index: 6, term: 3 };
+        for count in [0, 2] {
+            let log = entries(7, count, 100);
+            let group = start_group(Some(base), &log).unwrap();
+            let (bytes, _) = group.finish(Kind::Reset, &PLACE);
+            let frame = Frame::decode(&head(&bytes)).unwrap();
+            assert_eq!((frame.kind, frame.last_index()), (Kind::Reset, 6 + count));
+            assert!(frame.is_whole(&bytes));
+            assert_eq!(frame.reset(&bytes), Ok(Some(base)));
+            assert_eq!(frame.entries(&bytes), Ok(log));
+        }
+    }
+
+    #[test]
     fn every_flipped_bit_is_noticed() {
-        let (mut bytes, _) = start_group(&entries(1, 2, 30))
+        let (mut bytes, _) = start_group(None, &entries(1, 2, 30))
             .unwrap()
             .finish(Kind::Append, &PLACE);
         for bit in 0..bytes.len() * 8 {
@@ -288,20 +346,20 @@ mod tests {
 
     #[test]
     fn unknown_kinds_halt() {
-        let (bytes, _) = start_group(&entries(1, 1, 0))
+        let (bytes, _) = start_group(None, &entries(1, 1, 0))
             .unwrap()
             .finish(Kind::Append, &PLACE);
         let mut head = head(&bytes);
-        head[8] = 3;
+        head[8] = 4;
         let crc = crc32fast::hash(&head[CRC_END..]);
         head[4..CRC_END].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Frame::decode(&head), Err(Flaw::Newer(3)));
+        assert_eq!(Frame::decode(&head), Err(Flaw::Newer(4)));
     }
 
     #[test]
     fn an_index_that_leaves_no_next_one_is_refused() {
         let group = |first| {
-            start_group(&entries(first, 1, 0))
+            start_group(None, &entries(first, 1, 0))
                 .unwrap()
                 .finish(Kind::Append, &PLACE)
         };

@@ -4,7 +4,7 @@
 //! syncs, then the second and syncs, and only then is anything acknowledged: so everything that
 //! was ever acknowledged is in both, and either one alone will do.
 
-use crate::core::{Exclusion, HardState, NodeId};
+use crate::core::{Exclusion, HardState, Index, NodeId};
 use crate::storage::{Identity, StorageError};
 
 use super::page::{Flaw, PAGE, seal, take_number, take_u8, take_u32, take_u64, unseal};
@@ -18,6 +18,17 @@ const MAGIC: &[u8; 8] = b"KEELMETA";
 /// Slots are this far apart, so that no one erase block or misdirected write takes both.
 const REGION: usize = 64 * 1024;
 const SLOTS: usize = 2;
+
+/// Whose a file is, and when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) identity: Identity,
+    pub(super) instance: u64,
+    /// The opening in which it was made.
+    pub(super) incarnation: u32,
+    /// META's generation at that time.
+    pub(super) generation: u64,
+}
 
 /// The state that both slots hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +45,46 @@ pub(super) struct Meta {
     pub(super) head_seq: u64,
     /// The log was durable at least up to here.
     pub(super) durable_lsn: u64,
+    /// The oldest segment that must exist, counted from 1; those before it were trimmed.
+    pub(super) first_seq: u64,
 }
 
 impl Meta {
+    /// What a file that is made now says of itself.
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
+            identity: self.identity,
+            instance: self.instance,
+            incarnation: self.incarnation,
+            generation: self.generation,
+        }
+    }
+
+    /// Whether the named file is this node's, and not newer than META; `index` is for the message.
+    pub(super) fn check(
+        &self,
+        origin: &Origin,
+        fs: &dyn Vfs,
+        name: &str,
+        index: Index,
+    ) -> Result<(), StorageError> {
+        if origin.identity != self.identity {
+            return Err(StorageError::Foreign {
+                path: fs.path(name),
+                found: origin.identity,
+                asked: self.identity,
+            });
+        }
+        if origin.instance != self.instance {
+            let flaw = Flaw::Bad("file of an earlier node of this id");
+            return Err(flaw.at(fs.path(name), 0, 0));
+        }
+        match origin.generation > self.generation || origin.incarnation > self.incarnation {
+            true => Err(stale(fs, index)),
+            false => Ok(()),
+        }
+    }
+
     fn encode(&self, slot: usize) -> Vec<u8> {
         let excluded = self.hard.excluded;
         let mut out = Vec::new();
@@ -58,6 +106,7 @@ impl Meta {
             out.extend_from_slice(&field.to_le_bytes());
         }
         out.push(u8::from(excluded.is_some()));
+        out.extend_from_slice(&self.first_seq.to_le_bytes());
         seal(MAGIC, &out)
     }
 
@@ -85,6 +134,8 @@ impl Meta {
             1 => Some(exclusion),
             other => return Err(Flaw::Newer(u32::from(other))),
         };
+        // 0 in a META of format 1.0, whose log was never trimmed.
+        let first_seq = take_u64(input)?.max(1);
         Ok(Meta {
             identity: Identity { cluster, node },
             instance,
@@ -98,8 +149,14 @@ impl Meta {
             },
             head_seq,
             durable_lsn,
+            first_seq,
         })
     }
+}
+
+/// Something is newer than META: META was put back from a copy, and votes may have been forgotten.
+pub(super) fn stale(fs: &dyn Vfs, index: Index) -> StorageError {
+    Flaw::Bad("META is older than the log").at(fs.path(NAME), 0, index)
 }
 
 /// Makes the file, complete and durable or not at all.
@@ -176,8 +233,9 @@ mod tests {
                 excluded: (generation % 2 == 1).then_some(Exclusion { epoch: 4, index: 9 }),
                 commit: generation / 2,
             },
-            head_seq: 1,
+            head_seq: 4,
             durable_lsn: 4096,
+            first_seq: 3,
         }
     }
 
@@ -258,6 +316,6 @@ mod tests {
         image[REGION + 12] = 2;
         let crc = crc32fast::hash(&image[REGION + 12..REGION + PAGE]);
         image[REGION + 8..REGION + 12].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(choose(&image), Err((Flaw::Newer(0x2_0000), REGION as u64)));
+        assert_eq!(choose(&image), Err((Flaw::Newer(0x2_0001), REGION as u64)));
     }
 }

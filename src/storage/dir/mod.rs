@@ -1,4 +1,4 @@
-//! Storage in a directory: META in two slots, and a log in segments.
+//! Storage in a directory: META in two slots, a log in segments, and images of snapshots.
 //!
 //! What it promises: whatever was acknowledged survives the loss of the process or of power; a
 //! write that was cut off is as if it had never begun; and anything else that is wrong with the
@@ -6,21 +6,34 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `LOCK` | flock()ed while a [`Directory`] lives |
+//! | `LOCK` | flock()ed while a [`Directory`] lives, or one who writes an image |
 //! | `META` | identity, hard state, incarnation, twice ([`meta`]) |
 //! | `<seq>-<first index>.seg` | the log ([`segment`], [`frame`]) |
+//! | `snap-<index>-<term>.snap` | the image that ends at this entry ([`image`], [`snapshot`]) |
+//! | `recv.part` | an image that is being received ([`receive`]) |
 //! | `prep-*` | being made; removed by the next opening |
 //!
 //! Opening copies the last segment, checked, into a new file that takes its name. The page cache
 //! may show data that an earlier process failed to write: nothing is trusted that this process
 //! has not made durable itself. The remains of a torn write go away with the old file.
+//!
+//! The log begins anywhere: [`trim`] removes segments whose place a snapshot has. Two snapshots are
+//! kept, and the log behind the older one, so that one damaged file is not the end of the node.
 
+mod fetch;
 mod frame;
+mod image;
+mod layout;
 mod meta;
+mod open;
 mod page;
+mod receive;
 mod recover;
 mod segment;
+mod snapshot;
+mod trim;
 mod vfs;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -28,18 +41,20 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot, Token};
+use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot};
 
 use super::{
     Completion, Draft, Identity, Opened, SnapshotReader, SnapshotWriter, Storage, StorageError,
 };
 
-use frame::{Kind, MAX_GROUP, Place, start_group};
+use layout::Layout;
 use meta::Meta;
 use page::PAGE;
-use recover::{Recovered, recover};
-use segment::{End, Header, PREPARED, Segment, is_segment};
+use receive::Partial;
+use segment::{End, PREPARED, Segment, is_segment};
+use snapshot::{ImageReader, Snapshots, Writer};
 use vfs::{Disk, Vfs, VfsFile};
 
 const LOCK: &str = "LOCK";
@@ -73,17 +88,22 @@ impl Options {
 
 /// An open directory.
 ///
-/// Writes are done by `submit` itself, on the calling thread; their completions are ready when it
+/// Images are written and read beside it, in any thread; one that is being written keeps the
+/// directory locked. Writes are done by `submit` itself, on the calling thread; their completions are ready when it
 /// returns. One persist may hold 256 MiB of encoded entries.
 ///
 /// It must not be used on both sides of a fork(); a child that keeps the descriptors keeps the lock.
 pub struct Directory {
-    fs: Box<dyn Vfs>,
+    fs: Arc<dyn Vfs>,
     options: Options,
     meta: Meta,
     meta_file: Box<dyn VfsFile>,
+    layout: Layout,
     segment: Segment,
     end: End,
+    snapshots: Arc<Snapshots>,
+    /// What has come of an image that is being received.
+    partial: Option<Partial>,
     /// What went wrong first; from then on nothing is written.
     failed: Option<String>,
     done: VecDeque<Completion>,
@@ -105,7 +125,8 @@ impl Directory {
 
     /// Opens the directory of a node, and locks it until the value is dropped.
     ///
-    /// Reads and checks every byte of the log. Nothing is changed before all of it was found good.
+    /// Reads and checks every byte of the log and of the newest image. Nothing is changed before
+    /// all of it was found good.
     ///
     /// # Errors
     /// `Missing` if there is no node, `Foreign` if it is another one, `Locked`, `Version`,
@@ -142,204 +163,9 @@ impl Directory {
             hard: HardState::default(),
             head_seq: 0,
             durable_lsn: 0,
+            first_seq: 1,
         };
         meta::create(fs, &meta)
-    }
-
-    fn open_on(
-        mut fs: Box<dyn Vfs>,
-        identity: &Identity,
-        options: Options,
-    ) -> Result<(Directory, Opened), StorageError> {
-        // Before the lock, so that nothing is left behind where there is no node.
-        if !holds_node(&fs.list()?) {
-            return Err(StorageError::Missing { path: fs.root() });
-        }
-        fs.lock(LOCK)?;
-        let names = fs.list()?;
-        if !names.iter().any(|name| name == meta::NAME) {
-            let flaw = page::Flaw::Bad("META is missing, the log is not");
-            return Err(flaw.at(fs.path(meta::NAME), 0, 0));
-        }
-        let (meta, meta_repaired) = meta::load(&*fs)?;
-        if meta.identity != *identity {
-            return Err(StorageError::Foreign {
-                path: fs.root(),
-                found: meta.identity,
-                asked: *identity,
-            });
-        }
-        let recovered = recover(&*fs, &names, &meta)?;
-        let last = recovered.log.len() as u64;
-        if last < meta.hard.commit {
-            // Whatever the tail looks like, it was acknowledged: never cut, never forgotten.
-            let flaw = page::Flaw::Bad("the log ends before an entry known to be committed");
-            return Err(flaw.at(fs.root(), 0, last + 1));
-        }
-        remove_prepared(&*fs, &names)?;
-        Directory::resume(fs, options, meta, recovered, meta_repaired)
-    }
-
-    /// Makes durable, in this process, what was found, and takes it from there.
-    fn resume(
-        fs: Box<dyn Vfs>,
-        options: Options,
-        mut meta: Meta,
-        recovered: Recovered,
-        meta_repaired: bool,
-    ) -> Result<(Directory, Opened), StorageError> {
-        let meta_file = fs.open(meta::NAME)?;
-        meta.incarnation = meta.incarnation.checked_add(1).ok_or_else(|| {
-            page::Flaw::Bad("opened more often than can be counted").at(fs.path(meta::NAME), 0, 0)
-        })?;
-        // First: the new segment file carries META's generation, which must never be the newer one.
-        meta.generation += 1;
-        meta::update(&*meta_file, &meta)?;
-
-        let (old, groups) = recovered.tail.unzip();
-        let groups = groups.unwrap_or_default();
-        let size = options.segment_size(groups.len() as u64);
-        let header = match old {
-            Some(old) => Header {
-                incarnation: meta.incarnation,
-                generation: meta.generation,
-                salt: fs.random()?,
-                bytes: size,
-                ..old
-            },
-            None => new_header(&meta, 1, &End::default(), fs.random()?, size),
-        };
-        let segment = Segment::make(&*fs, header, groups)?;
-
-        meta.generation += 1;
-        meta.head_seq = segment.header.seq;
-        meta.durable_lsn = recovered.end.lsn;
-        meta::update(&*meta_file, &meta)?;
-        let opened = Opened {
-            restored: crate::core::Restored {
-                hard: meta.hard,
-                entries: recovered.log,
-                ..crate::core::Restored::default()
-            },
-            incarnation: meta.incarnation,
-            instance: meta.instance,
-            torn_bytes: recovered.torn_bytes,
-            meta_repaired,
-        };
-        let directory = Directory {
-            fs,
-            options,
-            meta,
-            meta_file,
-            segment,
-            end: recovered.end,
-            failed: None,
-            done: VecDeque::new(),
-        };
-        Ok((directory, opened))
-    }
-
-    fn write(&mut self, persist: &Persist) -> Result<(), StorageError> {
-        // Hard state first: a crash in between must not leave an entry of a term META knows not of.
-        if let Some(hard) = persist.hard.filter(|hard| *hard != self.meta.hard) {
-            self.meta.hard = hard;
-            self.update_meta()?;
-        }
-        if !persist.entries.is_empty() {
-            self.append(&persist.entries)?;
-        }
-        Ok(())
-    }
-
-    fn update_meta(&mut self) -> Result<(), StorageError> {
-        self.meta.generation += 1;
-        self.meta.durable_lsn = self.end.lsn;
-        meta::update(&*self.meta_file, &self.meta)
-    }
-
-    fn append(&mut self, entries: &[Entry]) -> Result<(), StorageError> {
-        let Some(group) = start_group(entries) else {
-            return Err(StorageError::Io {
-                op: "encode",
-                path: self.fs.path(&self.segment.header.name()),
-                error: io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    format!("one write of more than {MAX_GROUP} bytes"),
-                ),
-            });
-        };
-        let size = group.size();
-        if !self.segment.has_room(self.end.lsn, size) {
-            self.roll(size)?;
-        }
-        let kind = match entries[0].index > self.end.index {
-            true => Kind::Append,
-            false => Kind::Replace,
-        };
-        let place = Place {
-            lsn: self.end.lsn,
-            // Every group before this one was synced before this one is written.
-            durable_lsn: self.end.lsn,
-            generation: self.meta.generation,
-            prev_crc: self.end.crc,
-        };
-        let crc = self.segment.append(group, kind, &place)?;
-        let last = &entries[entries.len() - 1];
-        self.end = End {
-            lsn: self.end.lsn + size,
-            crc,
-            index: last.index,
-            term: last.term,
-        };
-        Ok(())
-    }
-
-    /// Goes on in a new segment that has room for `size` bytes.
-    fn roll(&mut self, size: u64) -> Result<(), StorageError> {
-        let seq = self.segment.header.seq + 1;
-        let size = self.options.segment_size(size);
-        let header = new_header(&self.meta, seq, &self.end, self.fs.random()?, size);
-        self.segment = Segment::make(&*self.fs, header, Vec::new())?;
-        // Before the first group in it: a segment that holds anything acknowledged is one that
-        // META misses when it is gone.
-        self.meta.head_seq = seq;
-        self.update_meta()
-    }
-
-    /// What a caller that keeps Raft's rules never does.
-    fn check(&self, persist: &Persist) {
-        let old = &self.meta.hard;
-        let hard = persist.hard.unwrap_or(*old);
-        assert!(
-            hard.term >= old.term,
-            "term goes back from {} to {}",
-            old.term,
-            hard.term
-        );
-        assert!(
-            hard.term > old.term || old.vote.is_none() || hard.vote == old.vote,
-            "second vote in term {}",
-            hard.term
-        );
-        let Some(first) = persist.entries.first() else {
-            return;
-        };
-        assert!(
-            (1..=self.end.index + 1).contains(&first.index),
-            "entries from {} on leave a gap after {}",
-            first.index,
-            self.end.index
-        );
-        let mut term = match first.index > self.end.index {
-            true => self.end.term,
-            false => 0,
-        };
-        for (index, entry) in (first.index..).zip(&persist.entries) {
-            assert_eq!(entry.index, index, "entries are not contiguous");
-            assert!(entry.term >= term, "entry {index}: term goes back");
-            term = entry.term;
-        }
-        assert!(term <= hard.term, "entry of term {term} in {}", hard.term);
     }
 }
 
@@ -349,15 +175,11 @@ impl Storage for Directory {
     /// vote in a term.
     fn submit(&mut self, persist: Persist) {
         let token = persist.token;
-        if let Some(first) = &self.failed {
-            let completion = refusal(token, &*self.fs, first);
-            self.done.push_back(completion);
-            return;
-        }
-        self.check(&persist);
-        let result = self.write(&persist);
-        if let Err(error) = &result {
-            self.failed = Some(error.to_string());
+        let mut result = self.refuse_if_failed();
+        if result.is_ok() {
+            self.check(&persist);
+            let written = self.write(&persist);
+            result = self.fail_with(written);
         }
         self.done.push_back(Completion { token, result });
     }
@@ -366,69 +188,92 @@ impl Storage for Directory {
         self.done.pop_front()
     }
 
-    fn fetch(&mut self, _: Index, _: Index, _: usize) -> Result<Vec<Entry>, StorageError> {
-        Err(self.unsupported())
+    fn fetch(
+        &mut self,
+        first: Index,
+        last: Index,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let last = last.min(self.end.last.index);
+        fetch::fetch(&*self.fs, &self.layout, first, last, bytes)
     }
 
-    fn trim(&mut self, _: Position) -> Result<(), StorageError> {
-        Err(self.unsupported())
+    /// # Panics
+    /// If the oldest snapshot needs what is to be dropped.
+    fn trim(&mut self, base: Position) -> Result<(), StorageError> {
+        self.refuse_if_failed()?;
+        let oldest = self.snapshots.oldest();
+        assert!(
+            base.index <= oldest,
+            "the log is trimmed up to {}, an image ends at {oldest}",
+            base.index
+        );
+        self.trim_segments(base.index)
     }
 
-    fn write_snapshot(&mut self, _: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
-        Err(self.unsupported())
+    fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
+        self.refuse_if_failed()?;
+        let writer = Writer::begin(&self.snapshots, self.meta.origin(), draft)?;
+        Ok(Box::new(writer))
     }
 
-    fn read_snapshot(&mut self, _: &Snapshot) -> Result<Box<dyn SnapshotReader>, StorageError> {
-        Err(self.unsupported())
+    fn read_snapshot(
+        &mut self,
+        snapshot: &Snapshot,
+    ) -> Result<Box<dyn SnapshotReader>, StorageError> {
+        let reader = if self.snapshots.holds(snapshot) {
+            ImageReader::open(&*self.fs, &snapshot::name(snapshot.last), snapshot)?
+        } else if self.received(snapshot)?.is_some() {
+            ImageReader::open(&*self.fs, receive::NAME, snapshot)?
+        } else if (snapshot.size, snapshot.crc) == (0, 0) {
+            ImageReader::empty()
+        } else {
+            let path = self.fs.path(&snapshot::name(snapshot.last));
+            return Err(StorageError::Missing { path });
+        };
+        Ok(Box::new(reader))
     }
 
-    fn store_piece(&mut self, _: &Snapshot, _: u64, _: &[u8]) -> Result<(), StorageError> {
-        Err(self.unsupported())
+    /// # Panics
+    /// If the piece does not follow the one before, or exceeds [`MAX_PIECE`](crate::wire::MAX_PIECE).
+    fn store_piece(
+        &mut self,
+        snapshot: &Snapshot,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), StorageError> {
+        self.refuse_if_failed()?;
+        self.keep_piece(snapshot, offset, data)
     }
 
-    fn adopt(&mut self, _: &Snapshot) -> Result<(), StorageError> {
-        Err(self.unsupported())
+    fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), StorageError> {
+        self.refuse_if_failed()?;
+        self.adopt_received(snapshot)
     }
 
     fn oldest_snapshot(&self) -> Index {
-        0
+        self.snapshots.oldest()
     }
 }
 
 impl Directory {
-    fn unsupported(&self) -> StorageError {
-        StorageError::Io {
-            op: "snapshot",
-            path: self.fs.root(),
-            error: io::ErrorKind::Unsupported.into(),
+    /// After a failed write of log or META nothing is written any more.
+    fn fail_with(&mut self, result: Result<(), StorageError>) -> Result<(), StorageError> {
+        if let Err(error) = &result {
+            self.failed = Some(error.to_string());
         }
+        result
     }
-}
 
-fn refusal(token: Token, fs: &dyn Vfs, first: &str) -> Completion {
-    Completion {
-        token,
-        result: Err(StorageError::Io {
-            op: "write after a failed one",
-            path: fs.root(),
-            error: io::Error::other(first.to_owned()),
-        }),
-    }
-}
-
-fn new_header(meta: &Meta, seq: u64, end: &End, salt: u64, bytes: u64) -> Header {
-    Header {
-        identity: meta.identity,
-        instance: meta.instance,
-        incarnation: meta.incarnation,
-        generation: meta.generation,
-        seq,
-        prev_index: end.index,
-        prev_term: end.term,
-        start_lsn: end.lsn,
-        prev_crc: end.crc,
-        salt,
-        bytes,
+    fn refuse_if_failed(&self) -> Result<(), StorageError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(first) => Err(StorageError::Io {
+                op: "write after a failed one",
+                path: self.fs.root(),
+                error: io::Error::other(first.clone()),
+            }),
+        }
     }
 }
 
@@ -436,7 +281,7 @@ fn new_header(meta: &Meta, seq: u64, end: &End, salt: u64, bytes: u64) -> Header
 fn holds_node(names: &[String]) -> bool {
     names
         .iter()
-        .any(|name| name == meta::NAME || is_segment(name))
+        .any(|name| name == meta::NAME || is_segment(name) || snapshot::position(name).is_some())
 }
 
 fn remove_prepared(fs: &dyn Vfs, names: &[String]) -> Result<(), StorageError> {

@@ -1,6 +1,6 @@
 //! Pages that know whether they are whole: magic, checksum, format version, feature bits.
 //!
-//! META slots and segment headers are such pages. Magic, checksum and version keep their places
+//! META slots and the headers of segments and images are such pages. Magic, checksum and version keep their places
 //! in every future format, so that an old reader can tell "newer" from "damaged".
 
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub(super) const SECTOR: usize = 512;
 
 /// A reader refuses another major version; a minor one only adds fields where zeros were.
 const MAJOR: u16 = 1;
-const MINOR: u16 = 0;
+const MINOR: u16 = 1;
 /// Feature bits without which a directory must not be read.
 const INCOMPAT: u32 = 0;
 /// Feature bits that a reader may ignore.
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn newer_formats_are_told_from_damage() {
         let major = patched(CRC_END, &2u16.to_le_bytes());
-        assert_eq!(unseal(MAGIC, &major), Err(Flaw::Newer(0x2_0000)));
+        assert_eq!(unseal(MAGIC, &major), Err(Flaw::Newer(0x2_0001)));
         let incompat = patched(CRC_END + 4, &4u32.to_le_bytes());
         assert_eq!(unseal(MAGIC, &incompat), Err(Flaw::Newer(4)));
         let minor = patched(CRC_END + 2, &7u16.to_le_bytes());

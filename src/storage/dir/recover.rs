@@ -10,39 +10,63 @@
 //! - no sector of it is missing and yet a checksum is wrong: damage;
 //! - a sector of it is missing, and nothing after it says otherwise: cut off at p.
 
-use crate::core::Entry;
+use crate::core::{Entry, Index, Position};
 use crate::storage::StorageError;
 
 use super::frame::{Frame, HEADER, Kind, has_hole, is_zero, whiten};
-use super::meta::{self, Meta};
+use super::layout::Layout;
+use super::meta::{self, Meta, stale};
 use super::page::{Flaw, PAGE, SECTOR};
-use super::segment::{End, Header, MAX_BYTES, is_segment};
+use super::segment::{End, Header, MAX_BYTES, is_segment, seq_of};
 use super::vfs::Vfs;
 
 /// What the segments hold.
 pub(super) struct Recovered {
-    /// The log, contiguous from 1.
+    /// The log, contiguous from behind the layout's base.
     pub(super) log: Vec<Entry>,
+    pub(super) layout: Layout,
     /// Where it ends.
     pub(super) end: End,
     /// The last segment and its whole groups, plain; `None` if there is no segment.
     pub(super) tail: Option<(Header, Vec<u8>)>,
     /// Bytes of the write that was cut off.
     pub(super) torn_bytes: u64,
+    /// Segments that were trimmed, and whose files are still there.
+    pub(super) trimmed: Vec<String>,
 }
 
-/// Reads and checks every segment among `names`. Changes nothing.
+impl Recovered {
+    /// Whether the log holds what stands at `at`, or begins behind it.
+    pub(super) fn holds(&self, at: Position) -> bool {
+        let base = self.layout.base();
+        match at.index.checked_sub(base.index + 1) {
+            Some(nth) => {
+                let entry = self.log.get(nth as usize);
+                entry.is_some_and(|entry| entry.term == at.term)
+            }
+            None => at == base,
+        }
+    }
+}
+
+/// Reads and checks every segment among `names` that was not trimmed. Changes nothing.
 pub(super) fn recover(
     fs: &dyn Vfs,
     names: &[String],
     meta: &Meta,
 ) -> Result<Recovered, StorageError> {
-    let headers = headers(fs, names, meta)?;
+    let names = names.iter().filter(|name| is_segment(name)).cloned();
+    let is_trimmed = |name: &String| seq_of(name).is_some_and(|seq| seq < meta.first_seq);
+    let (trimmed, mut names): (Vec<String>, Vec<String>) = names.partition(is_trimmed);
+    names.sort();
+    let headers = headers(fs, &names, meta)?;
     let mut scan = Scan {
         fs,
         meta,
         log: Vec::new(),
-        end: End::default(),
+        layout: Layout::default(),
+        // What the first one continues was trimmed, so it is taken at its word.
+        end: headers.first().map_or(End::default(), Header::start),
         torn_bytes: 0,
     };
     let mut tail = None;
@@ -52,58 +76,44 @@ pub(super) fn recover(
     }
     Ok(Recovered {
         log: scan.log,
+        layout: scan.layout,
         end: scan.end,
         tail,
         torn_bytes: scan.torn_bytes,
+        trimmed,
     })
 }
 
-/// The headers of all segments, in order, each checked by itself and against META.
+/// The headers of the named segments, in order, each checked by itself and against META.
 fn headers(fs: &dyn Vfs, names: &[String], meta: &Meta) -> Result<Vec<Header>, StorageError> {
-    let mut names: Vec<&String> = names.iter().filter(|name| is_segment(name)).collect();
-    names.sort();
     let mut headers: Vec<Header> = Vec::new();
-    for (seq, name) in (1..).zip(names) {
+    let mut newest = meta.first_seq - 1;
+    for name in names {
         let bad = |what| Flaw::Bad(what).at(fs.path(name), 0, 0);
         let header = fs.read(name, PAGE as u64)?;
         let header = Header::decode(&header).map_err(|flaw| flaw.at(fs.path(name), 0, 0))?;
-        if header.identity != meta.identity {
-            return Err(StorageError::Foreign {
-                path: fs.path(name),
-                found: header.identity,
-                asked: meta.identity,
-            });
-        }
-        if header.instance != meta.instance {
-            return Err(bad("segment of an earlier node of this id"));
-        }
-        if header.generation > meta.generation || header.incarnation > meta.incarnation {
-            return Err(stale(fs, header.prev_index + 1));
-        }
+        meta.check(&header.origin, fs, name, header.prev.index + 1)?;
         if header.name() != *name {
             return Err(bad("segment under another one's name"));
         }
-        if header.seq != seq {
+        if header.seq != newest + 1 {
             return Err(bad("the segment before this one is missing"));
         }
+        newest = header.seq;
         headers.push(header);
     }
-    if (headers.len() as u64) < meta.head_seq {
+    if newest < meta.head_seq {
         let flaw = Flaw::Bad("the newest segment is missing");
         return Err(flaw.at(fs.path(meta::NAME), 0, 0));
     }
     Ok(headers)
 }
 
-/// The log is newer than META: META was put back from a copy, and votes may have been forgotten.
-fn stale(fs: &dyn Vfs, index: u64) -> StorageError {
-    Flaw::Bad("META is older than the log").at(fs.path(meta::NAME), 0, index)
-}
-
 struct Scan<'a> {
     fs: &'a dyn Vfs,
     meta: &'a Meta,
     log: Vec<Entry>,
+    layout: Layout,
     end: End,
     torn_bytes: u64,
 }
@@ -127,16 +137,10 @@ impl Scan<'_> {
         if stored.len() as u64 != header.bytes {
             return Err(self.corrupt(header, "segment of the wrong size"));
         }
-        let before = (self.end.lsn, self.end.crc, self.end.index, self.end.term);
-        let claimed = (
-            header.start_lsn,
-            header.prev_crc,
-            header.prev_index,
-            header.prev_term,
-        );
-        if before != claimed {
+        if self.end != header.start() {
             return Err(self.corrupt(header, "segment does not continue the one before"));
         }
+        self.layout.enter(header);
         let mut groups = Vec::new();
         while next != Some(self.end.lsn) {
             match self.group(header, &stored) {
@@ -189,21 +193,53 @@ impl Scan<'_> {
         if frame.place.generation > self.meta.generation {
             return Err(stale(self.fs, frame.first_index));
         }
-        let entries = frame.entries(group).map_err(|flaw| {
+        let (reset, entries) = read(frame, group).map_err(|flaw| {
             let offset = header.offset(self.end.lsn);
             flaw.at(self.fs.path(&header.name()), offset, self.next_index())
         })?;
+        let next = self.next_index();
+        let base = self.layout.base().index;
         let fits = match frame.kind {
-            Kind::Append => frame.first_index == self.next_index(),
-            Kind::Replace => (1..self.next_index()).contains(&frame.first_index),
+            Kind::Append => frame.first_index == next,
+            Kind::Replace => (base + 1..next).contains(&frame.first_index),
+            Kind::Reset => self.end.lsn == header.start_lsn,
         };
         if !fits {
             return Err(self.corrupt(header, "index out of order"));
         }
+        if let Some(base) = reset {
+            self.reset(base)?;
+        }
+        self.layout
+            .group(frame.kind, frame.first_index, self.end.lsn, frame.crc);
+        self.extend(header, frame.first_index, entries)?;
+        self.end.lsn += frame.size() as u64;
+        self.end.crc = frame.crc;
+        Ok(())
+    }
+
+    fn reset(&mut self, base: Position) -> Result<(), StorageError> {
+        if base.term > self.meta.hard.term {
+            return Err(stale(self.fs, base.index));
+        }
+        self.log.clear();
+        self.layout.reset(base);
+        self.end.last = base;
+        Ok(())
+    }
+
+    /// The log goes on from `first` with these entries.
+    fn extend(
+        &mut self,
+        header: &Header,
+        first: Index,
+        entries: Vec<Entry>,
+    ) -> Result<(), StorageError> {
+        let base = self.layout.base();
         // Not above the number of entries in memory.
-        self.log.truncate((frame.first_index - 1) as usize);
+        self.log.truncate((first - 1 - base.index) as usize);
         for entry in entries {
-            if entry.term < self.log.last().map_or(0, |last| last.term) {
+            if entry.term < self.log.last().map_or(base.term, |last| last.term) {
                 return Err(self.corrupt(header, "term out of order"));
             }
             if entry.term > self.meta.hard.term {
@@ -211,11 +247,9 @@ impl Scan<'_> {
             }
             self.log.push(entry);
         }
-        self.end = End {
-            lsn: self.end.lsn + frame.size() as u64,
-            crc: frame.crc,
+        self.end.last = Position {
             index: self.next_index() - 1,
-            term: self.log.last().map_or(0, |last| last.term),
+            term: self.log.last().map_or(base.term, |last| last.term),
         };
         Ok(())
     }
@@ -259,7 +293,7 @@ impl Scan<'_> {
     }
 
     fn next_index(&self) -> u64 {
-        self.log.len() as u64 + 1
+        self.layout.base().index + self.log.len() as u64 + 1
     }
 
     fn corrupt(&self, header: &Header, what: &'static str) -> StorageError {
@@ -270,6 +304,11 @@ impl Scan<'_> {
         };
         Flaw::Bad(what).at(self.fs.path(&header.name()), offset, self.next_index())
     }
+}
+
+/// What a whole group says: where the log begins anew, if it does, and its entries.
+fn read(frame: &Frame, group: &[u8]) -> Result<(Option<Position>, Vec<Entry>), Flaw> {
+    Ok((frame.reset(group)?, frame.entries(group)?))
 }
 
 /// The frame header at a page of the segment.

@@ -4,10 +4,11 @@
 //! when all of it is durable, zeros included: what follows its last group is known to be zero, and
 //! writing a group needs no new space and changes no file metadata.
 
-use crate::core::{Index, NodeId, Term};
+use crate::core::{NodeId, Position};
 use crate::storage::{Identity, StorageError};
 
 use super::frame::{Group, Kind, MAX_GROUP, Place, whiten};
+use super::meta::Origin;
 use super::page::{Flaw, PAGE, seal, take_number, take_u32, take_u64, unseal};
 use super::vfs::{Vfs, VfsFile};
 
@@ -26,17 +27,11 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// What the first page of a segment says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    pub(super) identity: Identity,
-    pub(super) instance: u64,
-    /// The opening in which the file was made.
-    pub(super) incarnation: u32,
-    /// META's generation at that time.
-    pub(super) generation: u64,
+    pub(super) origin: Origin,
     /// Segments are numbered from 1 without gaps.
     pub(super) seq: u64,
-    /// The last entry of the log where this segment continues it; 0, 0 when there is none.
-    pub(super) prev_index: Index,
-    pub(super) prev_term: Term,
+    /// The last entry of the log where this segment continues it.
+    pub(super) prev: Position,
     /// Position in the log of the first group.
     pub(super) start_lsn: u64,
     /// Checksum of the last frame header before it.
@@ -48,18 +43,31 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Of a segment that goes on at `end`.
+    pub(super) fn new(origin: Origin, seq: u64, end: &End, salt: u64, bytes: u64) -> Header {
+        Header {
+            origin,
+            seq,
+            prev: end.last,
+            start_lsn: end.lsn,
+            prev_crc: end.crc,
+            salt,
+            bytes,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        out.extend_from_slice(&self.incarnation.to_le_bytes());
+        out.extend_from_slice(&self.origin.incarnation.to_le_bytes());
         out.extend_from_slice(&self.prev_crc.to_le_bytes());
         for field in [
-            self.identity.cluster,
-            self.identity.node.get(),
-            self.instance,
-            self.generation,
+            self.origin.identity.cluster,
+            self.origin.identity.node.get(),
+            self.origin.instance,
+            self.origin.generation,
             self.seq,
-            self.prev_index,
-            self.prev_term,
+            self.prev.index,
+            self.prev.term,
             self.start_lsn,
             self.salt,
             self.bytes,
@@ -76,14 +84,19 @@ impl Header {
         let prev_crc = take_u32(input)?;
         let cluster = take_u64(input)?;
         let node = NodeId::new(take_u64(input)?).ok_or(Flaw::Bad("segment of node 0"))?;
-        let header = Header {
+        let origin = Origin {
             identity: Identity { cluster, node },
             instance: take_u64(input)?,
             incarnation,
             generation: take_u64(input)?,
+        };
+        let header = Header {
+            origin,
             seq: take_u64(input)?,
-            prev_index: take_number(input)?,
-            prev_term: take_u64(input)?,
+            prev: Position {
+                index: take_number(input)?,
+                term: take_u64(input)?,
+            },
             start_lsn: take_u64(input)?,
             prev_crc,
             salt: take_u64(input)?,
@@ -98,7 +111,16 @@ impl Header {
 
     /// The name of the segment's file.
     pub(super) fn name(&self) -> String {
-        format!("{:020}-{:020}{SUFFIX}", self.seq, self.prev_index + 1)
+        format!("{:020}-{:020}{SUFFIX}", self.seq, self.prev.index + 1)
+    }
+
+    /// Where the log ended when the segment was begun.
+    pub(super) fn start(&self) -> End {
+        End {
+            lsn: self.start_lsn,
+            crc: self.prev_crc,
+            last: self.prev,
+        }
     }
 
     /// Byte offset in the file of a position in the log.
@@ -116,6 +138,11 @@ pub(super) fn is_segment(name: &str) -> bool {
     name.ends_with(SUFFIX) && !name.starts_with(PREPARED)
 }
 
+/// The number of the segment of this name, if it is one.
+pub(super) fn seq_of(name: &str) -> Option<u64> {
+    name.split_once('-').and_then(|(seq, _)| seq.parse().ok())
+}
+
 /// Where the log ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct End {
@@ -123,10 +150,8 @@ pub(super) struct End {
     pub(super) lsn: u64,
     /// Checksum of the last frame header, 0 if there is none.
     pub(super) crc: u32,
-    /// Index of the last entry, 0 if there is none.
-    pub(super) index: Index,
-    /// Its term.
-    pub(super) term: Term,
+    /// The last entry, or what the log begins behind if there is none.
+    pub(super) last: Position,
 }
 
 /// The newest segment, open for writing.
@@ -195,17 +220,18 @@ mod tests {
 
     #[test]
     fn an_index_that_leaves_no_next_one_is_refused() {
-        let header = |prev_index| Header {
-            identity: Identity {
-                cluster: 5,
-                node: NodeId::new(3).unwrap(),
+        let header = |index| Header {
+            origin: Origin {
+                identity: Identity {
+                    cluster: 5,
+                    node: NodeId::new(3).unwrap(),
+                },
+                instance: 77,
+                incarnation: 2,
+                generation: 4,
             },
-            instance: 77,
-            incarnation: 2,
-            generation: 4,
             seq: 1,
-            prev_index,
-            prev_term: 1,
+            prev: Position { index, term: 1 },
             start_lsn: 0,
             prev_crc: 0,
             salt: 9,

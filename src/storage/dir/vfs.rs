@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::storage::StorageError;
 
 /// One flat directory. Names are plain file names.
-pub(super) trait Vfs: Send {
+pub(super) trait Vfs: Send + Sync {
     /// Where the directory is, for messages.
     fn root(&self) -> PathBuf;
     /// Where the file is, for messages.
@@ -26,7 +26,7 @@ pub(super) trait Vfs: Send {
     fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError>;
     /// A new, empty file; there must be none of that name.
     fn create(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError>;
-    /// An existing file, for writing.
+    /// An existing file.
     fn open(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError>;
     /// Renames a file, in the place of another if there is one; durable after `sync_dir`.
     fn rename(&self, from: &str, to: &str) -> Result<(), StorageError>;
@@ -38,8 +38,12 @@ pub(super) trait Vfs: Send {
     fn random(&self) -> Result<u64, StorageError>;
 }
 
-/// An open file.
+/// An open file: it stays what it is when its name goes to another.
 pub(super) trait VfsFile: Send {
+    /// Fills `buf` from `offset` on; the number of bytes is less only at the end of the file.
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, StorageError>;
+    /// Its length in bytes.
+    fn size(&self) -> Result<u64, StorageError>;
     /// Writes all of `data` at `offset`; durable after `sync`.
     fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError>;
     /// Makes every write durable. After an error nothing is known about any of them, and trying
@@ -81,6 +85,7 @@ impl Disk {
     ) -> Result<Box<dyn VfsFile>, StorageError> {
         let path = self.path(name);
         let file = options
+            .read(true)
             .write(true)
             .mode(0o600)
             .open(&path)
@@ -194,6 +199,27 @@ impl Vfs for Disk {
 }
 
 impl VfsFile for DiskFile {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self
+                .file
+                .read_at(&mut buf[filled..], offset + filled as u64)
+            {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed("pread", &self.path)(e)),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn size(&self) -> Result<u64, StorageError> {
+        let metadata = self.file.metadata();
+        Ok(metadata.map_err(failed("fstat", &self.path))?.len())
+    }
+
     fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError> {
         self.file
             .write_all_at(data, offset)

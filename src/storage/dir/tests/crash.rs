@@ -1,9 +1,10 @@
 //! Power fails before every single operation, in every way that a disk may lose what was not
 //! synced.
 
+use super::model::check;
 use super::seed;
 use super::sim::{Loss, Moment, Sim};
-use super::workload::{check, run};
+use super::workload::{Done, Mix, run};
 
 /// The ways to lose power that are worth trying at this moment.
 fn losses(moment: &Moment, seed: u64) -> Vec<Loss> {
@@ -17,63 +18,75 @@ fn losses(moment: &Moment, seed: u64) -> Vec<Loss> {
     losses
 }
 
-/// Runs a workload on `sim` and tries every crash; the number of states, and what went wrong.
-fn sweep(sim: &Sim, seed: u64) -> (usize, Vec<String>) {
+/// Runs a workload on `sim` and tries every crash, until one went wrong; the number of states, what
+/// was done, and what went wrong.
+fn sweep(sim: &Sim, seed: u64, mix: Mix) -> (usize, Done, Result<(), String>) {
     sim.keep_history();
-    let outcome = run(sim, seed, 45);
+    let outcome = run(sim, seed, 45, mix);
     assert!(outcome.error.is_none());
     let mut states = 0;
-    let mut wrong = Vec::new();
     let history = sim.history();
     for (operation, (moment, mark)) in history.iter().enumerate() {
         for loss in losses(moment, seed ^ (operation as u64) << 8) {
             states += 1;
             let sim = Sim::boot(&moment.lose_power(loss));
             if let Err(what) = check(&sim, &outcome.progress[*mark]) {
-                wrong.push(format!("operation {operation}, {loss:?}: {what}"));
+                let wrong = format!("operation {operation}, {loss:?}: {what}");
+                return (states, outcome.done, Err(wrong));
             }
         }
     }
-    (states, wrong)
+    (states, outcome.done, Ok(()))
+}
+
+fn sweep_all(seeds: std::ops::Range<u64>, mix: Mix) -> (usize, Done) {
+    let mut total = 0;
+    let mut all = Done::default();
+    for seed in seeds {
+        let (states, done, outcome) = sweep(&Sim::default(), seed, mix);
+        outcome.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        total += states;
+        all.add(&done);
+    }
+    println!("{total} states, {all:?}");
+    (total, all)
 }
 
 #[test]
 fn no_crash_loses_what_was_acknowledged() {
     let seed = seed(1);
-    let mut total = 0;
-    for round in 0..3 {
-        let (states, wrong) = sweep(&Sim::default(), seed + round);
-        assert!(
-            wrong.is_empty(),
-            "seed {}: {} of {states}, first: {}",
-            seed + round,
-            wrong.len(),
-            wrong[0]
-        );
-        total += states;
-    }
-    println!("{total} states");
+    let (total, _) = sweep_all(seed..seed + 3, Mix::Log);
     assert!(total > 5000, "only {total} states");
 }
 
 #[test]
+fn no_crash_loses_a_snapshot_or_what_its_log_needs() {
+    let seed = seed(30);
+    let (total, done) = sweep_all(seed..seed + 4, Mix::All);
+    assert!(total > 9000, "only {total} states");
+    assert!(done.least() >= 2, "only {done:?}");
+}
+
+#[test]
 fn a_crash_during_recovery_from_a_crash_loses_nothing() {
-    let seed = seed(2);
-    let sim = Sim::default();
-    sim.keep_history();
-    let outcome = run(&sim, seed, 20);
-    let history = sim.history();
-    for (operation, (moment, mark)) in history.iter().enumerate().skip(3).step_by(7) {
-        let progress = &outcome.progress[*mark];
-        let again = Sim::boot(&moment.lose_power(Loss::Random(operation as u64)));
-        again.keep_history();
-        check(&again, progress).unwrap();
-        // Only the first opening: later moments hold what the check itself wrote.
-        for (second, (moment, _)) in again.history().iter().enumerate().take(14) {
-            for loss in [Loss::All, Loss::Nothing, Loss::Random(seed)] {
-                let sim = Sim::boot(&moment.lose_power(loss));
-                check(&sim, progress)
-                    .unwrap_or_else(|e| panic!("{operation}, then {second}, {loss:?}: {e}"));
+    for (mix, seed) in [(Mix::Log, seed(2)), (Mix::All, seed(31))] {
+        let sim = Sim::default();
+        sim.keep_history();
+        let outcome = run(&sim, seed, 30, mix);
+        let history = sim.history();
+        for (operation, (moment, mark)) in history.iter().enumerate().skip(3).step_by(11) {
+            let progress = &outcome.progress[*mark];
+            let again = Sim::boot(&moment.lose_power(Loss::Random(operation as u64)));
+            again.keep_history();
+            check(&again, progress).unwrap();
+            // Only the first opening: later moments hold what the check itself wrote.
+            let opening = again.history().into_iter().take(14).enumerate();
+            for (second, (moment, _)) in opening {
+                for loss in [Loss::All, Loss::Nothing, Loss::Random(seed)] {
+                    let sim = Sim::boot(&moment.lose_power(loss));
+                    check(&sim, progress)
+                        .unwrap_or_else(|e| panic!("{operation}, then {second}, {loss:?}: {e}"));
+                }
             }
         }
     }
@@ -81,10 +94,21 @@ fn a_crash_during_recovery_from_a_crash_loses_nothing() {
 
 #[test]
 fn the_sweep_notices_a_sync_that_is_left_out() {
-    for (files, names) in [(true, false), (false, true)] {
+    for mix in [Mix::Log, Mix::All] {
+        for (files, names) in [(Some(""), false), (None, true)] {
+            notices(files, names, mix);
+        }
+    }
+    for files in [".seg", "META", ".snap", "recv"] {
+        notices(Some(files), false, Mix::All);
+    }
+}
+
+fn notices(files: Option<&'static str>, names: bool, mix: Mix) {
+    let noticed = (1..4).any(|seed| {
         let sim = Sim::default();
         sim.be_deaf(files, names);
-        let (_, wrong) = sweep(&sim, 1);
-        assert!(!wrong.is_empty(), "files {files}, names {names}");
-    }
+        sweep(&sim, seed, mix).2.is_err()
+    });
+    assert!(noticed, "{mix:?}: files {files:?}, names {names}");
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::super::page::{PAGE, SECTOR};
 use super::super::vfs::Vfs;
 use super::super::{Directory, Options, meta};
+use super::model::Model;
 use super::sim::{Image, Loss, Sim};
-use super::workload::run;
+use super::workload::{Mix, run};
 use super::{INSTANCE, OPTIONS, identity, seed};
 use crate::core::{Entry, HardState, NodeId, Payload, Persist, Restored, Token};
 use crate::storage::{Identity, Opened, Storage, StorageError};
@@ -25,9 +26,9 @@ const LAST: usize = 4 * PAGE;
 
 fn sample(seed: u64) -> Sample {
     let sim = Sim::default();
-    let outcome = run(&sim, seed, 30);
+    let outcome = run(&sim, seed, 30, Mix::Log);
     assert!(outcome.error.is_none());
-    let mut before = outcome.last().acknowledged.clone();
+    let mut before = restored(&outcome.live);
     let options = Options {
         segment_bytes: 64 * 1024,
     };
@@ -46,6 +47,15 @@ fn sample(seed: u64) -> Sample {
         image,
         before,
         whole,
+    }
+}
+
+/// What is found of a log that was never trimmed.
+fn restored(model: &Model) -> Restored {
+    Restored {
+        hard: model.hard,
+        entries: model.log.clone(),
+        ..Restored::default()
     }
 }
 
@@ -202,7 +212,7 @@ fn what_an_opening_found_can_no_longer_be_torn() {
 fn a_segment_that_was_continued_is_whole_even_if_meta_does_not_know_yet() {
     let sim = Sim::default();
     sim.keep_history();
-    let outcome = run(&sim, seed(13), 30);
+    let outcome = run(&sim, seed(13), 30, Mix::Log);
     let mut tried = 0;
     for (moment, mark) in sim.history() {
         let image = moment.lose_power(Loss::All);
@@ -212,7 +222,7 @@ fn a_segment_that_was_continued_is_whole_even_if_meta_does_not_know_yet() {
         if names.len() != finished || finished < 2 || finished as u64 <= known {
             continue;
         }
-        let acknowledged = outcome.progress[mark].acknowledged.clone();
+        let acknowledged = restored(&outcome.progress[mark].states[0]);
         let sample = Sample {
             image,
             before: Restored::default(),
@@ -411,7 +421,7 @@ fn segments_of_others_are_refused() {
         match open(&Sim::boot(&image)) {
             Err(StorageError::Foreign { found, .. }) => assert_eq!(found, other),
             Err(StorageError::Corrupt { what, .. }) => {
-                assert_eq!(what, "segment of an earlier node of this id");
+                assert_eq!(what, "file of an earlier node of this id");
             }
             _ => panic!("opened with a segment of {other:?}"),
         }

@@ -1,30 +1,43 @@
 //! On a real file system: what is made, who may open it, and a process that is killed.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{RwLock, RwLockReadGuard};
+use std::thread::{self, JoinHandle};
 
 use super::super::{Directory, meta};
+use super::images::{draft, image, read_all};
 use super::{INSTANCE, OPTIONS, identity};
-use crate::core::{Entry, HardState, NodeId, Payload, Persist, Token};
+use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Token};
 use crate::storage::{Identity, Opened, Storage, StorageError};
 
 /// A path of its own for each test, removed at its end.
-struct Temp(PathBuf);
+pub(super) struct Temp(pub(super) PathBuf, Option<RwLockReadGuard<'static, ()>>);
+
+/// A process that is being started holds every lock of the one that starts it, for a moment: none
+/// is while another test has a directory.
+static STARTING: RwLock<()> = RwLock::new(());
 
 impl Temp {
     fn new() -> Temp {
+        let mut temp = Temp::of_who_starts_processes();
+        temp.1 = Some(STARTING.read().unwrap());
+        temp
+    }
+
+    fn of_who_starts_processes() -> Temp {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("raftkeel-dir-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);
-        Temp(path)
+        Temp(path, None)
     }
 
-    fn made() -> Temp {
+    pub(super) fn made() -> Temp {
         let temp = Temp::new();
         Directory::create(&temp.0, &identity(), INSTANCE).unwrap();
         temp
@@ -37,7 +50,7 @@ impl Drop for Temp {
     }
 }
 
-fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
+pub(super) fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
     Directory::open_with(path, &identity(), OPTIONS)
 }
 
@@ -59,7 +72,7 @@ fn a_log_that_ends_before_what_is_committed_is_refused() {
 }
 
 /// Term `n`, a vote, and entry `n`.
-fn nth(n: u64) -> Persist {
+pub(super) fn nth(n: u64) -> Persist {
     Persist {
         token: Token(n),
         hard: Some(HardState {
@@ -77,7 +90,7 @@ fn nth(n: u64) -> Persist {
     }
 }
 
-fn write(directory: &mut Directory, persist: Persist) {
+pub(super) fn write(directory: &mut Directory, persist: Persist) {
     let token = persist.token;
     directory.submit(persist);
     let completion = directory.poll().unwrap();
@@ -193,46 +206,93 @@ fn a_second_vote_is_a_bug_of_the_caller() {
 
 const VICTIM: &str = "KEEL_TEST_VICTIM_DIR";
 
-/// The process that is killed: it says each number whose write was acknowledged.
+/// The process that is killed: it says each number whose write was acknowledged, and takes a
+/// snapshot of each tenth, in a thread, after which it trims its log.
 #[test]
 #[ignore = "started by a_killed_process_has_lost_nothing"]
 fn victim() {
     let path = PathBuf::from(std::env::var_os(VICTIM).unwrap());
     let (mut directory, opened) = open(&path).unwrap();
-    let last = opened.restored.entries.len() as u64;
+    let restored = opened.restored;
+    let last = restored.base.index + restored.entries.len() as u64;
+    let mut saving = None;
     for n in last + 1..last + 100_000 {
         write(&mut directory, nth(n));
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "acknowledged {n}").unwrap();
-        out.flush().unwrap();
+        say(&format!("acknowledged {n}"));
+        if n % 10 != 0 {
+            continue;
+        }
+        let saved: Option<JoinHandle<u64>> = saving.take();
+        if let Some(saved) = saved {
+            say(&format!("saved {}", saved.join().unwrap()));
+            let index = directory.oldest_snapshot();
+            let term = index;
+            directory.trim(Position { index, term }).unwrap();
+        }
+        let mut writer = directory.write_snapshot(draft(n)).unwrap();
+        saving = Some(thread::spawn(move || {
+            writer.write(&image(n, 100_000)).unwrap();
+            writer.finish().unwrap().last.index
+        }));
     }
+}
+
+fn say(what: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{what}").unwrap();
+    out.flush().unwrap();
+}
+
+/// Starts a victim on the directory, lets it say so many lines, and kills it; the last numbers
+/// that it acknowledged and saved.
+fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
+    let starting = STARTING.write().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("storage::dir::tests::disk::victim")
+        .env(VICTIM, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(starting);
+    // Held until it is dead: it must not die of having nobody to speak to.
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let (mut acknowledged, mut saved) = (0, 0);
+    let heard = said.by_ref().lines().map_while(Result::ok);
+    for line in heard.take(lines) {
+        if let Some((_, n)) = line.split_once("acknowledged ") {
+            acknowledged = n.parse().unwrap();
+        } else if let Some((_, n)) = line.split_once("saved ") {
+            saved = n.parse().unwrap();
+        }
+    }
+    assert!(matches!(open(path), Err(StorageError::Locked { .. })));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (acknowledged, saved)
 }
 
 #[test]
 fn a_killed_process_has_lost_nothing() {
-    let temp = Temp::made();
-    for round in 0..4 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture"])
-            .arg("storage::dir::tests::disk::victim")
-            .env(VICTIM, &temp.0)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let acknowledged: Vec<u64> = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map_while(Result::ok)
-            .filter_map(|line| Some(line.split_once("acknowledged ")?.1.parse().unwrap()))
-            .take(10 + round)
-            .collect();
-        assert!(matches!(open(&temp.0), Err(StorageError::Locked { .. })));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let (_, opened) = open(&temp.0).unwrap();
-        let found = opened.restored.entries.len() as u64;
-        assert!(found >= *acknowledged.last().unwrap());
-        let expected: Vec<Entry> = (1..=found).flat_map(|n| nth(n).entries).collect();
-        assert_eq!(opened.restored.entries, expected);
-        assert!(opened.restored.hard.term >= found);
+    let temp = Temp::of_who_starts_processes();
+    Directory::create(&temp.0, &identity(), INSTANCE).unwrap();
+    for round in 0..6 {
+        let (acknowledged, saved) = kill_one(&temp.0, 60 + round);
+        let (mut directory, opened) = open(&temp.0).unwrap();
+        let restored = opened.restored;
+        let first = restored.base.index + 1;
+        let found = restored.base.index + restored.entries.len() as u64;
+        assert!(found >= acknowledged && acknowledged > 30);
+        let expected: Vec<Entry> = (first..=found).flat_map(|n| nth(n).entries).collect();
+        assert_eq!(restored.entries, expected);
+        assert!(restored.hard.term >= found);
+        let snapshot = restored.snapshot.unwrap();
+        assert!(snapshot.last.index >= saved && saved > 0);
+        assert!(first <= directory.oldest_snapshot() + 1);
+        let mut reader = directory.read_snapshot(&snapshot).unwrap();
+        let read = read_all(&mut *reader).unwrap();
+        assert!(read == image(snapshot.last.index, 100_000));
     }
+    let (_, opened) = open(&temp.0).unwrap();
+    assert!(opened.restored.base.index > 0, "nothing was trimmed");
 }

@@ -1,34 +1,39 @@
 //! Every single operation fails once: nothing acknowledged is lost, nothing is tried again, and
 //! the next process does not believe the page cache.
 
-use super::seed;
+use super::super::Directory;
+use super::super::image::BLOCK;
+use super::disk::{nth, write};
+use super::images::{image, offered, read_all, save};
+use super::model::{check, open};
 use super::sim::{Loss, Sim};
-use super::workload::{check, run};
+use super::workload::{Mix, Outcome, persevere, run};
+use super::{INSTANCE, identity, seed};
+use crate::storage::{Storage, StorageError};
 
-const STEPS: u64 = 25;
+const LOSSES: [Loss; 5] = [
+    Loss::All,
+    Loss::Nothing,
+    Loss::Names,
+    Loss::Data,
+    Loss::Random(7),
+];
 
-#[test]
-fn no_failing_operation_loses_what_was_acknowledged() {
-    let seed = seed(3);
+/// Lets each operation fail in turn, until there is none of that number any more.
+fn every_operation(least: u64, workload: impl Fn(&Sim) -> Outcome) {
     let mut operation = 0;
     loop {
         operation += 1;
         let sim = Sim::default();
         sim.fail_at(Some(operation));
-        let outcome = run(&sim, seed, STEPS);
-        if outcome.error.is_none() {
+        let outcome = workload(&sim);
+        sim.fail_at(None);
+        if sim.operations() < operation {
             break;
         }
-        sim.fail_at(None);
         let progress = outcome.last();
         let now = sim.now();
-        for loss in [
-            Loss::All,
-            Loss::Nothing,
-            Loss::Names,
-            Loss::Data,
-            Loss::Random(seed),
-        ] {
+        for loss in LOSSES {
             check(&Sim::boot(&now.lose_power(loss)), progress)
                 .unwrap_or_else(|e| panic!("operation {operation}, {loss:?}: {e}"));
         }
@@ -36,5 +41,111 @@ fn no_failing_operation_loses_what_was_acknowledged() {
         check(&sim, progress).unwrap_or_else(|e| panic!("operation {operation}, restart: {e}"));
     }
     println!("{operation} operations");
-    assert!(operation > 150, "only {operation} operations");
+    assert!(operation > least, "only {operation} operations");
+}
+
+#[test]
+fn no_failing_operation_loses_what_was_acknowledged() {
+    let seed = seed(3);
+    every_operation(150, |sim| run(sim, seed, 25, Mix::Log));
+}
+
+#[test]
+fn no_failing_operation_loses_a_snapshot_or_what_its_log_needs() {
+    let seed = seed(32);
+    for seed in seed..seed + 3 {
+        every_operation(150, |sim| run(sim, seed, 35, Mix::All));
+    }
+}
+
+#[test]
+fn what_fails_beside_the_log_is_given_up_and_the_rest_goes_on() {
+    let seed = seed(35);
+    for seed in seed..seed + 3 {
+        every_operation(150, |sim| persevere(sim, seed, 35, Mix::All));
+    }
+}
+
+#[test]
+fn a_failed_read_is_an_error_and_changes_nothing() {
+    let seed = seed(38);
+    let sim = Sim::default();
+    let outcome = run(&sim, seed, 40, Mix::All);
+    assert!(outcome.error.is_none());
+    let image = sim.now().lose_power(Loss::All);
+    let mut reads = 0;
+    loop {
+        let sim = Sim::boot(&image);
+        sim.fail_read_after(Some(reads));
+        let Err(error) = open(&sim) else {
+            break;
+        };
+        assert!(
+            matches!(error, StorageError::Io { .. }),
+            "read {reads}: {error}"
+        );
+        sim.fail_read_after(None);
+        check(&sim, outcome.last()).unwrap_or_else(|e| panic!("read {reads}: {e}"));
+        reads += 1;
+    }
+    println!("{reads} reads");
+    assert!(reads > 10, "only {reads} reads");
+}
+
+#[test]
+fn an_image_whose_last_piece_failed_is_not_adopted() {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    let (mut directory, _) = open(&sim).unwrap();
+    let image = image(1, 1000);
+    let snapshot = offered(5, &image);
+    directory.store_piece(&snapshot, 0, &image[..600]).unwrap();
+    for operation in 1..=3 {
+        sim.fail_at(Some(sim.operations() + operation));
+        let stored = directory.store_piece(&snapshot, 600, &image[600..]);
+        assert!(stored.is_err(), "two writes and a sync");
+        let read = directory.read_snapshot(&snapshot);
+        assert!(matches!(read, Err(StorageError::Missing { .. })));
+        assert!(directory.adopt(&snapshot).is_err());
+        directory.store_piece(&snapshot, 0, &image[..600]).unwrap();
+    }
+    directory
+        .store_piece(&snapshot, 600, &image[600..])
+        .unwrap();
+    directory.adopt(&snapshot).unwrap();
+}
+
+#[test]
+fn a_failed_read_of_an_image_may_be_tried_again() {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    let (mut directory, _) = open(&sim).unwrap();
+    write(&mut directory, nth(1));
+    let image = image(1, 3 * BLOCK);
+    let snapshot = save(&mut directory, 1, &image);
+    let mut reader = directory.read_snapshot(&snapshot).unwrap();
+    for reads in 0..4 {
+        sim.fail_read_after(Some(reads));
+        assert!(read_all(&mut *reader).is_err(), "read {reads}");
+        sim.fail_read_after(None);
+        assert!(read_all(&mut *reader).unwrap() == image);
+    }
+    sim.fail_read_after(Some(0));
+    assert!(directory.read_snapshot(&snapshot).is_err());
+    sim.fail_read_after(None);
+    write(&mut directory, nth(2));
+}
+
+#[test]
+fn an_append_costs_one_write_and_one_sync() {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    let (mut directory, _) = open(&sim).unwrap();
+    write(&mut directory, nth(1));
+    let before = sim.operations();
+    let mut second = nth(2);
+    second.hard = None;
+    second.entries[0].term = 1;
+    write(&mut directory, second);
+    assert_eq!(sim.operations() - before, 2);
 }

@@ -4,6 +4,10 @@ mod crash;
 mod damage;
 mod disk;
 mod fault;
+mod fetch;
+mod images;
+mod model;
+mod rot;
 mod sim;
 mod workload;
 
@@ -34,17 +38,17 @@ fn seed(default: u64) -> u64 {
 }
 
 /// splitmix64: enough randomness for tests, from one number.
-struct Rng(u64);
+pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }

@@ -65,8 +65,12 @@ struct State {
     operations: u64,
     /// The number of the one that fails.
     fail_at: Option<u64>,
-    /// Syncs report success and do nothing: what a sweep must notice.
-    deaf_files: bool,
+    /// Reads so far, and the number of the one that fails.
+    reads: u64,
+    fail_read_at: Option<u64>,
+    /// Syncs of files whose name has this in it report success and do nothing: what a sweep must
+    /// notice.
+    deaf_files: Option<&'static str>,
     deaf_names: bool,
     /// A copy before each operation, with the caller's mark, if kept.
     history: Option<Vec<(Moment, usize)>>,
@@ -181,6 +185,13 @@ impl Sim {
         sim
     }
 
+    /// What every descriptor of the file reads from now on.
+    pub(super) fn put(&self, name: &str, data: Arc<Vec<u8>>) {
+        let mut state = self.state();
+        let inode = state.now.names[name];
+        state.now.inodes[inode].cache = data;
+    }
+
     pub(super) fn keep_history(&self) {
         self.state().history = Some(Vec::new());
     }
@@ -198,7 +209,13 @@ impl Sim {
         self.state().fail_at = operation;
     }
 
-    pub(super) fn be_deaf(&self, files: bool, names: bool) {
+    /// Lets the read after so many others fail; `None` lets none.
+    pub(super) fn fail_read_after(&self, reads: Option<u64>) {
+        let mut state = self.state();
+        state.fail_read_at = reads.map(|reads| state.reads + 1 + reads);
+    }
+
+    pub(super) fn be_deaf(&self, files: Option<&'static str>, names: bool) {
         let mut state = self.state();
         (state.deaf_files, state.deaf_names) = (files, names);
     }
@@ -225,6 +242,16 @@ impl Sim {
         state.operations += 1;
         let fails = state.fail_at == Some(state.operations);
         (state, fails)
+    }
+
+    /// Counts a read; an error if it is the one to fail.
+    fn read_step(&self, op: &'static str) -> Result<MutexGuard<'_, State>, StorageError> {
+        let mut state = self.state();
+        state.reads += 1;
+        match state.fail_read_at == Some(state.reads) {
+            true => Err(self.error(op)),
+            false => Ok(state),
+        }
     }
 
     fn change_names(&self, op: &'static str, what: NameChange) -> Result<(), StorageError> {
@@ -265,12 +292,13 @@ impl Vfs for Sim {
     }
 
     fn list(&self) -> Result<Vec<String>, StorageError> {
-        Ok(self.state().now.names.keys().cloned().collect())
+        let state = self.read_step("readdir")?;
+        Ok(state.now.names.keys().cloned().collect())
     }
 
     fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError> {
         let inode = self.inode(name)?;
-        let data = self.state().now.inodes[inode].cache.clone();
+        let data = self.read_step("read")?.now.inodes[inode].cache.clone();
         Ok(data[..data.len().min(max as usize)].to_vec())
     }
 
@@ -323,6 +351,20 @@ impl Vfs for Sim {
 }
 
 impl VfsFile for SimFile {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let state = self.sim.read_step("pread")?;
+        let data = &state.now.inodes[self.inode].cache;
+        let rest = data.get(offset as usize..).unwrap_or(&[]);
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn size(&self) -> Result<u64, StorageError> {
+        let state = self.sim.read_step("fstat")?;
+        Ok(state.now.inodes[self.inode].cache.len() as u64)
+    }
+
     fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError> {
         let (mut state, fails) = self.sim.step();
         // A failing write leaves its first half behind, in whole sectors.
@@ -347,7 +389,9 @@ impl VfsFile for SimFile {
 
     fn sync(&self) -> Result<(), StorageError> {
         let (mut state, fails) = self.sim.step();
-        let deaf = state.deaf_files;
+        let deaf = state
+            .deaf_files
+            .is_some_and(|part| self.name.contains(part));
         let inode = &mut state.now.inodes[self.inode];
         if fails {
             // As Linux does: the pages count as clean and stay visible, the disk never gets them.

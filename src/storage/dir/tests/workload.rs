@@ -1,28 +1,26 @@
-//! A node's life as its disk sees it: terms, votes, entries, conflicts, restarts; and the check
-//! that what is found afterwards is what was acknowledged.
+//! A node's life as its disk sees it: terms, votes, entries, conflicts, snapshots made and
+//! received, trimming, restarts.
 
 use std::sync::Arc;
 
 use super::super::Directory;
-use super::sim::{Loss, Sim};
-use super::{INSTANCE, OPTIONS, Rng, identity};
+use super::super::image::DATA;
+use super::model::{Model, Progress, image_of, open, raise_term, settle};
+use super::sim::Sim;
+use super::{INSTANCE, Rng, identity};
 use crate::core::{
-    Bytes, Configuration, Entry, Exclusion, HardState, NodeId, Payload, Persist, Restored, Token,
+    Bytes, Configuration, Entry, Exclusion, HardState, NodeId, Payload, Persist, Position,
+    Snapshot, Token,
 };
-use crate::storage::memory::apply;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Draft, SnapshotWriter, Storage, StorageError};
 
-/// How far a workload got, at one moment.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
-    /// Whether `create` has returned.
-    pub(super) created: bool,
-    /// The last incarnation handed out.
-    pub(super) incarnation: u32,
-    /// What was acknowledged.
-    pub(super) acknowledged: Restored,
-    /// The write under way, if any.
-    pub(super) submitted: Option<Persist>,
+/// What a life consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mix {
+    /// Hard state and entries only.
+    Log,
+    /// Everything.
+    All,
 }
 
 /// What a workload left behind.
@@ -31,6 +29,47 @@ pub(super) struct Outcome {
     pub(super) progress: Vec<Progress>,
     /// Why it ended early.
     pub(super) error: Option<StorageError>,
+    /// What the directory was told.
+    pub(super) live: Model,
+    /// How often each kind of thing was done to its end.
+    pub(super) done: Done,
+}
+
+/// See [`Outcome::done`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    pub(super) saved: u32,
+    pub(super) pieces: u32,
+    /// Pieces that were added to a block.
+    pub(super) grown: u32,
+    pub(super) adopted: u32,
+    pub(super) resets: u32,
+    pub(super) trims: u32,
+}
+
+impl Done {
+    pub(super) fn add(&mut self, other: &Done) {
+        self.saved += other.saved;
+        self.pieces += other.pieces;
+        self.grown += other.grown;
+        self.adopted += other.adopted;
+        self.resets += other.resets;
+        self.trims += other.trims;
+    }
+
+    /// How often the rarest of them was.
+    pub(super) fn least(&self) -> u32 {
+        let Done {
+            saved,
+            pieces,
+            grown,
+            adopted,
+            resets,
+            trims,
+        } = *self;
+        let all = [saved, pieces, grown, adopted, resets, trims];
+        all.into_iter().min().unwrap_or(0)
+    }
 }
 
 impl Outcome {
@@ -39,28 +78,67 @@ impl Outcome {
     }
 }
 
+/// An image of the node's own that is being written.
+struct Writing {
+    writer: Box<dyn SnapshotWriter>,
+    snapshot: Snapshot,
+    image: Vec<u8>,
+    written: usize,
+}
+
 struct Run<'a> {
     sim: &'a Sim,
     rng: Rng,
+    mix: Mix,
+    /// Go on after an error, as far as the directory allows.
+    persevere: bool,
     now: Progress,
     progress: Vec<Progress>,
+    /// What the running directory was told.
+    live: Model,
+    writing: Option<Writing>,
+    /// The log must go on behind this next.
+    reset: Option<Snapshot>,
+    /// Nothing up to here is replaced: it is committed.
+    floor: u64,
     token: u64,
+    done: Done,
 }
 
-/// Creates a directory, opens it, and writes `steps` times, with restarts in between.
-pub(super) fn run(sim: &Sim, seed: u64, steps: u64) -> Outcome {
+/// Creates a directory, opens it, and does something `steps` times, with restarts in between.
+pub(super) fn run(sim: &Sim, seed: u64, steps: u64, mix: Mix) -> Outcome {
+    run_on(sim, seed, steps, mix, false)
+}
+
+/// As [`run`], but what fails is given up and something else is done.
+pub(super) fn persevere(sim: &Sim, seed: u64, steps: u64, mix: Mix) -> Outcome {
+    run_on(sim, seed, steps, mix, true)
+}
+
+fn run_on(sim: &Sim, seed: u64, steps: u64, mix: Mix, persevere: bool) -> Outcome {
     let mut run = Run {
         sim,
         rng: Rng(seed),
+        mix,
+        persevere,
         now: Progress::default(),
         progress: Vec::new(),
+        live: Model::default(),
+        writing: None,
+        reset: None,
+        floor: 0,
         token: 0,
+        done: Done::default(),
     };
+    run.now.states = vec![Model::default()];
     run.note();
     let error = run.all(steps).err();
+    run.writing = None;
     Outcome {
         progress: run.progress,
         error,
+        live: run.live,
+        done: run.done,
     }
 }
 
@@ -70,6 +148,27 @@ impl Run<'_> {
         self.progress.push(self.now.clone());
     }
 
+    /// From now on each state may also be found as these say.
+    fn may_become(&mut self, changes: &[&dyn Fn(&mut Model)]) {
+        let mut states = self.now.states.clone();
+        for change in changes {
+            states.extend(self.now.states.iter().cloned().map(|mut state| {
+                change(&mut state);
+                state
+            }));
+        }
+        self.now.states = states;
+        self.note();
+    }
+
+    /// From now on nothing else is found than what each state becomes by this.
+    fn became(&mut self, before: Vec<Model>, change: &dyn Fn(&mut Model)) {
+        change(&mut self.live);
+        self.now.states = before;
+        self.now.states.iter_mut().for_each(change);
+        self.note();
+    }
+
     fn all(&mut self, steps: u64) -> Result<(), StorageError> {
         Directory::create_on(&mut self.sim.clone(), &identity(), INSTANCE)?;
         self.now.created = true;
@@ -77,29 +176,65 @@ impl Run<'_> {
         let mut directory = self.open()?;
         for step in 1..=steps {
             if step % 9 == 0 {
+                self.writing = None;
                 drop(directory);
                 directory = self.open()?;
             }
-            self.write(&mut directory)?;
+            let done = self.step(&mut directory);
+            if self.persevere && directory.refuse_if_failed().is_ok() {
+                continue;
+            }
+            done?;
         }
         Ok(())
     }
 
     fn open(&mut self) -> Result<Directory, StorageError> {
-        let (directory, opened) =
-            Directory::open_on(Box::new(self.sim.clone()), &identity(), OPTIONS)?;
-        assert_eq!(opened.restored, self.now.acknowledged);
-        assert_eq!((opened.torn_bytes, opened.meta_repaired), (0, false));
+        let opened = match open(self.sim) {
+            Err(StorageError::Io { .. }) if self.persevere => open(self.sim),
+            opened => opened,
+        };
+        let (directory, opened) = opened?;
+        let found = &opened.restored;
+        let Some(model) = settle(&self.now.states, found) else {
+            panic!("found {found:?}, expected one of {:?}", self.now.states);
+        };
+        let clean = (opened.torn_bytes, opened.meta_repaired) == (0, false);
+        assert!(clean || self.persevere, "an opening may have failed before");
         assert!(opened.incarnation > self.now.incarnation);
         self.now.incarnation = opened.incarnation;
+        self.now.states = vec![model.clone()];
+        self.live = model;
+        self.reset = None;
         self.note();
         Ok(directory)
     }
 
+    fn step(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
+        let what = match (self.mix, self.reset.is_some()) {
+            (Mix::All, false) => self.rng.below(16),
+            _ => 0,
+        };
+        match what {
+            8..=10 => self.write_image(directory),
+            11 | 12 => self.receive(directory),
+            13 => self.adopt(directory),
+            14 | 15 => self.trim(directory),
+            _ => self.write(directory),
+        }
+    }
+
+    // ---- the log ---------------------------------------------------------
+
     fn write(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
         let persist = self.persist();
-        self.now.submitted = Some(persist.clone());
-        self.note();
+        let before = self.now.states.clone();
+        let hard = Persist {
+            reset: None,
+            entries: Vec::new(),
+            ..persist.clone()
+        };
+        self.may_become(&[&|m| m.apply(&hard), &|m| m.apply(&persist)]);
         directory.submit(persist.clone());
         let completion = directory.poll().unwrap();
         assert_eq!(completion.token, persist.token);
@@ -107,9 +242,11 @@ impl Run<'_> {
             self.expect_silence(directory);
         }
         completion.result?;
-        apply(&mut self.now.acknowledged, &persist);
-        self.now.submitted = None;
-        self.note();
+        if persist.reset.is_some() {
+            self.reset = None;
+            self.done.resets += 1;
+        }
+        self.became(before, &|m| m.apply(&persist));
         Ok(())
     }
 
@@ -121,29 +258,52 @@ impl Run<'_> {
         let completion = directory.poll().unwrap();
         assert_eq!(completion.token, persist.token);
         assert!(completion.result.is_err());
+        let last = Position { index: 1, term: 1 };
+        let snapshot = snapshot(last, 0);
+        assert!(directory.adopt(&snapshot).is_err());
+        assert!(directory.store_piece(&snapshot, 0, &[]).is_err());
+        assert!(directory.trim(last).is_err());
+        assert!(directory.write_snapshot(draft(last)).is_err());
         assert_eq!(self.sim.operations(), before, "something was tried again");
     }
 
     fn persist(&mut self) -> Persist {
         self.token += 1;
+        let token = Token(self.token);
+        if let Some(snapshot) = self.reset.clone() {
+            let mut hard = self.hard();
+            hard.commit = snapshot.last.index;
+            let count = self.rng.below(3);
+            return Persist {
+                token,
+                hard: Some(hard),
+                entries: self.entries(snapshot.last.index + 1, count, hard.term),
+                reset: Some(snapshot),
+            };
+        }
         let what = self.rng.below(4);
         let hard = (what != 0).then(|| self.hard());
-        let term = hard.unwrap_or(self.now.acknowledged.hard).term;
-        let entries = match what {
-            3 => Vec::new(),
-            _ if term == 0 => Vec::new(),
-            _ => self.entries(term),
+        let term = hard.unwrap_or(self.live.hard).term;
+        let last = self.live.last().index;
+        let floor = self.floor.max(self.live.start.index);
+        let back = match self.rng.below(3) {
+            0 => self.rng.below(6).min(last.saturating_sub(floor)),
+            _ => 0,
+        };
+        let count = match what == 3 || term == 0 {
+            true => 0,
+            false => 1 + self.rng.below(4),
         };
         Persist {
-            token: Token(self.token),
+            token,
             hard,
             reset: None,
-            entries,
+            entries: self.entries(last + 1 - back, count, term),
         }
     }
 
     fn hard(&mut self) -> HardState {
-        let old = self.now.acknowledged.hard;
+        let old = self.live.hard;
         let epoch = self.rng.below(9);
         match self.rng.below(4) {
             0 => old,
@@ -166,14 +326,7 @@ impl Run<'_> {
         }
     }
 
-    fn entries(&mut self, term: u64) -> Vec<Entry> {
-        let last = self.now.acknowledged.entries.len() as u64;
-        let back = match self.rng.below(3) {
-            0 => self.rng.below(6).min(last),
-            _ => 0,
-        };
-        let first = last + 1 - back;
-        let count = 1 + self.rng.below(4);
+    fn entries(&mut self, first: u64, count: u64, term: u64) -> Vec<Entry> {
         (first..first + count)
             .map(|index| Entry {
                 index,
@@ -188,12 +341,8 @@ impl Run<'_> {
             0 => Payload::Noop,
             1 => Payload::Cluster(Bytes::from(vec![7; 40])),
             2 => {
-                let configuration = Configuration {
-                    epoch: 1 + self.rng.below(100),
-                    voters: (1..4).filter_map(NodeId::new).collect(),
-                    ..Configuration::default()
-                };
-                Payload::Config(Arc::new(configuration), Bytes::from(&b"c"[..]))
+                let epoch = 1 + self.rng.below(100);
+                Payload::Config(Arc::new(configuration(epoch)), Bytes::from(&b"c"[..]))
             }
             // Zeros, so that sectors would be zero if they were stored as they are.
             3 => Payload::Host(Bytes::from(vec![0; self.rng.below(3000) as usize])),
@@ -205,76 +354,190 @@ impl Run<'_> {
             }
         }
     }
-}
 
-/// Checks that a directory holds what it must after the workload got as far as `progress`, that
-/// it still does when power fails right after, and that it can be written on.
-pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
-    let open = |sim: &Sim| Directory::open_on(Box::new(sim.clone()), &identity(), OPTIONS);
-    let (mut directory, opened) = match open(sim) {
-        Ok(opened) => opened,
-        Err(StorageError::Missing { .. }) if !progress.created => {
-            let made = Directory::create_on(&mut sim.clone(), &identity(), INSTANCE);
-            return made.map_err(|e| format!("cannot be made: {e}"));
+    fn trim(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
+        let oldest = directory.oldest_snapshot();
+        let index = oldest - self.rng.below(3).min(oldest);
+        let term = self.live.term(index).unwrap_or(0);
+        let raise = |m: &mut Model| m.trimmed = m.trimmed.max(index);
+        self.now.states.iter_mut().for_each(raise);
+        raise(&mut self.live);
+        self.note();
+        let segments = directory.meta.first_seq;
+        let trimmed = directory.trim(Position { index, term });
+        self.done.trims += u32::from(directory.meta.first_seq > segments);
+        trimmed
+    }
+
+    // ---- images ----------------------------------------------------------
+
+    fn size(&mut self) -> u64 {
+        match self.rng.below(6) {
+            0 => 0,
+            1 => 60_000 + self.rng.below(90_000),
+            _ => 1 + self.rng.below(3000),
         }
-        Err(e) => return Err(format!("cannot be opened: {e}")),
-    };
-    let found = &opened.restored;
-    if !allowed(found, progress) {
-        return Err(format!("found {found:?}"));
     }
-    if opened.incarnation <= progress.incarnation || opened.instance != INSTANCE {
-        return Err(format!("incarnation {}", opened.incarnation));
+
+    /// Begins an image of what the log holds, or writes on, or finishes.
+    fn write_image(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
+        let Some(mut writing) = self.writing.take() else {
+            return self.begin_image(directory);
+        };
+        let rest = &writing.image[writing.written..];
+        if rest.len() > 50_000 {
+            writing.writer.write(&rest[..50_000])?;
+            writing.written += 50_000;
+            self.writing = Some(writing);
+            return Ok(());
+        }
+        writing.writer.write(rest)?;
+        let before = self.now.states.clone();
+        let snapshot = writing.snapshot;
+        self.may_become(&[&|m| m.keep(&snapshot)]);
+        assert_eq!(writing.writer.finish()?, snapshot);
+        self.done.saved += 1;
+        self.became(before, &|m| m.keep(&snapshot));
+        Ok(())
     }
-    let reboot = |sim: &Sim| Sim::boot(&sim.now().lose_power(Loss::All));
-    expect(&reboot(sim), found)?;
-    let hard = HardState {
-        term: found.hard.term + 1,
-        vote: None,
-        ..found.hard
-    };
-    let persist = Persist {
-        token: Token(1),
-        hard: Some(hard),
-        reset: None,
-        entries: vec![Entry {
-            index: found.entries.len() as u64 + 1,
-            term: hard.term,
-            payload: Payload::Host(Bytes::from(vec![0; 2000])),
-        }],
-    };
-    directory.submit(persist.clone());
-    directory
-        .poll()
-        .ok_or("no completion")?
-        .result
-        .map_err(|e| format!("cannot be written: {e}"))?;
-    let mut grown = found.clone();
-    apply(&mut grown, &persist);
-    expect(&reboot(sim), &grown)
+
+    fn begin_image(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
+        let end = self.live.last().index;
+        let newest = self.live.newest().map_or(0, |s| s.last.index);
+        let least = self.floor.max(newest).max(self.live.start.index);
+        if least >= end {
+            return Ok(());
+        }
+        let index = least + 1 + self.rng.below(end - least);
+        let term = self.live.term(index).unwrap();
+        let last = Position { index, term };
+        let size = self.size();
+        self.floor = index;
+        self.writing = Some(Writing {
+            writer: directory.write_snapshot(draft(last))?,
+            snapshot: snapshot(last, size),
+            image: image_of(last, size),
+            written: 0,
+        });
+        match self.rng.below(2) {
+            0 => self.write_image(directory),
+            _ => Ok(()),
+        }
+    }
+
+    /// Receives the first piece of an image, or the next one.
+    fn receive(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
+        let (snapshot, stored) = match self.live.partial.clone() {
+            Some((snapshot, stored, _)) if stored < snapshot.size && self.rng.below(16) != 0 => {
+                (snapshot, stored)
+            }
+            _ => (self.offer(), 0),
+        };
+        let image = image_of(snapshot.last, snapshot.size);
+        let most = match self.rng.below(2) {
+            0 => 1 + self.rng.below(100_000),
+            _ => 1 + self.rng.below(snapshot.size / 2 + 1),
+        };
+        let end = snapshot.size.min(stored + most);
+        let before = self.now.states.clone();
+        let some = Some((snapshot.clone(), stored, end));
+        self.may_become(&[&|m| m.partial = some.clone()]);
+        self.live.partial = None;
+        directory.store_piece(&snapshot, stored, &image[stored as usize..end as usize])?;
+        self.done.pieces += 1;
+        self.done.grown += u32::from(!stored.is_multiple_of(DATA as u64));
+        let all = Some((snapshot, end, end));
+        self.became(before, &|m| m.partial = all.clone());
+        match self.rng.below(2) {
+            0 => self.adopt(directory),
+            _ => Ok(()),
+        }
+    }
+
+    /// A snapshot that a leader may send: of what this log holds, or lacks, or contradicts.
+    fn offer(&mut self) -> Snapshot {
+        let newest = self.live.newest().map_or(0, |s| s.last.index);
+        let least = self.floor.max(newest).max(self.live.start.index) + 1;
+        let end = self.live.last().index;
+        let index = match self.rng.below(2) {
+            0 if least <= end => least + self.rng.below(end - least + 1),
+            _ => least.max(end) + self.rng.below(9),
+        };
+        let known = self.live.term(index);
+        let term = match known.filter(|_| self.rng.below(3) != 0) {
+            Some(term) => term,
+            None => self.live.hard.term.max(1) + self.rng.below(2),
+        };
+        let size = self.size();
+        snapshot(Position { index, term }, size)
+    }
+
+    fn adopt(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
+        let snapshot = match self.live.partial.clone() {
+            Some((snapshot, stored, _)) if stored == snapshot.size => snapshot,
+            Some(_) => return self.receive(directory),
+            None if self.rng.below(4) != 0 => return self.write_image(directory),
+            None => {
+                let mut offered = self.offer();
+                offered.size = 0;
+                offered.crc = 0;
+                offered
+            }
+        };
+        let newest = self.live.newest().map_or(0, |s| s.last.index);
+        if snapshot.last.index <= newest.max(self.live.hard.commit) {
+            return Ok(());
+        }
+        let before = self.now.states.clone();
+        let begun = |m: &mut Model| {
+            if snapshot.size == 0 {
+                m.partial = Some((snapshot.clone(), 0, 0));
+            }
+        };
+        let raised = |m: &mut Model| {
+            begun(m);
+            raise_term(&mut m.hard, &snapshot);
+        };
+        let adopted = |m: &mut Model| {
+            raised(m);
+            m.keep(&snapshot);
+            m.partial = None;
+        };
+        self.may_become(&[&begun, &raised, &adopted]);
+        // So far the core knows, whatever storage makes of it.
+        raise_term(&mut self.live.hard, &snapshot);
+        self.live.partial = None;
+        directory.adopt(&snapshot)?;
+        self.done.adopted += 1;
+        self.became(before, &adopted);
+        if self.live.holds(snapshot.last) {
+            self.floor = self.floor.max(snapshot.last.index);
+        } else {
+            self.floor = snapshot.last.index;
+            self.reset = Some(snapshot.clone());
+        }
+        Ok(())
+    }
 }
 
-fn expect(sim: &Sim, restored: &Restored) -> Result<(), String> {
-    match Directory::open_on(Box::new(sim.clone()), &identity(), OPTIONS) {
-        Ok((_, opened)) if opened.restored == *restored => Ok(()),
-        Ok((_, opened)) => Err(format!("then found {:?}", opened.restored)),
-        Err(e) => Err(format!("cannot be opened again: {e}")),
+pub(super) fn configuration(epoch: u64) -> Configuration {
+    Configuration {
+        epoch,
+        voters: (1..4).filter_map(NodeId::new).collect(),
+        ..Configuration::default()
     }
 }
 
-/// What was acknowledged, or what was being written: hard state alone, or all of it.
-fn allowed(found: &Restored, progress: &Progress) -> bool {
-    let mut state = progress.acknowledged.clone();
-    if *found == state {
-        return true;
+fn draft(last: Position) -> Draft {
+    Draft {
+        last,
+        config: Arc::new(configuration(1)),
+        config_index: 1,
+        pieces: None,
     }
-    let Some(persist) = &progress.submitted else {
-        return false;
-    };
-    state.hard = persist.hard.unwrap_or(state.hard);
-    if *found == state {
-        return true;
-    }
-    apply(&mut state, persist);
-    *found == state
+}
+
+fn snapshot(last: Position, size: u64) -> Snapshot {
+    let crc = crc32fast::hash(&image_of(last, size));
+    draft(last).finished(size, crc)
 }

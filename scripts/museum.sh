@@ -1,0 +1,76 @@
+#!/bin/sh
+# The museum of bugs: src/core holds classic Raft bugs, each compiled in by `--cfg keel_bug="name"`
+# and out otherwise. The simulator must find every one of them, or its silence proves nothing.
+# Prints a table: bug, seeds until it was found (one number for each attempt), what found it.
+#
+#   scripts/museum.sh [bug ...]      all of them by default
+#
+# In the environment: SEEDS and SECONDS_EACH bound one search (20000, 300); ATTEMPTS is how often each bug
+# is searched, in other seeds each time (1).
+#
+# The core needs no other crate, and the simulator only the core: rustc builds both alone, which
+# takes seconds for each bug where cargo would build the whole library with all that is around it.
+set -eu
+
+cd "$(dirname "$0")/.."
+seeds=${SEEDS:-20000}
+seconds=${SECONDS_EACH:-300}
+attempts=${ATTEMPTS:-1}
+out=${CARGO_TARGET_DIR:-target}/museum
+mkdir -p "$out"
+
+bugs=$*
+if [ -z "$bugs" ]; then
+    bugs=$(grep -rhoE 'keel_bug = "[a-z_]+"' src/core | cut -d'"' -f2 | sort -u)
+fi
+
+# The library without anything but the core, under its own name.
+printf '#![allow(missing_docs)]\n#[path = "%s/src/core/mod.rs"]\npub mod core;\n' "$PWD" \
+    >"$out/raftkeel.rs"
+
+build() {
+    dir=$out/$1
+    mkdir -p "$dir"
+    flags="--edition 2024 -C opt-level=3 -C debug-assertions=on -C overflow-checks=on -A warnings"
+    rustc $flags --crate-type rlib --crate-name raftkeel --cfg "keel_bug=\"$1\"" \
+        --out-dir "$dir" "$out/raftkeel.rs" &&
+        rustc $flags --test --extern raftkeel="$dir/libraftkeel.rlib" \
+            -o "$dir/sim" tests/sim/main.rs
+}
+
+# Prints the seeds it took, and what was said.
+search() {
+    first=$((1 + $2 * 1000000))
+    if RAFTKEEL_FIRST=$first RAFTKEEL_SEEDS=$seeds RAFTKEEL_SECONDS=$seconds RUST_BACKTRACE=0 \
+        "$out/$1/sim" no_promise_is_broken --nocapture >"$out/$1/log" 2>&1; then
+        return 1
+    fi
+    seed=$(sed -n 's/.*RAFTKEEL_SEED=\([0-9]*\) .*/\1/p' "$out/$1/log" | head -1)
+    [ -n "$seed" ] || return 1
+    echo $((seed - first + 1))
+}
+
+survivors=0
+printf '%-28s %-20s %s\n' "bug" "seeds" "found by"
+for bug in $bugs; do
+    if ! build "$bug"; then
+        printf '%-28s does not compile\n' "$bug"
+        survivors=$((survivors + 1))
+        continue
+    fi
+    took= found= attempt=0
+    while [ "$attempt" -lt "$attempts" ]; do
+        if count=$(search "$bug" "$attempt"); then
+            took="$took $count"
+            found=$(grep -B1 '^failed: RAFTKEEL_SEED' "$out/$bug/log" | head -1 | cut -c1-110)
+        else
+            took="$took -"
+            survivors=$((survivors + 1))
+        fi
+        attempt=$((attempt + 1))
+    done
+    printf '%-28s %-20s %s\n' "$bug" "${took# }" "${found:-SURVIVED}"
+    rm -f "$out/$bug/sim" "$out/$bug/libraftkeel.rlib"
+done
+[ "$survivors" -eq 0 ] || { echo "museum: $survivors searches found nothing" >&2; exit 1; }
+echo "museum: every bug was found"

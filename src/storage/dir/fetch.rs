@@ -1,0 +1,300 @@
+//! Reading entries back from the segments, through descriptors of their own.
+//!
+//! A group is read in pieces, so that a large one takes no more memory than what is wanted of it;
+//! but all of it is read and its checksum compared before any of it is handed out.
+
+use std::io;
+use std::path::PathBuf;
+
+use crc32fast::Hasher;
+
+use crate::core::{Entry, Index};
+use crate::storage::StorageError;
+use crate::wire::{WireError, decode_entry};
+
+use super::frame::{Frame, HEADER, Kind, flaw, whiten};
+use super::layout::{Layout, Run};
+use super::page::Flaw;
+use super::segment::Header;
+use super::vfs::{Vfs, VfsFile};
+
+/// Bytes that are read at once, a multiple of a page.
+const PIECE: usize = 64 * 1024;
+
+/// Entries from `first` to at most `last`, which is within the log: at least one, and no more than
+/// weigh `bytes` but for the first.
+pub(super) fn fetch(
+    fs: &dyn Vfs,
+    layout: &Layout,
+    first: Index,
+    last: Index,
+    bytes: usize,
+) -> Result<Vec<Entry>, StorageError> {
+    let mut fetch = Fetch {
+        next: first,
+        bytes,
+        entries: Vec::new(),
+        full: false,
+    };
+    while !fetch.full && fetch.next <= last {
+        let Some((run, replaced)) = layout.find(fetch.next) else {
+            break;
+        };
+        let limit = replaced.map_or(last, |at| last.min(at - 1));
+        match fetch.run(fs, layout.header(run.seq), &run, limit) {
+            Ok(()) => {}
+            // What comes before the damage may be all that is needed.
+            Err(_) if !fetch.entries.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    match fetch.entries.is_empty() {
+        true => Err(StorageError::Io {
+            op: "read of an entry that is not there",
+            path: fs.root(),
+            error: io::ErrorKind::NotFound.into(),
+        }),
+        false => Ok(fetch.entries),
+    }
+}
+
+/// What was gathered so far, all of it verified between two groups.
+struct Fetch {
+    /// The entry that is wanted next.
+    next: Index,
+    /// Weight of what is still wanted.
+    bytes: usize,
+    entries: Vec<Entry>,
+    /// The next entry weighs too much.
+    full: bool,
+}
+
+impl Fetch {
+    /// Takes what is wanted of a run, of which entries above `limit` were replaced.
+    fn run(
+        &mut self,
+        fs: &dyn Vfs,
+        header: &Header,
+        run: &Run,
+        limit: Index,
+    ) -> Result<(), StorageError> {
+        let mut source = Source::open(fs, header, run)?;
+        while !self.full && self.next <= limit {
+            let frame = source.frame()?;
+            if frame.last_index() < self.next {
+                source.skip(frame.size() - HEADER);
+                continue;
+            }
+            // One that may not fit is left for the next call, which then reads it once.
+            self.full = !self.entries.is_empty() && frame.payload_len as usize > self.bytes;
+            if !self.full {
+                let verified = self.entries.len();
+                let taken = self.group(&mut source, &frame, limit);
+                taken.inspect_err(|_| self.entries.truncate(verified))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn group(
+        &mut self,
+        source: &mut Source,
+        frame: &Frame,
+        limit: Index,
+    ) -> Result<(), StorageError> {
+        let mut body = Body::new(frame);
+        while !self.full && self.next <= limit.min(frame.last_index()) {
+            let entry = body.entry(source)?;
+            if entry.index == self.next {
+                self.take(entry);
+            }
+        }
+        body.finish(source)
+    }
+
+    fn take(&mut self, entry: Entry) {
+        let weight = entry.payload.weight();
+        self.full = !self.entries.is_empty() && weight > self.bytes;
+        if !self.full {
+            self.bytes = self.bytes.saturating_sub(weight);
+            self.next += 1;
+            self.entries.push(entry);
+        }
+    }
+}
+
+/// The body of a group on its way through memory.
+struct Body<'a> {
+    frame: &'a Frame,
+    /// Bytes that were not read yet, with and without the padding.
+    unread: usize,
+    payload: usize,
+    checksum: Hasher,
+    /// Read and not decoded, from `at` on.
+    buffer: Vec<u8>,
+    at: usize,
+    coming: Index,
+}
+
+impl Body<'_> {
+    fn new(frame: &Frame) -> Body<'_> {
+        Body {
+            frame,
+            unread: frame.size() - HEADER,
+            payload: frame.payload_len as usize,
+            checksum: Hasher::new(),
+            buffer: Vec::new(),
+            at: frame.prefix(),
+            coming: frame.first_index,
+        }
+    }
+
+    /// The next entry; there must be one.
+    fn entry(&mut self, source: &mut Source) -> Result<Entry, StorageError> {
+        loop {
+            let mut input = self.buffer.get(self.at..).unwrap_or(&[]);
+            let before = input.len();
+            match decode_entry(&mut input) {
+                Ok(entry) if entry.index == self.coming => {
+                    self.at += before - input.len();
+                    self.coming += 1;
+                    return Ok(entry);
+                }
+                Ok(_) => return Err(source.flawed(Flaw::Bad("entry with the wrong index"))),
+                Err(WireError::Truncated) if self.payload > 0 => self.more(source)?,
+                Err(error) => return Err(source.flawed(flaw(error))),
+            }
+        }
+    }
+
+    fn more(&mut self, source: &mut Source) -> Result<(), StorageError> {
+        let decoded = self.at.min(self.buffer.len());
+        self.buffer.drain(..decoded);
+        self.at -= decoded;
+        let piece = source.next(self.unread)?;
+        self.checksum.update(piece);
+        self.unread -= piece.len();
+        let payload = piece.len().min(self.payload);
+        self.payload -= payload;
+        self.buffer.extend_from_slice(&piece[..payload]);
+        Ok(())
+    }
+
+    /// Reads what is left of it: only then is it known whether any of it was right.
+    fn finish(mut self, source: &mut Source) -> Result<(), StorageError> {
+        while self.unread > 0 {
+            let piece = source.next(self.unread)?;
+            self.checksum.update(piece);
+            self.unread -= piece.len();
+        }
+        match self.checksum.finalize() == self.frame.body_crc {
+            true => Ok(()),
+            false => Err(source.flawed(Flaw::Bad("wrong checksum of a group"))),
+        }
+    }
+}
+
+/// The plain bytes of a segment, from the first group of a run on.
+struct Source {
+    file: Box<dyn VfsFile>,
+    path: PathBuf,
+    salt: u64,
+    /// Where the buffer ends in the file.
+    end: u64,
+    buffer: Vec<u8>,
+    /// So much of the buffer was taken.
+    at: usize,
+    /// The group that is being read: its offset and its first index.
+    group: (u64, Index),
+    expected: Expected,
+}
+
+/// What the header of the next group must say.
+struct Expected {
+    lsn: u64,
+    first: Index,
+    /// Known of the first group in a run.
+    crc: Option<u32>,
+    /// Known of the others.
+    prev_crc: Option<u32>,
+}
+
+impl Source {
+    fn open(fs: &dyn Vfs, header: &Header, run: &Run) -> Result<Source, StorageError> {
+        let offset = header.offset(run.lsn);
+        Ok(Source {
+            file: fs.open(&header.name())?,
+            path: fs.path(&header.name()),
+            salt: header.salt,
+            end: offset,
+            buffer: Vec::new(),
+            at: 0,
+            group: (offset, run.first),
+            expected: Expected {
+                lsn: run.lsn,
+                first: run.first,
+                crc: Some(run.crc),
+                prev_crc: None,
+            },
+        })
+    }
+
+    /// The header of the next group.
+    fn frame(&mut self) -> Result<Frame, StorageError> {
+        let unread = (self.buffer.len() - self.at) as u64;
+        self.group = (self.end - unread, self.expected.first);
+        let mut head = [0; HEADER];
+        let bytes = self.next(HEADER)?;
+        if bytes.len() < HEADER {
+            return Err(self.flawed(Flaw::Bad("segment of the wrong size")));
+        }
+        head.copy_from_slice(bytes);
+        let frame = Frame::decode(&head).map_err(|flaw| self.flawed(flaw))?;
+        let expected = &self.expected;
+        let fits = frame.place.lsn == expected.lsn
+            && frame.first_index == expected.first
+            && expected.crc.is_none_or(|crc| frame.crc == crc)
+            && expected
+                .prev_crc
+                .is_none_or(|crc| frame.place.prev_crc == crc && frame.kind == Kind::Append);
+        if !fits {
+            return Err(self.flawed(Flaw::Bad("frame of another place")));
+        }
+        self.expected = Expected {
+            lsn: frame.place.lsn + frame.size() as u64,
+            first: frame.last_index() + 1,
+            crc: None,
+            prev_crc: Some(frame.crc),
+        };
+        Ok(frame)
+    }
+
+    /// The next bytes: at least one, at most `most`.
+    fn next(&mut self, most: usize) -> Result<&[u8], StorageError> {
+        if self.at == self.buffer.len() {
+            self.buffer.resize(PIECE, 0);
+            self.at = 0;
+            let read = self.file.read(&mut self.buffer, self.end)?;
+            // Whole words, as they were whitened.
+            self.buffer.truncate(read / 8 * 8);
+            whiten(self.salt, self.end, &mut self.buffer);
+            self.end += self.buffer.len() as u64;
+        }
+        if self.buffer.is_empty() {
+            return Err(self.flawed(Flaw::Bad("segment of the wrong size")));
+        }
+        let len = most.min(self.buffer.len() - self.at);
+        self.at += len;
+        Ok(&self.buffer[self.at - len..self.at])
+    }
+
+    fn skip(&mut self, len: usize) {
+        let buffered = len.min(self.buffer.len() - self.at);
+        self.at += buffered;
+        self.end += (len - buffered) as u64;
+    }
+
+    fn flawed(&self, flaw: Flaw) -> StorageError {
+        flaw.at(self.path.clone(), self.group.0, self.group.1)
+    }
+}

@@ -1,0 +1,223 @@
+//! Opening: which image and how much of the log count together, and making that durable in this
+//! process before anything is built on it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::core::{Entry, Position, Restored};
+use crate::storage::{Identity, Opened, StorageError};
+
+use super::meta::{self, Meta};
+use super::page::Flaw;
+use super::receive::{self, Partial};
+use super::recover::{Recovered, recover};
+use super::segment::{End, Header, Segment};
+use super::snapshot::{self, Found, Snapshots};
+use super::vfs::{Vfs, VfsFile};
+use super::{Directory, LOCK, Options, holds_node, remove_prepared};
+
+/// What an opening found, all of it checked.
+struct Contents {
+    meta: Meta,
+    meta_repaired: bool,
+    recovered: Recovered,
+    found: Found,
+    partial: Option<Partial>,
+    /// There is a file of that name, of whatever use.
+    received: bool,
+}
+
+impl Directory {
+    pub(super) fn open_on(
+        mut fs: Box<dyn Vfs>,
+        identity: &Identity,
+        options: Options,
+    ) -> Result<(Directory, Opened), StorageError> {
+        // Before the lock, so that nothing is left behind where there is no node.
+        if !holds_node(&fs.list()?) {
+            return Err(StorageError::Missing { path: fs.root() });
+        }
+        fs.lock(LOCK)?;
+        let names = fs.list()?;
+        let mut contents = Contents::read(&*fs, &names, identity)?;
+        let reset = contents.reconcile(&*fs)?;
+        remove_prepared(&*fs, &names)?;
+        Directory::resume(Arc::from(fs), options, contents, reset)
+    }
+
+    /// Makes durable, in this process, what was found, and takes it from there. With `reset` the
+    /// log is dropped.
+    fn resume(
+        fs: Arc<dyn Vfs>,
+        options: Options,
+        contents: Contents,
+        reset: Option<Position>,
+    ) -> Result<(Directory, Opened), StorageError> {
+        let mut meta = contents.meta;
+        let mut recovered = contents.recovered;
+        let meta_file = fs.open(meta::NAME)?;
+        let segment = take_over(&*fs, options, &*meta_file, &mut meta, &mut recovered)?;
+        let mut directory = Directory {
+            snapshots: Arc::new(Snapshots::new(fs.clone(), contents.found)),
+            fs,
+            options,
+            meta,
+            meta_file,
+            layout: recovered.layout,
+            segment,
+            end: recovered.end,
+            partial: None,
+            failed: None,
+            done: VecDeque::new(),
+        };
+        directory.layout.remade(&directory.segment.header);
+        if let Some(base) = reset {
+            directory.append(Some(base), &[])?;
+            recovered.log.clear();
+        }
+        directory.resume_partial(contents.partial, contents.received)?;
+        for name in &recovered.trimmed {
+            directory.fs.remove(name)?;
+        }
+        let opened = Opened {
+            restored: directory.restored(recovered.log),
+            incarnation: directory.meta.incarnation,
+            instance: directory.meta.instance,
+            torn_bytes: recovered.torn_bytes,
+            meta_repaired: contents.meta_repaired,
+        };
+        Ok((directory, opened))
+    }
+
+    fn restored(&self, entries: Vec<Entry>) -> Restored {
+        let partial = self.partial.as_ref();
+        Restored {
+            hard: self.meta.hard,
+            snapshot: self.snapshots.newest(),
+            base: self.layout.base(),
+            entries,
+            partial: partial.map(|p| (p.snapshot().clone(), p.stored())),
+        }
+    }
+
+    /// Goes on with what was received of an image, unless it is of no use any more.
+    fn resume_partial(
+        &mut self,
+        partial: Option<Partial>,
+        received: bool,
+    ) -> Result<(), StorageError> {
+        self.partial = partial.filter(|p| !self.snapshots.is_old(p.snapshot()));
+        match &self.partial {
+            Some(partial) => partial.rewrite(),
+            None if received => self.fs.remove(receive::NAME),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Contents {
+    /// Reads everything. Changes nothing.
+    fn read(fs: &dyn Vfs, names: &[String], identity: &Identity) -> Result<Contents, StorageError> {
+        if !names.iter().any(|name| name == meta::NAME) {
+            let flaw = Flaw::Bad("META is missing, the log is not");
+            return Err(flaw.at(fs.path(meta::NAME), 0, 0));
+        }
+        let (meta, meta_repaired) = meta::load(fs)?;
+        if meta.identity != *identity {
+            return Err(StorageError::Foreign {
+                path: fs.root(),
+                found: meta.identity,
+                asked: *identity,
+            });
+        }
+        let recovered = recover(fs, names, &meta)?;
+        let found = snapshot::find(fs, names, &meta)?;
+        let received = names.iter().any(|name| name == receive::NAME);
+        let partial = match received {
+            true => Partial::find(fs, &meta)?,
+            false => None,
+        };
+        Ok(Contents {
+            meta,
+            meta_repaired,
+            recovered,
+            found,
+            partial,
+            received,
+        })
+    }
+
+    /// Whether image and log belong together, and none of it is lost. An image that the log does
+    /// not reach, or that the log contradicts, was received and counts: the place where it ends is
+    /// returned, and the log is to begin there.
+    fn reconcile(&mut self, fs: &dyn Vfs) -> Result<Option<Position>, StorageError> {
+        let log = &self.recovered;
+        let base = log.layout.base();
+        let newest = self.found.kept.last().map(|s| s.last);
+        let reached = match newest {
+            Some(last) => last == base || last.index > base.index,
+            None => base.index == 0,
+        };
+        let reset = newest.filter(|last| !log.holds(*last));
+        // What a damaged image stood for must be found in the log, behind an older one.
+        for (last, error) in self.found.damaged.drain(..) {
+            if !reached || reset.is_some() || !log.holds(last) {
+                return Err(error);
+            }
+        }
+        if !reached {
+            let flaw = Flaw::Bad("the snapshot that the log begins behind is missing");
+            return Err(flaw.at(fs.path(&snapshot::name(base)), 0, base.index));
+        }
+        let end = reset.unwrap_or(log.end.last);
+        if end.index < self.meta.hard.commit {
+            // Whatever the tail looks like, it was acknowledged: never cut, never forgotten.
+            let flaw = Flaw::Bad("the log ends before an entry known to be committed");
+            return Err(flaw.at(fs.root(), 0, end.index + 1));
+        }
+        Ok(reset)
+    }
+}
+
+/// Counts the opening in META, and copies the last segment, as it was found, into a new file.
+fn take_over(
+    fs: &dyn Vfs,
+    options: Options,
+    meta_file: &dyn VfsFile,
+    meta: &mut Meta,
+    recovered: &mut Recovered,
+) -> Result<Segment, StorageError> {
+    meta.incarnation = meta.incarnation.checked_add(1).ok_or_else(|| {
+        Flaw::Bad("opened more often than can be counted").at(fs.path(meta::NAME), 0, 0)
+    })?;
+    // First: the new segment file carries META's generation, which must never be the newer one.
+    meta.generation += 1;
+    meta::update(meta_file, meta)?;
+    let segment = remake(fs, options, meta, recovered.tail.take())?;
+    meta.generation += 1;
+    meta.head_seq = segment.header.seq;
+    meta.durable_lsn = recovered.end.lsn;
+    meta::update(meta_file, meta)?;
+    Ok(segment)
+}
+
+fn remake(
+    fs: &dyn Vfs,
+    options: Options,
+    meta: &Meta,
+    tail: Option<(Header, Vec<u8>)>,
+) -> Result<Segment, StorageError> {
+    let (old, groups) = tail.unzip();
+    let groups = groups.unwrap_or_default();
+    let size = options.segment_size(groups.len() as u64);
+    let header = match old {
+        Some(old) => Header {
+            origin: meta.origin(),
+            salt: fs.random()?,
+            bytes: size,
+            ..old
+        },
+        None => Header::new(meta.origin(), 1, &End::default(), fs.random()?, size),
+    };
+    Segment::make(fs, header, groups)
+}

@@ -1,0 +1,27 @@
+//! Trimming: removing the segments whose entries a snapshot has the place of.
+//!
+//! Whole segments go. META says first which one is the oldest that must exist: from then on those
+//! before it are neither read nor missed, whatever a crash leaves of them, and the next opening
+//! removes it.
+
+use crate::core::Index;
+use crate::storage::StorageError;
+
+use super::Directory;
+
+impl Directory {
+    /// Removes every segment that the log behind `base` does not need.
+    pub(super) fn trim_segments(&mut self, base: Index) -> Result<(), StorageError> {
+        let needed = self.layout.needed(base);
+        if needed <= self.meta.first_seq {
+            return Ok(());
+        }
+        self.meta.first_seq = needed;
+        let updated = self.update_meta();
+        self.fail_with(updated)?;
+        for name in self.layout.trim(needed) {
+            self.fs.remove(&name)?;
+        }
+        self.fs.sync_dir()
+    }
+}

@@ -1,0 +1,143 @@
+//! The disk of one node: writes complete late, never, or not at all, and a crash leaves some
+//! first few of those under way.
+
+use std::collections::VecDeque;
+
+use crate::dice::{Dice, Ppm};
+use crate::image::Image;
+use crate::marks::Fault::*;
+use crate::queue::{Micros, NEVER};
+use crate::server::Server;
+
+/// What a disk is like, from the seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Nature {
+    /// A write takes between these.
+    pub latency: (Micros, Micros),
+    /// Some take up to `stall` more.
+    pub stalls: Ppm,
+    pub stall: Micros,
+    /// Some fail.
+    pub fails: Ppm,
+}
+
+/// How a disk works at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As its nature is.
+    Good,
+    /// Nothing completes.
+    Stuck,
+    /// A write has failed: nothing is known of those after it.
+    Failed,
+}
+
+/// What is durable, and what is under way.
+pub struct Disk<S: Server> {
+    pub image: Image,
+    pub health: Health,
+    nature: Nature,
+    writes: VecDeque<S::Write>,
+    /// When the newest write completes.
+    busy_until: Micros,
+}
+
+impl<S: Server> Disk<S> {
+    pub fn new(nature: Nature) -> Disk<S> {
+        Disk {
+            image: Image::default(),
+            health: Health::Good,
+            nature,
+            writes: VecDeque::new(),
+            busy_until: 0,
+        }
+    }
+
+    /// Takes a write in; when it completes.
+    pub fn start(&mut self, now: Micros, write: S::Write, dice: &mut Dice) -> Micros {
+        self.writes.push_back(write);
+        if self.health != Health::Good {
+            return NEVER;
+        }
+        let nature = &self.nature;
+        let mut takes = dice.within(nature.latency.0, nature.latency.1);
+        if dice.chance(nature.stalls) {
+            WriteStalled.hit();
+            takes += dice.below(nature.stall);
+        }
+        // One after the other.
+        self.busy_until = self.busy_until.max(now + takes);
+        self.busy_until
+    }
+
+    /// The oldest write is done, for good or ill.
+    pub fn finish(&mut self, dice: &mut Dice) -> Finished<S> {
+        match self.health {
+            Health::Good if self.writes.is_empty() => Finished::Nothing,
+            Health::Good if dice.chance(self.nature.fails) => self.fail(),
+            Health::Good => self
+                .writes
+                .pop_front()
+                .map_or(Finished::Nothing, Finished::Landed),
+            Health::Stuck | Health::Failed => Finished::Nothing,
+        }
+    }
+
+    /// The oldest write fails. What is on the disk now is known after a restart.
+    pub fn fail(&mut self) -> Finished<S> {
+        let Some(write) = self.writes.front() else {
+            return Finished::Nothing;
+        };
+        WriteFailed.hit();
+        self.health = Health::Failed;
+        Finished::Failed(S::token(write))
+    }
+
+    /// The node stops. The writes that reached the disk, in their order: any first few.
+    pub fn crash(&mut self, dice: &mut Dice) -> Vec<S::Write> {
+        let under_way = self.writes.len();
+        let landed = match dice.below(4) {
+            0 => 0,
+            1 => under_way,
+            _ => dice.within(0, under_way as u64) as usize,
+        };
+        if under_way > 0 {
+            match landed {
+                0 => WritesLost.hit(),
+                n if n == under_way => WritesLanded.hit(),
+                _ => WritesTorn.hit(),
+            }
+        }
+        self.health = Health::Good;
+        self.busy_until = 0;
+        let mut writes = std::mem::take(&mut self.writes);
+        writes.truncate(landed);
+        writes.into()
+    }
+
+    /// Stalls and failures end, and what is under way completes now, one after the other.
+    pub fn calm(&mut self, latency: Micros) -> usize {
+        let nature = &mut self.nature;
+        nature.latency.0 = nature.latency.0.min(latency);
+        nature.latency.1 = nature.latency.1.min(latency);
+        (nature.stalls, nature.fails) = (0, 0);
+        self.busy_until = 0;
+        self.unstick()
+    }
+
+    /// A stuck disk works again: so many writes complete now.
+    pub fn unstick(&mut self) -> usize {
+        if self.health == Health::Failed {
+            return 0;
+        }
+        self.health = Health::Good;
+        self.writes.len()
+    }
+}
+
+/// What came of a write.
+pub enum Finished<S: Server> {
+    Nothing,
+    Landed(S::Write),
+    Failed(u64),
+}

@@ -1,0 +1,310 @@
+//! The faults: what each does to the world, and how long it lasts.
+
+use crate::disk::Health;
+use crate::judge::Judge;
+use crate::marks::Fault::*;
+use crate::net::{Passing, Shape};
+use crate::queue::Micros;
+use crate::server::{Input, Server, State};
+use crate::swarm::{Limits, Occasion, Strike, When};
+use crate::world::{Due, Event, World};
+
+impl<S: Server, J: Judge<S>> World<S, J> {
+    /// A fault without a victim finds one.
+    pub fn strike(&mut self, strike: Strike) {
+        let any = self.dice.below(self.nodes.len() as u64) as usize;
+        match strike {
+            Strike::CrashLeader | Strike::PauseLeader | Strike::CutLeader | Strike::Depose => {
+                let victim = self.leader().unwrap_or(any);
+                self.strike_at(strike, victim);
+            }
+            _ => self.strike_at(strike, any),
+        }
+    }
+
+    /// A fault strikes a node.
+    pub fn strike_at(&mut self, strike: Strike, at: usize) {
+        if self.trace.is_told() {
+            let text = format!("{strike:?} strikes at n{}", at + 1);
+            self.trace.tell(self.now, text);
+        }
+        match strike {
+            Strike::Crash => self.crash_for_a_while(at, NodeCrashed),
+            Strike::CrashLeader => self.crash_for_a_while(at, LeaderCrashed),
+            Strike::CrashMost | Strike::CrashAll => self.crash_many(strike),
+            Strike::Pause => self.pause(at, NodePaused),
+            Strike::PauseLeader => self.pause(at, LeaderPaused),
+            Strike::Suspend => self.suspend(at),
+            Strike::Cut => self.cut(at),
+            Strike::CutLeader => self.cut_leader(at),
+            Strike::Depose => self.depose(at),
+            Strike::Blackout => self.black_out(),
+            Strike::Flap => self.flap(at),
+            Strike::StickDisk => self.stick_disk(at),
+            Strike::FailWrite => self.fail_write(at),
+            Strike::JumpClock => self.jump_clock(at),
+            Strike::Replay => self.replay(),
+            Strike::EarlyTick => self.tick_early(at),
+            Strike::Upgrade => self.upgrade(at),
+            Strike::StepDown => {
+                if self.is_at_work(at) {
+                    HostSteppedDown.hit();
+                    self.call(at, Input::StepDown);
+                }
+            }
+        }
+    }
+
+    /// How long something lasts.
+    pub fn draw_span(&mut self) -> Micros {
+        self.dice
+            .scaled(1 + self.swarm.down / 64, 1 + self.swarm.down)
+    }
+
+    fn crash_for_a_while(&mut self, at: usize, fault: crate::marks::Fault) {
+        if !self.nodes[at].is_up() {
+            return;
+        }
+        fault.hit();
+        self.crash(at);
+        let after = self.draw_span();
+        self.plan_due(after, at, Due::Restart);
+    }
+
+    fn crash_many(&mut self, strike: Strike) {
+        let mut all: Vec<usize> = self.running().collect();
+        self.dice.shuffle(&mut all);
+        let (count, fault) = match strike {
+            Strike::CrashAll => (all.len(), AllCrashed),
+            _ => (all.len() / 2 + 1, MostCrashed),
+        };
+        fault.hit();
+        for at in all.into_iter().take(count) {
+            self.crash_for_a_while(at, NodeCrashed);
+        }
+    }
+
+    fn pause(&mut self, at: usize, fault: crate::marks::Fault) {
+        if !self.is_at_work(at) {
+            return;
+        }
+        fault.hit();
+        let span = self.draw_span();
+        self.nodes[at].paused_until = self.now + span;
+        self.plan_due(span, at, Due::Resume);
+    }
+
+    /// A machine sleeps, and its clock with it.
+    fn suspend(&mut self, at: usize) {
+        if self.is_at_work(at) {
+            NodeSuspended.hit();
+            let span = self.draw_span();
+            self.nodes[at].paused_until = self.now + span;
+            (self.nodes[at].asleep, self.nodes[at].away) = (true, true);
+            self.plan_due(span, at, Due::Awake(span));
+        }
+    }
+
+    fn cut(&mut self, at: usize) {
+        let shape = *self.dice.pick(&self.swarm.shapes);
+        let node = match self.dice.coin() {
+            true => self.leader().unwrap_or(at),
+            false => at,
+        };
+        self.cut_for_a_while(shape, node);
+    }
+
+    fn cut_for_a_while(&mut self, shape: Shape, node: usize) {
+        self.trace
+            .tell(self.now, format!("cut: {shape:?} at n{}", node + 1));
+        self.net.take_shape(shape, node, &mut self.dice);
+        let after = self.draw_span();
+        self.plan(after, Event::Heal);
+    }
+
+    fn cut_leader(&mut self, at: usize) {
+        LeaderCutOff.hit();
+        let shapes = [Shape::Isolated, Shape::Deaf, Shape::Mute, Shape::Halves];
+        let shape = *self.dice.pick(&shapes);
+        self.cut_for_a_while(shape, at);
+    }
+
+    /// A leader is cut off with a minority, for long enough that the others elect another.
+    fn depose(&mut self, at: usize) {
+        LeaderDeposed.hit();
+        let mut others: Vec<usize> = (0..self.nodes.len()).filter(|o| *o != at).collect();
+        self.dice.shuffle(&mut others);
+        let with = self
+            .dice
+            .within(0, (others.len() as u64).saturating_sub(1) / 2);
+        others.truncate(with as usize);
+        others.push(at);
+        self.net.part(&others);
+        let unit = self.swarm.election_micros();
+        let after = self.dice.within(2 * unit, 6 * unit);
+        self.plan(after, Event::Heal);
+    }
+
+    fn black_out(&mut self) {
+        Blackout.hit();
+        (0..self.nodes.len()).for_each(|at| self.net.isolate(at));
+        let after = self.draw_span();
+        self.plan(after, Event::Heal);
+    }
+
+    /// A link that comes and goes.
+    fn flap(&mut self, at: usize) {
+        LinkFlapped.hit();
+        let beat = self.swarm.heartbeat * 1000;
+        self.net.take_shape(Shape::Link, at, &mut self.dice);
+        self.plan(beat + self.swarm.net.latency.1, Event::Heal);
+        for i in 1..self.dice.within(2, 6) {
+            self.plan(2 * i * beat, Event::Cut(at));
+            self.plan((2 * i + 1) * beat, Event::Heal);
+        }
+    }
+
+    fn stick_disk(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.is_up() && node.disk.health == Health::Good {
+            DiskStuck.hit();
+            node.disk.health = Health::Stuck;
+            let after = self.draw_span();
+            if self.dice.once_in(3) {
+                // For ever: until somebody restarts it.
+                self.plan_due(after, at, Due::Restart);
+            } else {
+                self.plan_due(after, at, Due::Unstick);
+            }
+        }
+    }
+
+    fn fail_write(&mut self, at: usize) {
+        if self.is_at_work(at) && self.nodes[at].disk.health != Health::Failed {
+            let failed = self.nodes[at].disk.fail();
+            self.written(at, failed);
+        }
+    }
+
+    fn jump_clock(&mut self, at: usize) {
+        ClockJumped.hit();
+        let unit = self.swarm.election_micros();
+        let span = self.dice.scaled(unit / 20, 10 * unit);
+        self.nodes[at].clock.jump(self.now, span);
+        self.clock_changed(at);
+    }
+
+    fn replay(&mut self) {
+        let Some(old) = self.net.remember(&mut self.dice) else {
+            return;
+        };
+        PacketReplayed.hit();
+        let passing = Passing {
+            from: old.from,
+            to: old.to,
+            packet: old.packet.clone(),
+        };
+        self.deliver_at(self.now, passing);
+    }
+
+    fn tick_early(&mut self, at: usize) {
+        if self.is_at_work(at) {
+            TickedEarly.hit();
+            self.call(at, Input::Tick);
+        }
+    }
+
+    /// A node is stopped in order, and starts as another version with other limits.
+    fn upgrade(&mut self, at: usize) {
+        if !self.is_at_work(at) {
+            return;
+        }
+        NodeUpgraded.hit();
+        let (size, unit) = (self.swarm.storage.size, self.swarm.election_micros());
+        let limits = Limits::draw(&mut self.dice, size, unit);
+        let setup = &mut self.nodes[at].setup;
+        setup.batch_bytes = limits.batch_bytes;
+        setup.uncommitted_bytes = limits.uncommitted_bytes;
+        setup.tail_bytes = limits.tail_bytes;
+        setup.piece_bytes = limits.piece_bytes;
+        if self.dice.coin() && self.nodes[at].state.leads() {
+            self.call(at, Input::Transfer(None));
+        }
+        let after = self.draw_span();
+        self.plan_due(after, at, Due::Restart);
+    }
+
+    // ---- ends ------------------------------------------------------------
+
+    /// The next beat of a link that comes and goes.
+    pub fn cut_again(&mut self, node: usize) {
+        self.net.take_shape(Shape::Link, node, &mut self.dice);
+    }
+
+    /// All links work again.
+    pub fn heal(&mut self) {
+        self.trace.tell(self.now, "links heal");
+        for passing in self.net.heal() {
+            let at = self.now + self.dice.below(1000);
+            self.deliver_at(at, passing);
+        }
+    }
+
+    /// A paused process goes on; its host may know that it has slept.
+    pub fn resume(&mut self, at: usize) {
+        if !self.rough {
+            return;
+        }
+        let careful = self.swarm.careful_hosts && self.nodes[at].state.leads();
+        if careful && self.is_at_work(at) {
+            HostSteppedDown.hit();
+            self.call(at, Input::StepDown);
+        }
+    }
+
+    /// A machine that slept goes on.
+    pub fn awake(&mut self, at: usize, span: Micros) {
+        self.nodes[at].asleep = false;
+        self.nodes[at].clock.stand(self.now, span);
+        self.clock_changed(at);
+    }
+
+    /// A stuck disk works again.
+    pub fn unstick(&mut self, at: usize) {
+        if self.nodes[at].disk.health == Health::Stuck {
+            let count = self.nodes[at].disk.unstick();
+            self.revive_writes(at, count);
+        }
+    }
+
+    // ---- ambushes --------------------------------------------------------
+
+    /// Whether what a node has just done draws a fault on it.
+    pub fn ambush(&mut self, before: &State, after: &State) -> Option<(Strike, When)> {
+        if self.swarm.ambushes.is_empty() || !self.rough || before == after {
+            return None;
+        }
+        let swarm = self.swarm.clone();
+        let mut due = swarm
+            .ambushes
+            .iter()
+            .filter(|a| occurs(a.on, before, after));
+        let ambush = due.find(|ambush| self.dice.chance(ambush.chance))?;
+        Ambushed.hit();
+        Some((ambush.strike, ambush.when))
+    }
+}
+
+fn occurs(on: Occasion, before: &State, after: &State) -> bool {
+    match on {
+        Occasion::Leads => after.leads() && !before.leads(),
+        Occasion::Campaigns => after.elections > before.elections,
+        Occasion::Votes => after.vote != before.vote && after.vote.is_some(),
+        Occasion::NewTerm => after.term > before.term,
+        Occasion::NewMembers => after.config_index != before.config_index,
+        Occasion::Truncates => after.last_index < before.last_index,
+        Occasion::CommitsAsLeader => after.leads() && after.commit > before.commit,
+        Occasion::Writes => after.last_index > before.last_index,
+        Occasion::HandsOver => after.transferring.is_some() && before.transferring.is_none(),
+    }
+}
