@@ -31,7 +31,7 @@ mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::core::Term;
+use crate::core::{Index, Term};
 
 pub use bytes::{Reader, Writer};
 pub use entry::{decode_entry, encode_entry};
@@ -48,6 +48,9 @@ pub const MAX_PACKET: usize = MAX_PAYLOAD + (1 << 20);
 /// The highest term that is believed: at a thousand elections a second a cluster needs longer than
 /// there is time to get there, but one forged message could, and leave no term to go on with.
 pub const MAX_TERM: Term = 1 << 62;
+
+/// The highest index at which a snapshot may end, for the same reason: the log goes on behind it.
+pub const MAX_SNAPSHOT_INDEX: Index = 1 << 62;
 
 /// Parts of one packet, those of unknown type included.
 pub const MAX_PARTS: usize = 16;

@@ -504,6 +504,21 @@ fn an_append_with_a_gap_is_not_sent() {
 }
 
 #[test]
+fn a_snapshot_that_leaves_no_next_number_is_refused() {
+    // None such is encoded either: index and term are the first numbers.
+    let good = |index: u64, term: u64| {
+        let mut bytes = Vec::new();
+        encode_snapshot(&snapshot(None), &mut Writer::new(&mut bytes));
+        bytes[..8].copy_from_slice(&index.to_le_bytes());
+        bytes[8..16].copy_from_slice(&term.to_le_bytes());
+        decode_snapshot(&mut Reader::new(&bytes)).is_ok()
+    };
+    assert!(good(MAX_SNAPSHOT_INDEX, MAX_TERM));
+    assert!(!good(MAX_SNAPSHOT_INDEX + 1, 1) && !good(u64::MAX, 1));
+    assert!(!good(99, MAX_TERM + 1) && !good(99, u64::MAX));
+}
+
+#[test]
 fn an_append_may_end_where_the_indexes_do() {
     let entries = [u64::MAX - 2, u64::MAX - 1].map(|index| Entry {
         index,

@@ -8,7 +8,7 @@ use raftkeel::core::{
     VoteReply, VoteRequest, Wants,
 };
 use raftkeel::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
-use raftkeel::wire::{Header, MAX_TERM, Packet, Part, Verdict};
+use raftkeel::wire::{Header, MAX_SNAPSHOT_INDEX, MAX_TERM, Packet, Part, Verdict};
 
 use super::rng::Rng;
 
@@ -53,7 +53,7 @@ pub fn payload(rng: &mut Rng<'_>) -> Payload {
 }
 
 pub fn piece(rng: &mut Rng<'_>) -> SnapshotPiece {
-    let index = rng.number().clamp(1, u64::MAX - 1);
+    let index = rng.number().clamp(1, MAX_SNAPSHOT_INDEX);
     let term = rng.number().clamp(1, MAX_TERM);
     let pieces = rng.flag() && index < 1 << 60;
     let first = index.wrapping_add(1 + rng.below(9));

@@ -120,22 +120,22 @@ impl Meta {
         let node = NodeId::new(take_u64(input)?).ok_or(Flaw::Bad("META of node 0"))?;
         let instance = take_u64(input)?;
         let generation = take_number(input)?;
-        let term = take_u64(input)?;
-        let commit = take_u64(input)?;
+        let term = take_number(input)?;
+        let commit = take_number(input)?;
         let vote = NodeId::new(take_u64(input)?);
         let exclusion = Exclusion {
             epoch: take_u64(input)?,
             index: take_u64(input)?,
         };
-        let head_seq = take_u64(input)?;
-        let durable_lsn = take_u64(input)?;
+        let head_seq = take_number(input)?;
+        let durable_lsn = take_number(input)?;
         let excluded = match take_u8(input)? {
             0 => None,
             1 => Some(exclusion),
             other => return Err(Flaw::Newer(u32::from(other))),
         };
         // 0 in a META of format 1.0, whose log was never trimmed.
-        let first_seq = take_u64(input)?.max(1);
+        let first_seq = take_number(input)?.max(1);
         Ok(Meta {
             identity: Identity { cluster, node },
             instance,
@@ -298,14 +298,24 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_leaves_no_next_one_is_refused() {
-        let last = u64::MAX / 2;
-        assert_eq!(
-            choose(&image(&meta(last), &meta(last))),
-            Ok((meta(last), false))
-        );
-        for generation in [last + 1, u64::MAX] {
-            assert!(choose(&image(&meta(generation), &meta(generation))).is_err());
+    fn numbers_that_leave_no_next_one_are_refused() {
+        let fields: [fn(&mut Meta) -> &mut u64; 6] = [
+            |meta| &mut meta.generation,
+            |meta| &mut meta.hard.term,
+            |meta| &mut meta.hard.commit,
+            |meta| &mut meta.head_seq,
+            |meta| &mut meta.durable_lsn,
+            |meta| &mut meta.first_seq,
+        ];
+        for (at, field) in fields.iter().enumerate() {
+            let mut meta = meta(9);
+            meta.head_seq = u64::MAX / 2;
+            *field(&mut meta) = u64::MAX / 2;
+            assert_eq!(choose(&image(&meta, &meta)), Ok((meta.clone(), false)));
+            for number in [u64::MAX / 2 + 1, u64::MAX] {
+                *field(&mut meta) = number;
+                assert!(choose(&image(&meta, &meta)).is_err(), "{at}: {number}");
+            }
         }
     }
 

@@ -92,12 +92,12 @@ impl Header {
         };
         let header = Header {
             origin,
-            seq: take_u64(input)?,
+            seq: take_number(input)?,
             prev: Position {
                 index: take_number(input)?,
                 term: take_u64(input)?,
             },
-            start_lsn: take_u64(input)?,
+            start_lsn: take_number(input)?,
             prev_crc,
             salt: take_u64(input)?,
             bytes: take_u64(input)?,
@@ -219,8 +219,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_that_leaves_no_next_one_is_refused() {
-        let header = |index| Header {
+    fn numbers_that_leave_no_next_one_are_refused() {
+        let header = |[seq, index, start_lsn]: [u64; 3]| Header {
             origin: Origin {
                 identity: Identity {
                     cluster: 5,
@@ -230,17 +230,21 @@ mod tests {
                 incarnation: 2,
                 generation: 4,
             },
-            seq: 1,
+            seq,
             prev: Position { index, term: 1 },
-            start_lsn: 0,
+            start_lsn,
             prev_crc: 0,
             salt: 9,
             bytes: MIN_BYTES,
         };
-        let last = header(u64::MAX / 2);
+        let last = header([u64::MAX / 2; 3]);
         assert_eq!(Header::decode(&last.encode()), Ok(last));
-        for index in [u64::MAX / 2 + 1, u64::MAX] {
-            assert!(Header::decode(&header(index).encode()).is_err());
+        for field in 0..3 {
+            for number in [u64::MAX / 2 + 1, u64::MAX] {
+                let mut numbers = [1; 3];
+                numbers[field] = number;
+                assert!(Header::decode(&header(numbers).encode()).is_err());
+            }
         }
     }
 }
