@@ -136,6 +136,10 @@ impl Meta {
         };
         // 0 in a META of format 1.0, whose log was never trimmed.
         let first_seq = take_number(input)?.max(1);
+        if first_seq > head_seq.max(1) {
+            // What is written next would lie in a segment that is taken for trimmed.
+            return Err(Flaw::Bad("META that trims its newest segment"));
+        }
         Ok(Meta {
             identity: Identity { cluster, node },
             instance,
@@ -295,6 +299,20 @@ mod tests {
         let (first, second) = swapped.split_at_mut(REGION);
         first[..PAGE].swap_with_slice(&mut second[..PAGE]);
         assert!(choose(&swapped).is_err());
+    }
+
+    #[test]
+    fn the_newest_segment_is_never_trimmed() {
+        for (first_seq, head_seq, good) in
+            [(1, 0, true), (4, 4, true), (2, 0, false), (5, 4, false)]
+        {
+            let meta = Meta {
+                first_seq,
+                head_seq,
+                ..meta(9)
+            };
+            assert_eq!(choose(&image(&meta, &meta)).is_ok(), good, "{first_seq}");
+        }
     }
 
     #[test]
