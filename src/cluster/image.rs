@@ -1,5 +1,9 @@
 //! The state as bytes: the head of every snapshot. A version that was ever written is never given
 //! another meaning.
+//!
+//! Whatever the bytes are, decoding neither panics nor allocates more than
+//! [`MAX_AMPLIFICATION`](super::MAX_AMPLIFICATION) times their length; a state that comes of it has
+//! these bytes only, and any command may be checked against it and applied to it.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! The image of a state: one for each, and none of a state that no log leads to.
 
 use super::*;
+use crate::fuzz::alloc::within;
 use crate::wire::Reader;
 
 /// Offsets in an image: after the version come epoch, genesis, applied, the joint flag and the
@@ -50,5 +51,41 @@ fn numbers_that_leave_no_next_one_are_refused() {
         for number in [0, (1 << 62) + 1, u64::MAX] {
             assert!(decode(&with(at, number)).is_err(), "{at}: {number}");
         }
+    }
+}
+
+/// Peers of the shortest encoding, and what decoding makes of them: lists that have just grown.
+#[test]
+fn the_worst_amplification_is_within_the_bound() {
+    let peers = |count: u64| -> Vec<Peer> {
+        let peer = |id| Peer {
+            id: n(id),
+            address: String::new(),
+            meta: [][..].into(),
+        };
+        (1..=count).map(peer).collect()
+    };
+    for count in [1, 5, 9, 17, 33, 64] {
+        let command = Command::Bootstrap {
+            members: peers(count),
+            params: Params::default(),
+        };
+        let bytes = command.encode();
+        let bound = MAX_AMPLIFICATION * bytes.len();
+        let decoded = within(bound, || Command::decode(&bytes));
+        assert_eq!(decoded, Ok(command));
+    }
+    for count in (1..100).chain([MAX_IDS as u64]) {
+        let mut state = bootstrapped(1);
+        let members = peers(count).into_iter().map(|peer| {
+            let member = peer.into_member(Status::Voter, true);
+            (member.id, member)
+        });
+        state.members = members.collect();
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        let bound = MAX_AMPLIFICATION * bytes.len();
+        let decoded = within(bound, || decode(&bytes));
+        assert_eq!(decoded, Ok(state));
     }
 }
