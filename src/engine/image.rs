@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{MAX_IMAGE, State};
+use crate::cluster::{self, MAX_IMAGE, State};
 use crate::core::{Index, Snapshot};
 use crate::storage::{SnapshotReader, SnapshotWriter, StorageError};
 use crate::wire::Reader;
@@ -23,6 +23,10 @@ pub(crate) fn head_of(state: &State) -> Vec<u8> {
     head[..PREFIX].copy_from_slice(&len.to_le_bytes());
     head
 }
+
+/// Heap bytes that reading the head of an image may take at any moment for one byte of it: the bytes
+/// and what they become. None is taken for a head that the image is too short for.
+pub const HEAD_AMPLIFICATION: usize = 1 + cluster::MAX_AMPLIFICATION;
 
 /// The cluster's state at the front of an image, and where the host's part begins.
 pub(crate) fn read_head(

@@ -4,8 +4,6 @@ mod golden;
 #[path = "../../tests/support/packets.rs"]
 mod packets;
 mod random;
-#[path = "../../tests/support/rng.rs"]
-mod rng;
 
 use std::sync::Arc;
 
@@ -17,6 +15,7 @@ use crate::core::{
 };
 use crate::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 
+use crate::fuzz::rng;
 pub(crate) use rng::Rng;
 
 pub(crate) fn n(id: u64) -> NodeId {

@@ -17,7 +17,7 @@ use super::vfs::{Vfs, VfsFile};
 use super::{Directory, LOCK, Options, holds_node, remove_prepared};
 
 /// What an opening found, all of it checked.
-struct Contents {
+pub(super) struct Contents {
     meta: Meta,
     meta_repaired: bool,
     recovered: Recovered,
@@ -117,7 +117,11 @@ impl Directory {
 
 impl Contents {
     /// Reads everything. Changes nothing.
-    fn read(fs: &dyn Vfs, names: &[String], identity: &Identity) -> Result<Contents, StorageError> {
+    pub(super) fn read(
+        fs: &dyn Vfs,
+        names: &[String],
+        identity: &Identity,
+    ) -> Result<Contents, StorageError> {
         if !names.iter().any(|name| name == meta::NAME) {
             let flaw = Flaw::Bad("META is missing, the log is not");
             return Err(flaw.at(fs.path(meta::NAME), 0, 0));
