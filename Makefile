@@ -2,6 +2,7 @@
 #
 # Variables, to be set on the command line:
 #   PREFIX        where it is installed                  /usr/local
+#   BINDIR        keelctl                                $(PREFIX)/bin
 #   LIBDIR        libraries                              $(PREFIX)/lib
 #   INCLUDEDIR    the header                             $(PREFIX)/include
 #   PKGCONFIGDIR  raftkeel.pc                            $(LIBDIR)/pkgconfig
@@ -12,6 +13,7 @@
 #   CARGO, CARGOFLAGS (e.g. "--locked --offline"), INSTALL
 
 PREFIX       ?= /usr/local
+BINDIR       ?= $(PREFIX)/bin
 LIBDIR       ?= $(PREFIX)/lib
 INCLUDEDIR   ?= $(PREFIX)/include
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
@@ -34,10 +36,12 @@ LINKNAME := libraftkeel.so
 SONAME   := $(LINKNAME).$(SOVERSION)
 SOFILE   := $(LINKNAME).$(VERSION)
 ARCHIVE  := libraftkeel.a
+KEELCTL  := keelctl
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUILD  := build
 LIB    := $(BUILD)/lib
+BIN    := $(BUILD)/bin
 STAGE  := $(CURDIR)/$(BUILD)/stage
 SOURCES := Makefile Cargo.toml Cargo.lock build.rs raftkeel.pc.in $(shell find src -name '*.rs')
 
@@ -56,7 +60,7 @@ STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/
 .PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-tests \
         museum stage demo bench fuzz install uninstall clean help
 
-all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE)
+all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE) $(BIN)/$(KEELCTL)
 
 # The names are those of an installation, so that programs run against $(LIB) too.
 $(LIB)/$(SOFILE): $(SOURCES)
@@ -75,6 +79,12 @@ $(LIB)/$(ARCHIVE): $(SOURCES)
 	$(RUSTC) --crate-type staticlib
 	@mkdir -p $(LIB)
 	cp $(TARGET)/release/$(ARCHIVE) $@
+
+$(BIN)/$(KEELCTL): $(SOURCES)
+	@scripts/setup.sh build
+	$(CARGO) build $(CARGOFLAGS) --target-dir $(TARGET) --release --bin $(KEELCTL)
+	@mkdir -p $(BIN)
+	cp $(TARGET)/release/$(KEELCTL) $@
 
 # Tests come last: what they print is what a reader looks for first.
 check:
@@ -125,8 +135,8 @@ check-tests:
 
 stage: all
 	@rm -rf $(STAGE)
-	@$(MAKE) -s --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib \
-		INCLUDEDIR=$(STAGE)/include PKGCONFIGDIR=$(STAGE)/lib/pkgconfig
+	@$(MAKE) -s --no-print-directory install DESTDIR= PREFIX=$(STAGE) BINDIR=$(STAGE)/bin \
+		LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include PKGCONFIGDIR=$(STAGE)/lib/pkgconfig
 
 demo:
 	@scripts/setup.sh demo
@@ -148,7 +158,8 @@ fuzz:
 
 # Needs no cargo once `make` has run: root often has none.
 install: all
-	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PKGCONFIGDIR)
+	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PKGCONFIGDIR)
+	$(INSTALL) -m 755 $(BIN)/$(KEELCTL) $(DESTDIR)$(BINDIR)/$(KEELCTL)
 	$(INSTALL) -m 755 $(LIB)/$(SOFILE) $(DESTDIR)$(LIBDIR)/$(SOFILE)
 	ln -sf $(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LINKNAME)
@@ -162,14 +173,15 @@ install: all
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(SOFILE) $(SONAME) $(LINKNAME) $(ARCHIVE)) \
-	      $(DESTDIR)$(INCLUDEDIR)/raftkeel.h $(DESTDIR)$(PKGCONFIGDIR)/raftkeel.pc
+	      $(DESTDIR)$(BINDIR)/$(KEELCTL) $(DESTDIR)$(INCLUDEDIR)/raftkeel.h \
+	      $(DESTDIR)$(PKGCONFIGDIR)/raftkeel.pc
 
 clean:
 	$(CARGO) clean --target-dir $(TARGET)
 	rm -rf $(BUILD)
 
 help:
-	@echo "make                         libraftkeel.so and libraftkeel.a, in $(LIB)/"
+	@echo "make                         libraftkeel.so, libraftkeel.a and keelctl, in $(BUILD)/"
 	@echo "make check                   every test: format, lints, C examples, installation, daemon, cargo test"
 	@echo "make check-sim               of these only the simulated clusters (4 minutes)"
 	@echo "make museum                  bugs put into the Raft core, each of which must be found"
@@ -177,6 +189,6 @@ help:
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
 	@echo "make bench                   measurements, each with its target; also as $(TARGET)/bench.json"
 	@echo "make fuzz [FUZZ_SECONDS=60]  fuzzes every decoder, each so long (needs a nightly compiler); [FUZZ_TARGETS=]"
-	@echo "make install [PREFIX=$(PREFIX)] [LIBDIR= INCLUDEDIR= PKGCONFIGDIR= DESTDIR=]"
+	@echo "make install [PREFIX=$(PREFIX)] [BINDIR= LIBDIR= INCLUDEDIR= PKGCONFIGDIR= DESTDIR=]"
 	@echo "make uninstall               with the same variables"
 	@echo "make clean                   removes $(TARGET)/ and $(BUILD)/"

@@ -6,7 +6,7 @@ set -u
 
 cd "$(dirname "$0")/.."
 # Variables given to an outer make would change where the inner ones install.
-unset MAKEFLAGS MFLAGS MAKEOVERRIDES DESTDIR PREFIX LIBDIR INCLUDEDIR PKGCONFIGDIR
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES DESTDIR PREFIX BINDIR LIBDIR INCLUDEDIR PKGCONFIGDIR
 export LC_ALL=C
 CARGO=${CARGO:-cargo}
 
@@ -78,6 +78,7 @@ installs() {
 # The list is exact: an installation that puts anything elsewhere is a fault, too.
 has_exactly_the_files() {
     same "$(printf '%s\n' \
+        "$prefix/bin/keelctl f" \
         "$prefix/include/raftkeel.h f" \
         "$prefix/lib/libraftkeel.a f" \
         "$prefix/lib/libraftkeel.so l" \
@@ -120,6 +121,10 @@ exports_what_the_header_declares() {
     # Preprocessed, because comments and macros name functions as well.
     same "$(gcc -E -P "$header" | grep -oE '\bkeel_[a-z0-9_]+[[:space:]]*\(' | tr -d ' (' | sort -u)" \
         "$(nm -D --defined-only "$shared" | awk '{ print $3 }' | sort -u)"
+}
+
+keelctl_runs() {
+    same "keelctl (raftkeel) $version" "$("$root$prefix/bin/keelctl" --version)"
 }
 
 pc_has_the_version() {
@@ -215,6 +220,7 @@ check 'no text relocations' has_no_text_relocations
 check '.so is built with LTO' shared_library_has_lto
 check '.a is built without LTO' archive_has_no_lto
 check 'exported symbols are those of the header' exports_what_the_header_declares
+check 'keelctl runs' keelctl_runs
 check 'raftkeel.pc: version' pc_has_the_version
 check 'raftkeel.pc: relocatable' pc_can_be_moved
 check 'raftkeel.pc: Libs.private is what rustc says' pc_has_the_native_libraries

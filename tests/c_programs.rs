@@ -79,7 +79,7 @@ fn the_host_may_store() {
 
 #[test]
 fn the_host_may_store_snapshots() {
-    try_with("abi_snapshots", &["abi_snapshots.c", STORE]);
+    try_with("abi_snapshots", &["abi_snapshots.c", STORE, HARNESS]);
 }
 
 #[test]

@@ -33,7 +33,11 @@ pub(super) struct Numbers {
 
 impl Numbers {
     pub fn new(lease_reads: bool, election: Millis) -> Numbers {
-        let span = (election * SPAN / 100).saturating_sub(1);
+        let parts = match cfg!(keel_bug = "lease_too_long") {
+            true => 2 * SPAN,
+            false => SPAN,
+        };
+        let span = (election * parts / 100).saturating_sub(1);
         Numbers {
             span: lease_reads.then_some(span),
             ..Numbers::default()
@@ -76,11 +80,6 @@ impl Numbers {
         let round = at.checked_sub(1).map(|at| self.sent[at].1);
         let (Some(round), Some(span)) = (round, self.span) else {
             return false;
-        };
-        let span = if cfg!(keel_bug = "lease_too_long") {
-            2 * span
-        } else {
-            span
         };
         round >= self.after && now < round + span
     }

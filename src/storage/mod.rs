@@ -13,7 +13,7 @@ mod dir;
 mod host;
 mod memory;
 
-pub use dir::{Directory, Options};
+pub use dir::{Directory, Options, inspect};
 pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
 #[cfg(any(test, fuzzing))]
@@ -264,11 +264,13 @@ impl fmt::Display for StorageError {
                 offset,
                 index,
                 what,
-            } => write!(
-                f,
-                "{}: {what} at offset {offset} (log index {index})",
-                path.display()
-            ),
+            } => {
+                write!(f, "{}: {what} at offset {offset}", path.display())?;
+                match index {
+                    0 => Ok(()),
+                    _ => write!(f, " (log index {index})"),
+                }
+            }
             StorageError::Record { index: 0, what } => write!(f, "keel_storage: {what}"),
             StorageError::Record { index, what } => {
                 write!(f, "keel_storage: log index {index}: {what}")

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Snapshots where the host stores: made, found again, loaded before anything else, failed, and not
- * kept at all. A node alone in its cluster, whose state is the number of entries that it applied. */
+ * kept at all. A node, most often alone in its cluster, whose state is the number of entries that it
+ * has applied. */
 #include <string.h>
 
 #include "check.h"
+#include "cluster.h"
 #include "store.h"
 
 static keel *k;
@@ -11,6 +13,7 @@ static uint64_t now_ms = 5000;
 static uint64_t count, saved_at; /* the host's state; the index of its last snapshot */
 static keel_load *loading;
 static int slow_to_load;
+static uint32_t compaction;
 static int completed, last_status;
 static uint64_t last_index;
 
@@ -78,6 +81,7 @@ static void start(struct store *s, const keel_storage *storage, uint32_t flags)
     config.storage = storage;
     config.seed = 5;
     config.flags = flags;
+    config.compaction = compaction;
     callbacks.send = on_send;
     callbacks.apply = on_apply;
     callbacks.save = on_save;
@@ -184,6 +188,29 @@ static void made_and_found_again(void)
     store_free(s);
 }
 
+/* Its part lies in the log, and is read from there; if that fails, it is read again. */
+static void found_in_the_log(void)
+{
+    struct store *s = store_new(&k);
+
+    compaction = KEEL_COMPACT_IN_LOG;
+    start(s, store_storage(s), KEEL_NEW_NODE);
+    lead();
+    propose(4);
+    CHECK_CODE(snapshot(), KEEL_OK);
+    propose(2);
+    stop(s);
+    s->fail_read = STORE_EIO;
+    start(s, store_storage(s), 0);
+    lead();
+    propose(1);
+    CHECK(s->fail_read == 0 && s->reads >= 2);
+    CHECK(count == 7);
+    stop(s);
+    store_free(s);
+    compaction = KEEL_COMPACT_APPLICATION;
+}
+
 /* As long as the host has not loaded its state it applies nothing, and nobody may read from it. */
 static void loaded_before_anything_else(void)
 {
@@ -280,10 +307,90 @@ static void not_kept_at_all(void)
     store_free(s);
 }
 
+/* ---- a follower with nothing behind its snapshot ---------------------------- */
+
+static struct store *stores[CLUSTER_MAX];
+static struct node *follower;
+
+static const keel_storage *storage_of(struct node *n, uint32_t *flags)
+{
+    struct store **s = &stores[n->id - 1];
+
+    if (*s == NULL)
+        *s = store_new(&n->k);
+    *flags = store_is_empty(*s) ? KEEL_NEW_NODE : 0;
+    return store_storage(*s);
+}
+
+static int on_apply_there(void *ud, uint64_t index, uint64_t term, const void *data, size_t len)
+{
+    return ud == follower ? on_apply(ud, index, term, data, len) : 0;
+}
+
+static void on_load_there(void *ud, keel_load *l, uint64_t index)
+{
+    (void)index;
+    CHECK(ud == follower && loading == NULL);
+    loading = l;
+}
+
+static int is_completed(struct cluster *c, void *arg)
+{
+    (void)c, (void)arg;
+    return completed;
+}
+
+/* It knows what the leader has committed, has it in its snapshot, and still must not be read. */
+static void not_read_before_it_is_loaded(void)
+{
+    struct cluster_options options;
+    struct cluster *c;
+    struct node *leader;
+
+    cluster_options_init(&options, 3, 4);
+    options.storage = storage_of;
+    options.callbacks.apply = on_apply_there;
+    options.callbacks.save = on_save;
+    options.callbacks.load = on_load_there;
+    c = cluster_new(&options);
+    leader = cluster_elect(c);
+    follower = &c->nodes[leader->id % 3];
+    count = 0;
+    CHECK_CODE(keel_propose(leader->k, "x", 1, NULL, NULL), KEEL_OK);
+    cluster_wake(leader);
+    cluster_run(c, 5000);
+    CHECK(count == 1);
+    CHECK_CODE(keel_snapshot(follower->k, on_done, NULL), KEEL_OK);
+    cluster_wake(follower);
+    completed = 0;
+    CHECK(cluster_run_until(c, 10000, is_completed, NULL));
+    CHECK_CODE(last_status, KEEL_OK);
+
+    count = 0;
+    cluster_restart(follower);
+    cluster_run(c, 5000);
+    CHECK(loading != NULL && keel_leader(follower->k) == leader->id);
+    completed = 0;
+    CHECK_CODE(keel_barrier(follower->k, on_done, NULL), KEEL_OK);
+    cluster_wake(follower);
+    cluster_run(c, 5000);
+    CHECK(!completed);
+    finish_load();
+    cluster_wake(follower);
+    CHECK(cluster_run_until(c, 5000, is_completed, NULL));
+    CHECK_CODE(last_status, KEEL_OK);
+    CHECK(count == 1);
+    cluster_free(c);
+    for (size_t i = 0; i < 3; i++)
+        store_free(stores[i]);
+}
+
 int main(void)
 {
     made_and_found_again();
+    found_in_the_log();
     loaded_before_anything_else();
+    not_read_before_it_is_loaded();
     failed_and_made_again();
     not_kept_at_all();
     return 0;

@@ -9,8 +9,18 @@ mod checker;
 #[allow(dead_code)]
 #[path = "../raft/cluster.rs"]
 mod cluster;
+#[path = "../raft/disk.rs"]
+mod disk;
+#[allow(dead_code)]
+#[path = "../raft/drive.rs"]
+mod drive;
+#[allow(dead_code)]
+#[path = "../raft/host.rs"]
+mod host;
 #[path = "../support/linear.rs"]
 mod linear;
+#[path = "../support/model/mod.rs"]
+mod model;
 #[allow(dead_code)]
 #[path = "../raft/network.rs"]
 mod network;

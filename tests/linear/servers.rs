@@ -154,7 +154,7 @@ impl Run {
         if self.chance(self.step_downs) {
             let raw = self.any();
             if self.cluster.is_up(raw) {
-                self.cluster.call(n(raw), |raft, now| raft.step_down(now));
+                self.cluster.step_down(raw);
             }
         }
     }

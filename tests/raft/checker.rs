@@ -43,6 +43,8 @@ pub struct Checker {
     leader_logs: BTreeMap<Term, Vec<Term>>,
     /// Hash of an entry and of everything before it, by index and term.
     chains: BTreeMap<(Index, Term), (u64, u64)>,
+    /// Configurations, by index and term of their entries.
+    configs: BTreeMap<(Index, Term), Configuration>,
     committed: Vec<Committed>,
     committed_config: (Index, Configuration),
     durable_votes: BTreeMap<(NodeId, Term), NodeId>,
@@ -50,7 +52,6 @@ pub struct Checker {
     sent_terms: BTreeMap<NodeId, Term>,
     /// Reads that wait, with what anybody knew to be committed when they were made.
     reads: BTreeMap<(NodeId, ReadId), Index>,
-    reads_done: u64,
     /// A disk has lost what was on it: whether enough copies are left is not looked at any more.
     pub disks_lie: bool,
 }
@@ -99,7 +100,8 @@ impl Checker {
             return;
         }
         let mut next = self.look_at_log(id, raft, &view);
-        next.applied = view.applied;
+        // What a snapshot holds counts as applied.
+        next.applied = view.applied.max(nodes[&id].loaded);
         self.check_term(id, raft, &view);
         self.check_leader(id, raft, &view, &next);
         self.check_candidate(id, raft, &view, &next);
@@ -147,10 +149,12 @@ impl Checker {
 
     /// A server was given entries to apply.
     pub fn applied(&mut self, id: NodeId, entries: &[Entry], nodes: &Nodes) {
+        let durable = entries.iter().map(|e| self.disk_term(&nodes[&id], e.index));
+        let durable: Vec<_> = durable.collect();
         let Some(view) = self.views.get_mut(&id) else {
             return;
         };
-        for entry in entries {
+        for (entry, durable) in entries.iter().zip(durable) {
             assert!(!view.poisoned, "I21: {id} applies after an I/O error");
             view.applied += 1;
             assert_eq!(
@@ -176,7 +180,7 @@ impl Checker {
             );
             assert_eq!(
                 Some(entry.term),
-                nodes[&id].disk.term(entry.index),
+                durable,
                 "{id} applies what is not on its disk"
             );
         }
@@ -198,7 +202,6 @@ impl Checker {
         };
         assert!(!view.poisoned, "I21: {id} reads after an I/O error");
         if let Ok(index) = result {
-            self.reads_done += 1;
             assert!(
                 index >= committed,
                 "I17: {id} reads at {index}, {committed} was committed before"
@@ -274,7 +277,7 @@ impl Checker {
 
     /// I12: what is acknowledged is durable, and is what the leader has there.
     fn check_ack(&mut self, id: NodeId, term: Term, upto: Index, node: &Node) {
-        let durable = node.disk.term(upto);
+        let durable = self.disk_term(node, upto);
         assert!(
             durable.is_some(),
             "I12: {id} acknowledges {upto}, which is not on its disk"
@@ -293,31 +296,27 @@ impl Checker {
 
     /// I5: the same index and term, the same log up to there, over all of history.
     fn look_at_log(&mut self, id: NodeId, raft: &Raft, view: &View) -> View {
-        let log = raft.log().from(1);
-        let same = view.log.iter().zip(log).take_while(|(t, e)| **t == e.term);
+        let last = raft.log().last_index();
+        let known = view.log.len().min(last as usize) as Index;
+        let same =
+            (1..=known).take_while(|at| self.term_at(raft, *at) == view.log[*at as usize - 1]);
         let same = same.count();
         let mut terms = view.log[..same].to_vec();
         let mut configs = view.configs.clone();
         configs.retain(|(index, _)| *index <= same as Index);
-        for entry in &log[same..] {
-            let before = terms
-                .last()
-                .map_or(0, |term| self.chains[&(entry.index - 1, *term)].0);
-            let own = payload_hash(&entry.payload);
-            let chain = (hash_of(&(before, entry.term, own)), own);
-            let known = *self
-                .chains
-                .entry((entry.index, entry.term))
-                .or_insert(chain);
-            assert_eq!(
-                known, chain,
-                "I5: {id} has another entry {}.{}, or another before it",
-                entry.index, entry.term
+        for index in same as Index + 1..=last {
+            let term = self.term_at(raft, index);
+            if let Some(entry) = raft.log().get(index) {
+                self.look_at_entry(id, entry, terms.last().copied());
+            }
+            assert!(
+                self.chains.contains_key(&(index, term)),
+                "I5: {id} has an entry {index}.{term} that nobody has seen"
             );
-            terms.push(entry.term);
-            if let Some(config) = config_of(entry) {
+            terms.push(term);
+            if let Some(config) = self.configs.get(&(index, term)) {
                 self.check_adjacent(id, configs.last().map(|(_, c)| c), config);
-                configs.push((entry.index, config.clone()));
+                configs.push((index, config.clone()));
             }
         }
         let latest = configs.last().cloned().unwrap_or_default();
@@ -335,6 +334,42 @@ impl Checker {
             elections: raft.elections(),
             ..View::default()
         }
+    }
+
+    /// I5: one entry, and one log before it, for an index and a term.
+    fn look_at_entry(&mut self, id: NodeId, entry: &Entry, before: Option<Term>) {
+        let before = before.map_or(0, |term| self.chains[&(entry.index - 1, term)].0);
+        let own = payload_hash(&entry.payload);
+        let chain = (hash_of(&(before, entry.term, own)), own);
+        let place = (entry.index, entry.term);
+        let known = *self.chains.entry(place).or_insert(chain);
+        assert_eq!(
+            known, chain,
+            "I5: {id} has another entry {}.{}, or another before it",
+            entry.index, entry.term
+        );
+        if let Some(config) = config_of(entry) {
+            self.configs.insert(place, config.clone());
+        }
+    }
+
+    /// Term of an entry of a server's log; what it has dropped of it is committed.
+    fn term_at(&self, raft: &Raft, index: Index) -> Term {
+        let base = raft.log().base();
+        if index < base.index {
+            return self.committed[index as usize - 1].term;
+        }
+        raft.log().term(index).expect("the log has no gaps")
+    }
+
+    /// Term of what is durable at a server, in its log or covered by a snapshot.
+    fn disk_term(&self, node: &Node, index: Index) -> Option<Term> {
+        let snapshot = node.disk.snapshot.as_ref();
+        let covered = snapshot.map_or(0, |(snapshot, _)| snapshot.last.index);
+        if index > 0 && index <= covered {
+            return self.committed.get(index as usize - 1).map(|c| c.term);
+        }
+        node.disk.term(index)
     }
 
     /// I15: every change keeps the voters, or enters or leaves a joint configuration.
@@ -448,7 +483,7 @@ impl Checker {
                 "I11: leader {id} commits an entry of an old term by counting"
             );
             let (_, config) = view.configs.last().expect("a leader has a configuration");
-            let durable = |voter| nodes[&voter].disk.term(commit) == Some(term);
+            let durable = |voter| self.disk_term(&nodes[&voter], commit) == Some(term);
             assert!(
                 self.disks_lie || is_quorum(config, durable),
                 "I9: leader {id} commits {commit} without a durable quorum"
@@ -471,7 +506,10 @@ impl Checker {
                 "I13: {id} believes {peer} has {}, it said {told}",
                 progress.match_index()
             );
-            assert!(progress.next_index() > progress.match_index(), "I13: {id}");
+            assert!(
+                progress.next_index() > progress.match_index(),
+                "I13: {id} sends {peer} what it has: {progress:?}"
+            );
         }
     }
 
@@ -506,7 +544,7 @@ impl Checker {
             // Bootstrap commits the first entry by decree.
             return;
         }
-        let lacks = |id: NodeId| nodes[&id].disk.term(index) != Some(last.term);
+        let lacks = |id: NodeId| self.disk_term(&nodes[&id], index) != Some(last.term);
         let newest = (self.committed_config.0, &self.committed_config.1);
         let later = self.views.values().filter_map(|view| view.configs.last());
         let later = later.map(|(at, config)| (*at, config));
@@ -523,16 +561,6 @@ impl Checker {
     /// Number of entries that anybody ever knew to be committed.
     pub fn committed(&self) -> Index {
         self.committed.len() as Index
-    }
-
-    /// Reads that wait at a server.
-    pub fn reads_waiting(&self, id: NodeId) -> usize {
-        self.reads.keys().filter(|(node, _)| *node == id).count()
-    }
-
-    /// Reads that were answered.
-    pub fn reads_done(&self) -> u64 {
-        self.reads_done
     }
 
     /// The newest configuration that anybody ever knew to be committed.

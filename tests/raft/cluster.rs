@@ -5,12 +5,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Append, Configuration, DEFAULT_PRIORITY, Entry, HardState, Index, MAY_NOT_LEAD, Message,
-    Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, Random, ReadError,
-    ReadId, Restored, RoleKind, Term, TransferError,
+    Append, Ask, Configuration, DEFAULT_PRIORITY, Entry, Exclusion, HardState, Index, MAY_NOT_LEAD,
+    Message, Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, Random,
+    ReadError, ReadId, Term, TransferError,
 };
 
 use crate::checker::Checker;
+use crate::disk::Disk;
+use crate::host::State;
+use crate::model::Model;
+use crate::model::adapter::{self, Taken};
+use crate::model::data::Input;
 use crate::network::{Envelope, Network};
 
 /// Base election timeout of every server, in milliseconds.
@@ -51,36 +56,6 @@ pub fn joint(epoch: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]) -> 
     }
 }
 
-/// What survives a crash.
-#[derive(Clone, Default)]
-pub struct Disk {
-    pub hard: HardState,
-    pub entries: Vec<Entry>,
-}
-
-impl Disk {
-    fn write(&mut self, write: Persist) {
-        if let Some(hard) = write.hard {
-            self.hard = hard;
-        }
-        let Some(first) = write.entries.first() else {
-            return;
-        };
-        let kept = first.index as usize - 1;
-        assert!(kept <= self.entries.len(), "a write leaves a gap");
-        self.entries.truncate(kept);
-        self.entries.extend(write.entries);
-    }
-
-    /// Term of a durable entry.
-    pub fn term(&self, index: Index) -> Option<Term> {
-        match index {
-            0 => Some(0),
-            _ => self.entries.get(index as usize - 1).map(|e| e.term),
-        }
-    }
-}
-
 /// One server, running or not.
 #[derive(Default)]
 pub struct Node {
@@ -91,11 +66,18 @@ pub struct Node {
     /// Writes complete only when told to.
     pub hold_writes: bool,
     /// How far this node's clock is ahead of the common one.
-    ahead: Millis,
+    pub ahead: Millis,
     /// Frozen, like a stopped process, until then.
     pub paused_until: Millis,
     /// A write has failed in this run.
     pub poisoned: bool,
+    /// Asked for and not answered.
+    pub asks: VecDeque<Ask>,
+    /// Answers come only when told to.
+    pub hold_asks: bool,
+    /// What the host has made of the log, and up to where a snapshot was loaded in this run.
+    pub state: State,
+    pub loaded: Index,
     /// What the host has been given in this run.
     pub applied: Vec<Entry>,
     /// What became of this run's reads.
@@ -111,6 +93,9 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node>,
     pub network: Network,
     pub checker: Checker,
+    pub model: Model,
+    /// Hosts' states by index.
+    pub states: BTreeMap<Index, u64>,
     pub options: Options,
     pub random: Random,
 }
@@ -123,6 +108,8 @@ impl Cluster {
             nodes: BTreeMap::new(),
             network: Network::new(),
             checker: Checker::default(),
+            model: Model::new(),
+            states: BTreeMap::new(),
             options: Options {
                 heartbeat: H,
                 election: E,
@@ -141,8 +128,9 @@ impl Cluster {
         let members: Vec<u64> = (1..=voters).collect();
         for raw in 1..=voters {
             let first = first_entry(&members);
+            let input = Input::Bootstrap(adapter::entry(&first));
             assert!(cluster.raft_mut(raw).bootstrap(first));
-            cluster.after_call(n(raw));
+            cluster.after_call(n(raw), input);
         }
         cluster
     }
@@ -198,11 +186,16 @@ impl Cluster {
         node.raft = None;
         node.hold_writes = false;
         node.poisoned = false;
+        self.model.stop(raw);
+        let node = self.node_mut(raw);
         for write in node.writes.drain(..).take(landed).collect::<Vec<_>>() {
             self.checker.written(id, &write);
             self.node_mut(raw).disk.write(write);
+            self.model.land(raw, true);
         }
         self.node_mut(raw).writes.clear();
+        self.node_mut(raw).asks.clear();
+        self.node_mut(raw).hold_asks = false;
         self.checker.stopped(id);
     }
 
@@ -223,15 +216,15 @@ impl Cluster {
         options.id = n(raw);
         options.seed = raw * 1000 + node.runs;
         options.run = node.runs;
-        let restored = Restored {
-            hard: node.disk.hard,
-            entries: node.disk.entries.clone(),
-            ..Restored::default()
-        };
+        let restored = node.disk.restored();
+        let loaded = node.disk.snapshot.as_ref();
+        node.state = loaded.map_or(State::default(), |(of, image)| State::load(of, image));
+        node.loaded = node.state.last.index;
+        let input = adapter::start(&options, &restored);
         let mut raft = Raft::new(options, restored, now);
         raft.set_priority(priority(!node.ineligible));
         node.raft = Some(raft);
-        self.after_call(n(raw));
+        self.after_call(n(raw), input);
     }
 
     /// Gives a server another past: a durable term and a log with entries of these terms, the
@@ -244,11 +237,17 @@ impl Cluster {
         }
         self.crash(raw);
         self.checker.forget(n(raw));
+        self.model.forget(raw);
+        self.states.clear();
         let hard = HardState {
             term,
             ..HardState::default()
         };
-        self.node_mut(raw).disk = Disk { hard, entries };
+        self.node_mut(raw).disk = Disk {
+            hard,
+            entries,
+            ..Disk::default()
+        };
         self.restart(raw);
     }
 
@@ -259,43 +258,64 @@ impl Cluster {
         self.now + self.nodes[&id].ahead
     }
 
-    /// Calls into a server, takes what it wants, and checks.
-    pub fn call<T>(&mut self, id: NodeId, input: impl FnOnce(&mut Raft, Millis) -> T) -> T {
-        let result = self.call_unfinished(id, input);
-        self.after_call(id);
+    /// Calls into a server, takes what it wants, and checks; `said` is what the call was.
+    pub fn call<T>(
+        &mut self,
+        id: NodeId,
+        call: impl FnOnce(&mut Raft, Millis) -> T,
+        said: impl FnOnce(&T) -> Input,
+    ) -> T {
+        let now = self.clock(id);
+        let node = self.nodes.get_mut(&id).expect("the node exists");
+        let result = call(node.raft.as_mut().expect("the server runs"), now);
+        self.after_call(id, said(&result));
         result
     }
 
-    fn call_unfinished<T>(&mut self, id: NodeId, input: impl FnOnce(&mut Raft, Millis) -> T) -> T {
-        let now = self.clock(id);
-        let node = self.nodes.get_mut(&id).expect("the node exists");
-        input(node.raft.as_mut().expect("the server runs"), now)
-    }
-
-    fn after_call(&mut self, id: NodeId) {
+    fn after_call(&mut self, id: NodeId, input: Input) {
         self.checker.stepped(id, &self.nodes);
-        loop {
-            self.take_outputs(id);
-            let node = &self.nodes[&id];
-            if node.hold_writes || node.writes.is_empty() {
-                return;
-            }
-            self.finish_write(id);
-        }
+        self.take_outputs(id, input);
+        self.finish_all(id);
     }
 
-    fn take_outputs(&mut self, id: NodeId) {
+    fn take_outputs(&mut self, id: NodeId, input: Input) {
+        let now = self.clock(id);
         let node = self.nodes.get_mut(&id).expect("the node exists");
         let Some(raft) = node.raft.as_mut() else {
             return;
         };
-        node.writes.extend(raft.take_persist());
+        let persist = raft.take_persist();
         let messages = raft.take_messages().collect::<Vec<_>>();
-        let committed = raft.take_committed(usize::MAX).into_owned();
-        node.applied.extend(committed.iter().cloned());
+        let mut committed = raft.take_committed(usize::MAX).into_owned();
+        // What is in memory comes first, and then what was fetched; or the other way round.
+        while let more @ [_, ..] = &raft.take_committed(usize::MAX)[..] {
+            committed.extend_from_slice(more);
+        }
         let finished = raft.take_reads();
+        let asks = raft.take_asks();
+        let taken = Taken {
+            persist: persist.as_ref(),
+            messages: &messages,
+            committed: &committed,
+            reads: &finished,
+            asks: &asks,
+        };
+        let step = adapter::step(&self.model, id, now, input, raft, taken);
+        let verdict = self.model.accept(&step);
+        node.writes.extend(persist);
+        node.applied.extend(committed.iter().cloned());
+        node.asks.extend(asks);
+        for entry in &committed {
+            node.state.apply(entry);
+        }
         node.reads.extend(finished.iter().copied());
+        if let Err(broken) = verdict {
+            panic!("the model refuses: {broken}\n{step:?}");
+        }
         self.checker.applied(id, &committed, &self.nodes);
+        if !committed.is_empty() {
+            self.check_state(id);
+        }
         for (read, result) in finished {
             self.checker.read_finished(id, read, result);
         }
@@ -320,18 +340,34 @@ impl Cluster {
             raft.persisted(token, true);
         }
         self.checker.stepped(id, &self.nodes);
+        let (token, ok) = (token.0, true);
+        self.take_outputs(id, Input::Persisted { token, ok });
+    }
+
+    /// Ends the writes and answers what was asked for, where nothing is held.
+    fn finish_all(&mut self, id: NodeId) {
+        loop {
+            let node = &self.nodes[&id];
+            if !node.hold_writes && !node.writes.is_empty() {
+                self.finish_write(id);
+            } else if !node.hold_asks && !node.asks.is_empty() {
+                self.answer(id.get(), false);
+            } else {
+                return;
+            }
+        }
     }
 
     /// Completes the oldest write of a server.
     pub fn complete(&mut self, raw: u64) {
         self.finish_write(n(raw));
-        self.take_outputs(n(raw));
     }
 
     /// Completes everything, and whatever is written from now on at once.
     pub fn complete_all(&mut self, raw: u64) {
         self.node_mut(raw).hold_writes = false;
-        self.after_call(n(raw));
+        self.node_mut(raw).hold_asks = false;
+        self.finish_all(n(raw));
     }
 
     /// Lets the oldest write of a server fail; nobody knows what is on the disk.
@@ -342,22 +378,31 @@ impl Cluster {
         let raft = node.raft.as_mut().expect("the server runs");
         raft.persisted(token, false);
         self.checker.poisoned(n(raw));
-        self.take_outputs(n(raw));
+        let (token, ok) = (token.0, false);
+        self.take_outputs(n(raw), Input::Persisted { token, ok });
     }
 
     pub fn propose(&mut self, raw: u64, data: &str) -> Result<(Term, Index), ProposeError> {
         let payload = Payload::Host(Arc::from(data.as_bytes()));
-        self.call(n(raw), |raft, now| raft.propose(now, payload))
+        let call = |raft: &mut Raft, now| raft.propose(now, payload.clone());
+        self.call(n(raw), call, |result| adapter::propose(&payload, result))
     }
 
     /// Makes a read; the checker sees to what comes of it.
     pub fn read(&mut self, raw: u64) -> Result<ReadId, ReadError> {
-        let read = self.call_unfinished(n(raw), Raft::read);
-        if let Ok(read) = read {
-            self.checker.read_made(n(raw), read);
+        self.reads(raw, 1).remove(0)
+    }
+
+    /// Makes several reads at once.
+    pub fn reads(&mut self, raw: u64, count: usize) -> Vec<Result<ReadId, ReadError>> {
+        let now = self.clock(n(raw));
+        let raft = self.raft_mut(raw);
+        let made: Vec<_> = (0..count).map(|_| raft.read(now)).collect();
+        for read in made.iter().flatten() {
+            self.checker.read_made(n(raw), *read);
         }
-        self.after_call(n(raw));
-        read
+        self.after_call(n(raw), adapter::reads(&made));
+        made
     }
 
     /// What became of a read of a server's present run; `None` while it waits.
@@ -366,7 +411,19 @@ impl Cluster {
     }
 
     pub fn transfer(&mut self, raw: u64, to: Option<u64>) -> Result<NodeId, TransferError> {
-        self.call(n(raw), |raft, now| raft.transfer(now, to.map(n)))
+        let call = |raft: &mut Raft, now| raft.transfer(now, to.map(n));
+        self.call(n(raw), call, |_| Input::Yield)
+    }
+
+    pub fn step_down(&mut self, raw: u64) {
+        self.call(n(raw), Raft::step_down, |_| Input::Yield);
+    }
+
+    /// A peer tells a server that it has been excluded.
+    pub fn exclude(&mut self, raw: u64, exclusion: Exclusion) {
+        let said = Input::Exclude(exclusion.epoch, exclusion.index);
+        let call = |raft: &mut Raft, _| raft.note_exclusion(exclusion);
+        self.call(n(raw), call, |_| said);
     }
 
     /// Says whether a server may lead, to itself and to all others.
@@ -377,7 +434,8 @@ impl Cluster {
                 raft.note_priority(n(raw), priority(eligible));
             }
         }
-        self.call(n(raw), |raft, _| raft.set_priority(priority(eligible)));
+        let call = |raft: &mut Raft, _| raft.set_priority(priority(eligible));
+        self.call(n(raw), call, |_| Input::Yield);
     }
 
     pub fn change(
@@ -385,13 +443,14 @@ impl Cluster {
         raw: u64,
         target: Configuration,
     ) -> Result<(Term, Index), ProposeError> {
-        self.call(n(raw), |raft, now| {
-            raft.propose_config(now, target, Raft::no_bytes())
-        })
+        let (node, to) = (n(raw), target.clone());
+        let call = |raft: &mut Raft, now| raft.propose_config(now, to, Raft::no_bytes());
+        self.call(node, call, |result| adapter::change(&target, result))
     }
 
     /// Hands a message to a server at once.
     pub fn inject(&mut self, from: u64, to: u64, message: Message) {
+        self.model.forge(from, to, &adapter::message(&message));
         self.deliver(Envelope {
             from: n(from),
             to: n(to),
@@ -402,7 +461,9 @@ impl Cluster {
     pub fn deliver(&mut self, envelope: Envelope) {
         let Envelope { from, to, message } = envelope;
         if self.nodes[&to].raft.is_some() {
-            self.call(to, |raft, now| raft.receive(now, from, message));
+            let said = adapter::receive(from, &message);
+            let call = |raft: &mut Raft, now| raft.receive(now, from, message);
+            self.call(to, call, |_| said);
         }
     }
 
@@ -417,161 +478,6 @@ impl Cluster {
             commit: raft.commit(),
             entries: raft.log().from(prev_index + 1).to_vec(),
         }
-    }
-
-    // ---- time ------------------------------------------------------------
-
-    /// Moves a server's clock without letting it act.
-    pub fn skip(&mut self, raw: u64, span: Millis) {
-        self.node_mut(raw).ahead += span;
-    }
-
-    /// Moves a server's clock and lets it act.
-    pub fn advance(&mut self, raw: u64, span: Millis) {
-        self.skip(raw, span);
-        self.call(n(raw), Raft::tick);
-    }
-
-    /// Delivers until nobody has anything to say, without time passing.
-    pub fn deliver_all(&mut self) {
-        for _ in 0..100_000 {
-            match self.network.next_due(Millis::MAX) {
-                Some(envelope) => self.deliver(envelope),
-                None => return,
-            }
-        }
-        panic!("the servers never stop talking");
-    }
-
-    /// Moves a leader to its next heartbeat, and delivers all.
-    pub fn heartbeat(&mut self, raw: u64) {
-        self.advance(raw, H);
-        self.deliver_all();
-    }
-
-    /// Lets every other server's sticky window pass and this one's election timeout, and delivers
-    /// all: at most three times, for a term may have to be learnt first.
-    pub fn elect(&mut self, raw: u64) {
-        let running: Vec<u64> = self.nodes.keys().map(|id| id.get()).collect();
-        for _ in 0..3 {
-            for other in running.iter().filter(|other| **other != raw) {
-                self.skip(*other, E);
-            }
-            self.advance(raw, 2 * E);
-            self.deliver_all();
-            if self.raft(raw).is_leader() {
-                return;
-            }
-        }
-    }
-
-    /// One millisecond: deliver what is due, then let everybody act.
-    pub fn step(&mut self) {
-        self.now += 1;
-        while let Some(envelope) = self.network.next_due(self.now) {
-            let paused = self.nodes[&envelope.to].paused_until;
-            if paused > self.now {
-                self.network.put(paused, envelope);
-            } else {
-                self.deliver(envelope);
-            }
-        }
-        let all: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for id in all {
-            let now = self.clock(id);
-            let node = &self.nodes[&id];
-            let awake = node.paused_until <= self.now;
-            let due = node
-                .raft
-                .as_ref()
-                .is_some_and(|r| awake && now >= r.next_deadline());
-            if due {
-                self.call(id, Raft::tick);
-            }
-        }
-    }
-
-    /// Lets time pass.
-    pub fn run(&mut self, span: Millis) {
-        for _ in 0..span {
-            self.step();
-        }
-    }
-
-    /// Lets time pass until something is so; panics if that takes longer than `span`.
-    pub fn run_until(&mut self, span: Millis, what: &str, so: impl Fn(&Cluster) -> bool) {
-        for _ in 0..span {
-            if so(self) {
-                return;
-            }
-            self.step();
-        }
-        assert!(so(self), "not within {span} ms: {what}");
-    }
-
-    // ---- links -----------------------------------------------------------
-
-    /// Cuts both directions between two servers.
-    pub fn cut(&mut self, a: u64, b: u64) {
-        self.network.cut(n(a), n(b));
-        self.network.cut(n(b), n(a));
-    }
-
-    /// Cuts a server off from everybody.
-    pub fn isolate(&mut self, raw: u64) {
-        let others: Vec<u64> = self.nodes.keys().map(|id| id.get()).collect();
-        for other in others.into_iter().filter(|other| *other != raw) {
-            self.cut(raw, other);
-        }
-    }
-
-    /// Leaves only these links, both ways.
-    pub fn only_links(&mut self, links: &[(u64, u64)]) {
-        let all: Vec<u64> = self.nodes.keys().map(|id| id.get()).collect();
-        self.network.heal();
-        for a in &all {
-            for b in all.iter().filter(|b| *b > a) {
-                if !links.contains(&(*a, *b)) {
-                    self.cut(*a, *b);
-                }
-            }
-        }
-    }
-
-    /// Ends all holds and delivers what was held.
-    pub fn release(&mut self) {
-        for envelope in self.network.end_holds() {
-            self.network.put(self.now, envelope);
-        }
-        self.deliver_all();
-    }
-
-    // ---- questions -------------------------------------------------------
-
-    pub fn term(&self, raw: u64) -> Term {
-        self.raft(raw).term()
-    }
-
-    pub fn commit(&self, raw: u64) -> Index {
-        self.raft(raw).commit()
-    }
-
-    pub fn role(&self, raw: u64) -> RoleKind {
-        self.raft(raw).role()
-    }
-
-    /// Terms of a server's log from index 1.
-    pub fn terms(&self, raw: u64) -> Vec<Term> {
-        let log = self.raft(raw).log();
-        log.from(1).iter().map(|e| e.term).collect()
-    }
-
-    /// The running leader of the newest term.
-    pub fn leader(&self) -> Option<u64> {
-        let running = self.nodes.values().filter_map(|node| node.raft.as_ref());
-        let leaders = running.filter(|raft| raft.is_leader());
-        let newest = leaders.max_by_key(|raft| raft.term())?;
-        newest.leader().map(NodeId::get)
     }
 }
 

@@ -7,4 +7,5 @@ mod membership;
 mod persistence;
 mod read;
 mod replication;
+mod snapshot;
 mod transfer;

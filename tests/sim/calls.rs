@@ -67,6 +67,19 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Some((strike, _)) => self.strike_at(strike, at),
             None => self.arm(at),
         }
+        let elected = after.leads() && !before.leads();
+        if elected && self.swarm.limits.lease_reads && self.rough {
+            self.rivals_read(at);
+        }
+    }
+
+    /// Whoever led until now is asked at the worst of times: its lease must be over.
+    fn rivals_read(&mut self, elected: usize) {
+        for at in 0..self.nodes.len() {
+            if at != elected && self.is_at_work(at) && self.nodes[at].state.leads() {
+                self.call(at, Input::Read);
+            }
+        }
     }
 
     fn start_write(&mut self, at: usize) {

@@ -15,23 +15,8 @@ impl Server for Raft {
     type Packet = Message;
     type Write = Persist;
 
-    fn start(setup: &Setup, image: &mut Image, now: Millis) -> Raft {
-        let options = Options {
-            id: setup.id,
-            heartbeat: setup.heartbeat,
-            election: setup.election,
-            batch_bytes: setup.batch_bytes,
-            uncommitted_bytes: setup.uncommitted_bytes,
-            entry_max: setup.entry_max,
-            tail_bytes: setup.tail_bytes,
-            piece_bytes: setup.piece_bytes,
-            snapshot_rate: setup.snapshot_rate,
-            stall: setup.stall,
-            lease_reads: setup.lease_reads,
-            seed: setup.seed,
-            run: setup.run,
-        };
-        let mut raft = Raft::new(options, image.restore(), now);
+    fn start(setup: &Setup, image: &Image, now: Millis) -> Raft {
+        let mut raft = Raft::new(options(setup), image.restored(), now);
         raft.set_priority(setup.priority);
         raft
     }
@@ -48,6 +33,15 @@ impl Server for Raft {
             image.reset(snapshot.last);
         }
         image.write(write.entries);
+    }
+
+    fn torn(write: Persist) -> Option<Persist> {
+        let more = write.reset.is_some() || !write.entries.is_empty();
+        (write.hard.is_some() && more).then(|| Persist {
+            reset: None,
+            entries: Vec::new(),
+            ..write
+        })
     }
 
     fn step(
@@ -106,6 +100,25 @@ impl Server for Raft {
 
     fn digest_write<H: Hasher>(write: &Persist, hasher: &mut H) {
         (write.token.0, write.hard, &write.reset, &write.entries).hash(hasher);
+    }
+}
+
+/// What a server is told once.
+pub fn options(setup: &Setup) -> Options {
+    Options {
+        id: setup.id,
+        heartbeat: setup.heartbeat,
+        election: setup.election,
+        batch_bytes: setup.batch_bytes,
+        uncommitted_bytes: setup.uncommitted_bytes,
+        entry_max: setup.entry_max,
+        tail_bytes: setup.tail_bytes,
+        piece_bytes: setup.piece_bytes,
+        snapshot_rate: setup.snapshot_rate,
+        stall: setup.stall,
+        lease_reads: setup.lease_reads,
+        seed: setup.seed,
+        run: setup.run,
     }
 }
 
@@ -190,7 +203,7 @@ fn placed(result: Result<(Term, Index), ProposeError>) -> Answer {
 }
 
 /// The first entry of every log: who votes at the beginning.
-fn first_entry(voters: &[NodeId]) -> Entry {
+pub fn first_entry(voters: &[NodeId]) -> Entry {
     let config = Configuration {
         epoch: 1,
         voters: voters.to_vec(),

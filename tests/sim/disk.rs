@@ -4,10 +4,8 @@
 use std::collections::VecDeque;
 
 use crate::dice::{Dice, Ppm};
-use crate::image::Image;
 use crate::marks::Fault::*;
 use crate::queue::{Micros, NEVER};
-use crate::server::Server;
 
 /// What a disk is like, from the seed.
 #[derive(Clone, Copy, Debug)]
@@ -32,20 +30,20 @@ pub enum Health {
     Failed,
 }
 
-/// What is durable, and what is under way.
-pub struct Disk<S: Server> {
-    pub image: Image,
+/// What is durable, and what is under way: atomic writes.
+pub struct Disk<I, W> {
+    pub image: I,
     pub health: Health,
     nature: Nature,
-    writes: VecDeque<S::Write>,
+    writes: VecDeque<W>,
     /// When the newest write completes.
     busy_until: Micros,
 }
 
-impl<S: Server> Disk<S> {
-    pub fn new(nature: Nature) -> Disk<S> {
+impl<I: Default, W> Disk<I, W> {
+    pub fn new(nature: Nature) -> Disk<I, W> {
         Disk {
-            image: Image::default(),
+            image: I::default(),
             health: Health::Good,
             nature,
             writes: VecDeque::new(),
@@ -54,7 +52,7 @@ impl<S: Server> Disk<S> {
     }
 
     /// Takes a write in; when it completes.
-    pub fn start(&mut self, now: Micros, write: S::Write, dice: &mut Dice) -> Micros {
+    pub fn start(&mut self, now: Micros, write: W, dice: &mut Dice) -> Micros {
         self.writes.push_back(write);
         if self.health != Health::Good {
             return NEVER;
@@ -71,7 +69,7 @@ impl<S: Server> Disk<S> {
     }
 
     /// The oldest write is done, for good or ill.
-    pub fn finish(&mut self, dice: &mut Dice) -> Finished<S> {
+    pub fn finish(&mut self, dice: &mut Dice) -> Finished<W> {
         match self.health {
             Health::Good if self.writes.is_empty() => Finished::Nothing,
             Health::Good if dice.chance(self.nature.fails) => self.fail(),
@@ -84,17 +82,23 @@ impl<S: Server> Disk<S> {
     }
 
     /// The oldest write fails. What is on the disk now is known after a restart.
-    pub fn fail(&mut self) -> Finished<S> {
-        let Some(write) = self.writes.front() else {
+    pub fn fail(&mut self) -> Finished<W> {
+        if self.writes.is_empty() {
             return Finished::Nothing;
-        };
+        }
         WriteFailed.hit();
         self.health = Health::Failed;
-        Finished::Failed(S::token(write))
+        Finished::Failed
     }
 
-    /// The node stops. The writes that reached the disk, in their order: any first few.
-    pub fn crash(&mut self, dice: &mut Dice) -> Vec<S::Write> {
+    /// What has been under way for longest.
+    pub fn oldest(&self) -> Option<&W> {
+        self.writes.front()
+    }
+
+    /// The node stops. The writes that reached the disk, in their order: any first few. The one
+    /// after them may have been cut off, which is for whoever knows what is in it.
+    pub fn crash(&mut self, dice: &mut Dice) -> (Vec<W>, Option<W>) {
         let under_way = self.writes.len();
         let landed = match dice.below(4) {
             0 => 0,
@@ -105,14 +109,14 @@ impl<S: Server> Disk<S> {
             match landed {
                 0 => WritesLost.hit(),
                 n if n == under_way => WritesLanded.hit(),
-                _ => WritesTorn.hit(),
+                _ => SomeWritesLost.hit(),
             }
         }
         self.health = Health::Good;
         self.busy_until = 0;
         let mut writes = std::mem::take(&mut self.writes);
-        writes.truncate(landed);
-        writes.into()
+        let mut lost = writes.split_off(landed);
+        (writes.into(), lost.pop_front())
     }
 
     /// Stalls and failures end, and what is under way completes now, one after the other.
@@ -136,8 +140,9 @@ impl<S: Server> Disk<S> {
 }
 
 /// What came of a write.
-pub enum Finished<S: Server> {
+pub enum Finished<W> {
     Nothing,
-    Landed(S::Write),
-    Failed(u64),
+    Landed(W),
+    /// The oldest has failed, and may be on the disk all the same.
+    Failed,
 }

@@ -30,15 +30,19 @@ impl Image {
         self.snapshots.last()
     }
 
-    /// What a start finds. A snapshot counts once it is there: a log that does not hold the entry
-    /// where it ends is dropped, and is found empty behind it.
-    pub fn restore(&mut self) -> Restored {
+    /// Before a start. A snapshot counts once it is there: a log that does not hold the entry where
+    /// it ends is dropped, and is found empty behind it.
+    pub fn reconcile(&mut self) {
         if let Some((snapshot, _)) = self.snapshots.last()
             && !self.holds(snapshot.last)
         {
             self.base = snapshot.last;
             self.entries.clear();
         }
+    }
+
+    /// What a start finds.
+    pub fn restored(&self) -> Restored {
         let partial = self.partial.as_ref();
         Restored {
             hard: self.hard,

@@ -3,6 +3,7 @@
 use raftkeel::core::{Millis, NodeId, Snapshot};
 
 use crate::host::Outcome;
+use crate::image::Image;
 use crate::server::{Input, Output, Server, Setup, State};
 
 /// One call into a server, as it was seen from outside.
@@ -25,6 +26,9 @@ pub struct Call<'a, S: Server> {
 /// Looks at every step. A judge that holds a model of the server replays `input` and compares
 /// `output`; what it may assume of durability it learns from `landed` and `stopped`.
 pub trait Judge<S: Server> {
+    /// A server is to start from what its disk holds.
+    fn found(&mut self, node: usize, image: &Image);
+
     /// A server has started from its disk, and has not been called yet.
     fn started(&mut self, node: usize, setup: &Setup, now: Millis, state: &State, server: &S);
 
@@ -48,6 +52,11 @@ pub trait Judge<S: Server> {
 
 /// Both look on.
 impl<S: Server, A: Judge<S>, B: Judge<S>> Judge<S> for (A, B) {
+    fn found(&mut self, node: usize, image: &Image) {
+        self.0.found(node, image);
+        self.1.found(node, image);
+    }
+
     fn started(&mut self, node: usize, setup: &Setup, now: Millis, state: &State, server: &S) {
         self.0.started(node, setup, now, state, server);
         self.1.started(node, setup, now, state, server);

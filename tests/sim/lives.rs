@@ -5,6 +5,7 @@ use raftkeel::core::Millis;
 use crate::disk::Finished;
 use crate::host::Host;
 use crate::judge::Judge;
+use crate::marks::Fault;
 use crate::queue::NEVER;
 use crate::server::{Input, Server, State};
 use crate::world::{Due, World};
@@ -23,7 +24,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         (node.armed, node.timer_at) = (Millis::MAX, NEVER);
         node.host = Host::new(pace);
         let local = node.clock.read(now);
-        let server = S::start(&node.setup, &mut node.disk.image, local);
+        node.disk.image.reconcile();
+        self.judge.found(at, &node.disk.image);
+        let server = S::start(&node.setup, &node.disk.image, local);
         node.state = server.state();
         let text = format!("n{} starts: {:?}", at + 1, node.state);
         self.trace.tell(now, text);
@@ -52,7 +55,8 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         }
     }
 
-    /// Stops a node at once. Some first few of its writes under way have reached the disk.
+    /// Stops a node at once. Some first few of its writes under way have reached the disk, and
+    /// perhaps the first part of another.
     pub fn crash(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         if node.server.take().is_none() {
@@ -64,7 +68,12 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         node.run += 1;
         node.state = State::NONE;
         self.judge.stopped(at);
-        for write in node.disk.crash(&mut self.dice) {
+        let (mut landed, cut_off) = node.disk.crash(&mut self.dice);
+        if let Some(torn) = cut_off.and_then(S::torn).filter(|_| self.dice.coin()) {
+            Fault::WriteTorn.hit();
+            landed.push(torn);
+        }
+        for write in landed {
             self.judge.landed(at, &write);
             S::land(&mut node.disk.image, write);
         }
@@ -82,7 +91,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
     }
 
     /// A write of a node has ended.
-    pub fn written(&mut self, at: usize, finished: Finished<S>) {
+    pub fn written(&mut self, at: usize, finished: Finished<S::Write>) {
         let node = &mut self.nodes[at];
         match finished {
             Finished::Nothing => {}
@@ -92,8 +101,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
                 S::land(&mut node.disk.image, write);
                 self.call(at, Input::Written { token, ok: true });
             }
-            Finished::Failed(token) => {
+            Finished::Failed => {
                 node.failed = true;
+                let token = node.disk.oldest().map_or(0, S::token);
                 let judge = &mut self.judge;
                 node.host.abandon(|id, outcome| judge.outcome(id, outcome));
                 self.call(at, Input::Written { token, ok: false });

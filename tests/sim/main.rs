@@ -1,6 +1,6 @@
 //! The simulator: whole clusters of the Raft core, with their networks, disks, clocks and hosts,
-//! under faults that one seed decides, and a checker that holds every step against the
-//! predicates of the protocol.
+//! under faults that one seed decides, a checker that holds every step against the predicates of
+//! the protocol, and a reference model that every step must be permitted by.
 //!
 //! `cargo test --profile sim --test sim` runs some seeds. In the environment:
 //!
@@ -16,7 +16,9 @@
 //! - `net`, `disk`, `clock`, `host`: what surrounds a server; `image`: what a disk holds; `asks`:
 //!   what is wanted of storage and host besides writes
 //! - `swarm`: what a seed decides; `schedule`: the faults; `workload`: the work
-//! - `judge`: who looks on; `checker`: the predicates; `watch`, `marks`: where runs get to
+//! - `judge`: who looks on; `checker`: the predicates; `referee`: the reference model of
+//!   `tests/support/model`; `watch`, `marks`: where runs get to
+//! - `mutations`: that the model bites
 //! - `settle`: the end of a run, and what must come to pass then
 //! - `run`, `runner`, `trace`: one run, many runs, and what is told of them
 
@@ -32,8 +34,12 @@ mod image;
 mod judge;
 mod lives;
 mod marks;
+#[path = "../support/model/mod.rs"]
+mod model;
+mod mutations;
 mod net;
 mod queue;
+mod referee;
 mod run;
 mod runner;
 mod schedule;
@@ -47,41 +53,19 @@ mod world;
 
 use std::time::Instant;
 
-use crate::runner::{Budget, number};
+use crate::run::CoreWorld;
+use crate::runner::{Simulation, number};
 use crate::swarm::Swarm;
 
 #[test]
 fn no_promise_is_broken_by_any_mix_of_faults() {
-    if let Some(seed) = number("RAFTKEEL_SEED") {
-        match runner::tell_seed(seed) {
-            Ok(summary) => println!("{summary:#?}"),
-            Err(failure) => panic!("\n{failure}"),
-        }
-        return;
-    }
-    for seed in runner::known_seeds() {
-        if let Err(failure) = runner::run_seed(seed) {
-            panic!("\n{failure}");
-        }
-    }
-    let start = Instant::now();
-    match runner::run_many(&Budget::wished()) {
-        Ok(total) => {
-            total.print(start.elapsed());
-            total.assert_everywhere();
-        }
-        Err(failure) => panic!("\n{failure}"),
-    }
+    runner::run_wished::<CoreWorld>();
 }
 
 /// I22: the same inputs give the same outputs.
 #[test]
 fn a_seed_decides_everything() {
-    for seed in 1..=20 {
-        let (first, second) = (runner::run_seed(seed), runner::run_seed(seed));
-        let (first, second) = (first.expect("it passes"), second.expect("it passes"));
-        assert_eq!(first, second, "seed {seed} gave two histories");
-    }
+    runner::assert_repeats::<CoreWorld>(20);
 }
 
 /// Prints what the first seeds did, to be compared between builds.
@@ -89,7 +73,7 @@ fn a_seed_decides_everything() {
 #[ignore = "scripts/sim-hashes.sh compares what it prints"]
 fn hashes() {
     for seed in 1..=number("RAFTKEEL_SEEDS").unwrap_or(100) {
-        let summary = runner::run_seed(seed).expect("it passes");
+        let summary = runner::run_seed::<CoreWorld>(seed).expect("it passes");
         println!("hash of seed {seed}: {:016x}", summary.hash);
     }
 }
@@ -103,7 +87,7 @@ fn speed() {
     let (start, mut calls) = (Instant::now(), 0);
     for seed in 1..=runs {
         let mut world = run::with_swarm(Swarm::moderate(SPAN * 1_000_000), seed, false);
-        calls += run::simulate(&mut world).calls;
+        calls += world.simulate().calls;
     }
     let seconds = start.elapsed().as_secs_f64();
     println!(

@@ -1,23 +1,46 @@
 //! Many runs, on all cores, within a budget; and what is printed of them.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
-use crate::marks::{Fault, Mark};
-use crate::run::{self, Summary};
-use crate::swarm::Swarm;
+use crate::marks::Fault;
+use crate::run::Summary;
 
-/// Seeds that failed once, always run first.
-const KNOWN: &str = include_str!("seeds.txt");
-/// What a run without any wish costs: `make check` wishes for more.
-const SEEDS: u64 = 1_000;
-/// From so many seeds on every mark must have been reached.
-const ENOUGH: u64 = 15_000;
 /// One seed in so many is run twice, and must do the same.
 const TWICE: u64 = 64;
+
+/// A run from its beginning to its end, of one kind or another.
+pub trait Simulation: Sized {
+    /// Seeds that failed once, a line each; they are always run first.
+    const KNOWN: &str;
+    /// Seeds of a run without any wish: `make check` wishes for more.
+    const SEEDS: u64;
+    /// From so many seeds on every mark and every fault must have been reached.
+    const ENOUGH: u64;
+    /// Faults that this kind cannot meet.
+    const FOREIGN: &[Fault];
+
+    /// What the seed decides, for a reader.
+    fn describe(seed: u64) -> String;
+
+    /// A run that is about to begin; one that is told keeps its last events.
+    fn prepare(seed: u64, told: bool) -> Self;
+
+    /// Runs to the end; panics if anything is wrong.
+    fn simulate(&mut self) -> Summary;
+
+    fn last_words(&self) -> String;
+
+    /// What this kind's marks mean.
+    fn marks() -> Vec<&'static str>;
+
+    /// How often each was reached on this thread; counting begins anew.
+    fn take_marks() -> Vec<u64>;
+}
 
 /// What a wish in the environment says, if there is one.
 pub fn number(variable: &str) -> Option<u64> {
@@ -35,10 +58,10 @@ pub struct Budget {
 impl Budget {
     /// As the environment wishes: RAFTKEEL_SEEDS, RAFTKEEL_SECONDS, RAFTKEEL_HOURS, whichever
     /// is over first; RAFTKEEL_FIRST is the first seed.
-    pub fn wished() -> Budget {
+    pub fn wished<S: Simulation>() -> Budget {
         let hours = number("RAFTKEEL_HOURS").map(|hours| 3600 * hours);
         let seconds = hours.or(number("RAFTKEEL_SECONDS"));
-        let unlimited = seconds.map_or(SEEDS, |_| u64::MAX);
+        let unlimited = seconds.map_or(S::SEEDS, |_| u64::MAX);
         // A soak goes where nobody was before.
         let fresh = hours.map(|_| since_epoch() << 20);
         Budget {
@@ -99,36 +122,36 @@ fn hush() {
 }
 
 /// Runs a seed, telling its last events only if it is to be told.
-fn attempt(seed: u64, told: bool) -> Result<Summary, Failure> {
+fn attempt<S: Simulation>(seed: u64, told: bool) -> Result<Summary, Failure> {
     hush();
     SAID.set(Some(String::new()));
     let mut world = None;
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let world = world.insert(run::prepare(seed, told));
-        run::simulate(world)
+        let world = world.insert(S::prepare(seed, told));
+        world.simulate()
     }));
     let what = SAID.take().unwrap_or_default();
     result.map_err(|_| Failure {
         seed,
         what,
-        words: world.map_or(String::new(), |world| world.trace.last_words()),
+        words: world.map_or(String::new(), |world: S| world.last_words()),
     })
 }
 
 /// Runs a seed; one that fails is run again, to be told.
-pub fn run_seed(seed: u64) -> Result<Summary, Failure> {
-    attempt(seed, false).map_err(|failure| attempt(seed, true).err().unwrap_or(failure))
+pub fn run_seed<S: Simulation>(seed: u64) -> Result<Summary, Failure> {
+    attempt::<S>(seed, false).map_err(|failure| attempt::<S>(seed, true).err().unwrap_or(failure))
 }
 
 /// Runs one seed, which is told from the beginning.
-pub fn tell_seed(seed: u64) -> Result<Summary, Failure> {
-    println!("{:#?}", Swarm::draw(seed));
-    attempt(seed, true)
+fn tell_seed<S: Simulation>(seed: u64) -> Result<Summary, Failure> {
+    println!("{}", S::describe(seed));
+    attempt::<S>(seed, true)
 }
 
 /// Seeds that failed once.
-pub fn known_seeds() -> Vec<u64> {
-    let lines = KNOWN
+fn known_seeds<S: Simulation>() -> Vec<u64> {
+    let lines = S::KNOWN
         .lines()
         .map(|line| line.split('#').next().unwrap_or("").trim());
     let seeds = lines.filter(|line| !line.is_empty());
@@ -137,16 +160,50 @@ pub fn known_seeds() -> Vec<u64> {
         .collect()
 }
 
+/// Runs what the environment wishes for, and panics if anything is wrong.
+pub fn run_wished<S: Simulation>() {
+    if let Some(seed) = number("RAFTKEEL_SEED") {
+        match tell_seed::<S>(seed) {
+            Ok(summary) => println!("{summary:#?}"),
+            Err(failure) => panic!("\n{failure}"),
+        }
+        return;
+    }
+    for seed in known_seeds::<S>() {
+        if let Err(failure) = run_seed::<S>(seed) {
+            panic!("\n{failure}");
+        }
+    }
+    let start = Instant::now();
+    match run_many::<S>(&Budget::wished::<S>()) {
+        Ok(total) => {
+            total.print(start.elapsed());
+            total.assert_everywhere();
+        }
+        Err(failure) => panic!("\n{failure}"),
+    }
+}
+
+/// I22: the same seed gives the same run.
+pub fn assert_repeats<S: Simulation>(seeds: u64) {
+    for seed in 1..=seeds {
+        let (first, second) = (run_seed::<S>(seed), run_seed::<S>(seed));
+        let (first, second) = (first.expect("it passes"), second.expect("it passes"));
+        assert_eq!(first, second, "seed {seed} gave two histories");
+    }
+}
+
 /// How often something happened, and in how many runs.
 type Counts = Vec<(u64, u64)>;
 
 /// What many runs came to.
-#[derive(Default)]
-pub struct Total {
-    pub runs: u64,
-    pub sum: Summary,
+struct Total<S> {
+    runs: u64,
+    slowest_election: u64,
+    sum: Summary,
     marks: Counts,
     faults: Counts,
+    kind: PhantomData<fn() -> S>,
 }
 
 fn add_counts(counts: &mut Counts, hits: &[u64]) {
@@ -164,20 +221,35 @@ fn merge(counts: &mut Counts, other: &Counts) {
     }
 }
 
-impl Total {
+impl<S: Simulation> Total<S> {
+    fn new() -> Total<S> {
+        Total {
+            runs: 0,
+            slowest_election: 0,
+            sum: Summary::default(),
+            marks: Counts::new(),
+            faults: Counts::new(),
+            kind: PhantomData,
+        }
+    }
+
     fn add(&mut self, run: &Summary) {
         self.runs += 1;
+        self.slowest_election = self.slowest_election.max(run.elected);
+        self.sum.elected += run.elected;
         self.sum.calls += run.calls;
         self.sum.span += run.span;
         self.sum.proposed += run.proposed;
         self.sum.committed += run.committed;
         self.sum.read += run.read;
-        add_counts(&mut self.marks, &Mark::take());
+        add_counts(&mut self.marks, &S::take_marks());
         add_counts(&mut self.faults, &Fault::take());
     }
 
-    fn merge(&mut self, other: &Total) {
+    fn merge(&mut self, other: &Total<S>) {
         self.runs += other.runs;
+        self.slowest_election = self.slowest_election.max(other.slowest_election);
+        self.sum.elected += other.sum.elected;
         self.sum.calls += other.sum.calls;
         self.sum.span += other.sum.span;
         self.sum.proposed += other.sum.proposed;
@@ -188,7 +260,7 @@ impl Total {
     }
 
     /// Prints what happened.
-    pub fn print(&self, took: Duration) {
+    fn print(&self, took: Duration) {
         let table = |title: &str, names: Vec<&str>, counts: &Counts| {
             println!("{title}: hits, runs");
             for (name, (hits, runs)) in names.iter().zip(counts) {
@@ -200,11 +272,7 @@ impl Total {
             Fault::ALL.iter().map(|f| f.1).collect(),
             &self.faults,
         );
-        table(
-            "marks",
-            Mark::ALL.iter().map(|m| m.1).collect(),
-            &self.marks,
-        );
+        table("marks", S::marks(), &self.marks);
         let (sum, seconds) = (&self.sum, took.as_secs_f64());
         let simulated = sum.span as f64 / 1e6;
         let faults: u64 = self.faults.iter().map(|(hits, _)| hits).sum();
@@ -215,6 +283,11 @@ impl Total {
             simulated / seconds,
             sum.calls as f64 / seconds
         );
+        let mean = sum.elected as f64 / 10.0 / self.runs.max(1) as f64;
+        println!(
+            "a leader {mean:.1} E after the end of the faults on average, {:.1} E at most",
+            self.slowest_election as f64 / 10.0
+        );
         println!(
             "{faults} faults, {} proposed, {} committed, {} read",
             sum.proposed, sum.committed, sum.read
@@ -224,21 +297,21 @@ impl Total {
     /// What no run has reached.
     fn never_reached(&self) -> Vec<&'static str> {
         let never = |counts: &Counts, at: usize| counts.get(at).is_none_or(|c| c.0 == 0);
-        let marks = Mark::ALL.iter().enumerate();
+        let marks = S::marks().into_iter().enumerate();
         let marks = marks
             .filter(|(at, _)| never(&self.marks, *at))
-            .map(|(_, m)| m.1);
+            .map(|(_, mark)| mark);
         let faults = Fault::ALL.iter().enumerate();
         let faults = faults
-            .filter(|(at, _)| never(&self.faults, *at))
+            .filter(|(at, (fault, _))| never(&self.faults, *at) && !S::FOREIGN.contains(fault))
             .map(|(_, f)| f.1);
         marks.chain(faults).collect()
     }
 
     /// Enough runs must have been everywhere.
-    pub fn assert_everywhere(&self) {
+    fn assert_everywhere(&self) {
         let never = self.never_reached();
-        if self.runs >= ENOUGH {
+        if self.runs >= S::ENOUGH {
             assert!(never.is_empty(), "no run has reached: {never:#?}");
         } else if !never.is_empty() {
             println!("not reached by so few runs: {never:#?}");
@@ -253,20 +326,20 @@ impl Total {
 }
 
 /// What all threads work on.
-struct Shared {
+struct Shared<S> {
     next: AtomicU64,
     failure: Mutex<Option<Failure>>,
-    total: Mutex<Total>,
+    total: Mutex<Total<S>>,
     end: Instant,
 }
 
 /// Runs seeds on all cores until the budget is used up or one fails.
-pub fn run_many(budget: &Budget) -> Result<Total, Failure> {
+fn run_many<S: Simulation>(budget: &Budget) -> Result<Total<S>, Failure> {
     let start = Instant::now();
     let shared = Shared {
         next: AtomicU64::new(0),
         failure: Mutex::new(None),
-        total: Mutex::new(Total::default()),
+        total: Mutex::new(Total::new()),
         end: start + budget.time,
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -282,17 +355,17 @@ pub fn run_many(budget: &Budget) -> Result<Total, Failure> {
     }
 }
 
-fn work(budget: &Budget, shared: &Shared) {
-    let mut total = Total::default();
+fn work<S: Simulation>(budget: &Budget, shared: &Shared<S>) {
+    let mut total = Total::<S>::new();
     // What other tests of this thread have met is not counted.
-    Mark::take();
+    S::take_marks();
     Fault::take();
     while Instant::now() < shared.end {
         let turn = shared.next.fetch_add(1, Ordering::Relaxed);
         if turn >= budget.seeds {
             break;
         }
-        match run_checked(budget.first.wrapping_add(turn)) {
+        match run_checked::<S>(budget.first.wrapping_add(turn)) {
             Ok(summary) => total.add(&summary),
             Err(failure) => {
                 // The others stop as well.
@@ -309,9 +382,9 @@ fn work(budget: &Budget, shared: &Shared) {
 }
 
 /// Runs a seed, and some seeds a second time.
-fn run_checked(seed: u64) -> Result<Summary, Failure> {
-    let first = run_seed(seed)?;
-    if seed.is_multiple_of(TWICE) && run_seed(seed)? != first {
+fn run_checked<S: Simulation>(seed: u64) -> Result<Summary, Failure> {
+    let first = run_seed::<S>(seed)?;
+    if seed.is_multiple_of(TWICE) && run_seed::<S>(seed)? != first {
         return Err(Failure {
             seed,
             what: "I22: the same seed gave two histories".to_owned(),

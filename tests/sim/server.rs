@@ -204,13 +204,17 @@ pub trait Server: Sized {
     type Write: Debug;
 
     /// Starts from what the disk holds.
-    fn start(setup: &Setup, image: &mut Image, now: Millis) -> Self;
+    fn start(setup: &Setup, image: &Image, now: Millis) -> Self;
 
     /// The name of a write, to be handed back when it is durable.
     fn token(write: &Self::Write) -> u64;
 
     /// A write has reached the disk.
     fn land(image: &mut Image, write: Self::Write);
+
+    /// What is on the disk of a write that was cut off in its midst: storage writes the hard state
+    /// before the log.
+    fn torn(write: Self::Write) -> Option<Self::Write>;
 
     /// Takes an input, and says what it brought about; the host has room for this many entries.
     fn step(

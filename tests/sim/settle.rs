@@ -28,10 +28,12 @@ pub trait Knows {
 }
 
 impl<S: Server, J: Judge<S> + Knows> World<S, J> {
-    /// Ends the faults, and holds the cluster to its promises.
-    pub fn settle(&mut self) {
+    /// Ends the faults, and holds the cluster to its promises. Returns how long it took until
+    /// there was a leader that could commit, in tenths of an election timeout.
+    pub fn settle(&mut self) -> u64 {
         let well = self.calm();
         let unit = self.swarm.election_micros();
+        let start = self.now;
         // A leader that was cut off or paused until now may still find out that it is none.
         self.run_until(self.now + 2 * unit);
         let elected = self.run_while((ELECTS - 2) * unit, |world| {
@@ -43,6 +45,7 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
             "L1: no leader that can commit within {ELECTS} E:{}",
             self.standings()
         );
+        let took = 10 * (self.now - start) / unit;
         let agreed = self.run_while(CATCHES_UP * unit, |world| world.members_agree(&well));
         assert!(
             agreed,
@@ -74,6 +77,7 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
         );
         self.nobody_waits(&well, leader);
         self.transfers_are_over(leader);
+        took
     }
 
     // ---- ends of faults --------------------------------------------------

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::host::{Host, Pace};
+use crate::image::Image;
 use crate::judge::Judge;
 use crate::marks::Fault::*;
 use crate::net::{MAX_NODES, Net, Passing};
@@ -28,7 +29,7 @@ pub struct Node<S: Server> {
     pub server: Option<S>,
     /// What the server was after the last call.
     pub state: State,
-    pub disk: Disk<S>,
+    pub disk: Disk<Image, S::Write>,
     pub clock: Clock,
     pub host: Host,
     pub setup: Setup,

@@ -28,6 +28,7 @@
 mod fetch;
 mod frame;
 mod image;
+pub mod inspect;
 mod layout;
 mod meta;
 mod open;

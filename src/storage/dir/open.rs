@@ -39,7 +39,7 @@ impl Directory {
         }
         fs.lock(LOCK)?;
         let names = fs.list()?;
-        let mut contents = Contents::read(&*fs, &names, identity)?;
+        let mut contents = Contents::read(&*fs, &names, Some(identity))?;
         let reset = contents.reconcile(&*fs)?;
         remove_prepared(&*fs, &names)?;
         Directory::resume(Arc::from(fs), options, contents, reset)
@@ -116,22 +116,28 @@ impl Directory {
 }
 
 impl Contents {
-    /// Reads everything. Changes nothing.
+    /// What the log begins behind, and where it ends.
+    pub(super) fn span(&self) -> (Position, Position) {
+        (self.recovered.layout.base(), self.recovered.end.last)
+    }
+
+    /// Bytes of a write that was cut off.
+    pub(super) fn torn_bytes(&self) -> u64 {
+        self.recovered.torn_bytes
+    }
+
+    /// Reads everything, if it is of the node that is asked for. Changes nothing.
     pub(super) fn read(
         fs: &dyn Vfs,
         names: &[String],
-        identity: &Identity,
+        asked: Option<&Identity>,
     ) -> Result<Contents, StorageError> {
-        if !names.iter().any(|name| name == meta::NAME) {
-            let flaw = Flaw::Bad("META is missing, the log is not");
-            return Err(flaw.at(fs.path(meta::NAME), 0, 0));
-        }
-        let (meta, meta_repaired) = meta::load(fs)?;
-        if meta.identity != *identity {
+        let (meta, meta_repaired) = load_meta(fs, names)?;
+        if let Some(asked) = asked.filter(|asked| **asked != meta.identity) {
             return Err(StorageError::Foreign {
                 path: fs.root(),
                 found: meta.identity,
-                asked: *identity,
+                asked: *asked,
             });
         }
         let recovered = recover(fs, names, &meta)?;
@@ -154,7 +160,7 @@ impl Contents {
     /// Whether image and log belong together, and none of it is lost. An image that the log does
     /// not reach, or that the log contradicts, was received and counts: the place where it ends is
     /// returned, and the log is to begin there.
-    fn reconcile(&mut self, fs: &dyn Vfs) -> Result<Option<Position>, StorageError> {
+    pub(super) fn reconcile(&mut self, fs: &dyn Vfs) -> Result<Option<Position>, StorageError> {
         let log = &self.recovered;
         let base = log.layout.base();
         let newest = self.found.kept.last().map(|s| s.last);
@@ -181,6 +187,15 @@ impl Contents {
         }
         Ok(reset)
     }
+}
+
+/// META, and whether one of its slots was damaged.
+pub(super) fn load_meta(fs: &dyn Vfs, names: &[String]) -> Result<(Meta, bool), StorageError> {
+    if !names.iter().any(|name| name == meta::NAME) {
+        let flaw = Flaw::Bad("META is missing, the log is not");
+        return Err(flaw.at(fs.path(meta::NAME), 0, 0));
+    }
+    meta::load(fs)
 }
 
 /// Counts the opening in META, and copies the last segment, as it was found, into a new file.

@@ -312,7 +312,7 @@ fn read(frame: &Frame, group: &[u8]) -> Result<(Option<Position>, Vec<Entry>), F
 }
 
 /// The frame header at a page of the segment.
-fn frame_at(header: &Header, stored: &[u8], offset: u64) -> Result<Frame, Flaw> {
+pub(super) fn frame_at(header: &Header, stored: &[u8], offset: u64) -> Result<Frame, Flaw> {
     let mut head = [0; HEADER];
     head.copy_from_slice(&stored[offset as usize..][..HEADER]);
     whiten(header.salt, offset, &mut head);

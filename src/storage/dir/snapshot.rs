@@ -108,6 +108,24 @@ fn load(
     }
 }
 
+/// The snapshot of a file, every byte of which was read, or what is wrong with the file.
+pub(super) fn verify(
+    fs: &dyn Vfs,
+    name: &str,
+) -> Result<Result<Snapshot, StorageError>, StorageError> {
+    let checked = Image::open(fs, name).and_then(|image| {
+        image.verify()?;
+        if self::name(image.snapshot().last) != name {
+            return Err(image.flawed(Flaw::Bad("image under another one's name"), 0));
+        }
+        Ok(image.header.snapshot)
+    });
+    match checked {
+        Err(error @ StorageError::Io { .. }) => Err(error),
+        checked => Ok(checked),
+    }
+}
+
 /// What is kept, shared with those who write an image in another thread.
 pub(super) struct Snapshots {
     fs: Arc<dyn Vfs>,

@@ -136,7 +136,7 @@ fn a37_two_candidates_never_win_with_different_configurations() {
     assert_eq!(ids(&[1, 2, 3, 4, 5]), c.checker.configuration().voters);
     assert!(!c.checker.configuration().is_joint());
     c.network.end_holds();
-    c.call(n(1), |raft, now| raft.step_down(now));
+    c.step_down(1);
     c.only_links(&[(1, 3), (2, 4), (2, 5), (4, 5)]);
     for raw in 1..=5 {
         c.skip(raw, E);
@@ -284,7 +284,7 @@ fn promoted_unawares(excluded: Option<Exclusion>) -> Cluster {
     c.change(1, joint(2, &[1, 2], &[1, 2, 3], &[])).unwrap();
     c.run(E);
     if let Some(exclusion) = excluded {
-        c.call(n(3), |raft, _| raft.note_exclusion(exclusion));
+        c.exclude(3, exclusion);
     }
     // n3 stores its readmission, and never hears that it is committed.
     c.network.hold(|e| e.from == n(2));
@@ -327,7 +327,7 @@ fn a_readmitted_voter_votes_before_it_knows_the_commit() {
 fn an_excluded_node_abstains_until_it_is_readmitted() {
     let mut c = Cluster::led(3);
     let exclusion = Exclusion { epoch: 2, index: 3 };
-    c.call(n(3), |raft, _| raft.note_exclusion(exclusion));
+    c.exclude(3, exclusion);
     c.crash(1);
     c.run(10 * E);
     assert_eq!(None, c.leader(), "n2 alone is no majority");

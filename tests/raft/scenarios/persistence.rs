@@ -243,6 +243,7 @@ fn a43_a_voter_without_its_state_abstains() {
     c.network.end_holds();
     c.checker.disks_lie = true;
     c.checker.forget(n(3));
+    c.model.forget(3);
     c.node_mut(3).disk = Default::default();
     c.restart(3);
     // The policy of this version: it abstains until the log reaches it again.
@@ -263,6 +264,7 @@ fn a44_a_follower_that_lost_acknowledged_entries_is_refilled() {
     c.heartbeat(1);
     assert_eq!(10, c.raft(1).progress(n(2)).unwrap().match_index());
     c.crash(2);
+    c.model.forget(2);
     c.node_mut(2).disk.entries.truncate(6);
     c.restart(2);
     assert!(c.commit(2) <= 6);

@@ -139,7 +139,7 @@ fn reads_of_one_call_share_one_round() {
     let mut reads = Vec::new();
     for raw in [1, 2] {
         c.network.take_record();
-        let made = c.call(n(raw), |raft, now| [raft.read(now), raft.read(now)]);
+        let made = c.reads(raw, 2).into_iter();
         reads.extend(made.map(|read| (raw, read.unwrap())));
         let sent = c.network.take_record();
         let wanted = if raw == 1 { 2 } else { 1 };
@@ -243,10 +243,9 @@ fn a_change_of_leader_fails_what_was_not_answered() {
     c.elect(3);
     assert_eq!(Some(Err(ReadError::LeaderLost)), c.outcome(2, read));
     // The question of the old term means nothing to the new leader.
-    for mut question in c.network.end_holds() {
-        question.to = n(3);
+    for question in c.network.end_holds() {
         c.network.take_record();
-        c.deliver(question);
+        c.inject(2, 3, question.message);
         c.heartbeat(3);
         let sent = c.network.take_record();
         let answer = |e: &Envelope| matches!(e.message, Message::ReadIndexReply(_));

@@ -127,7 +127,7 @@ fn a27_a_transfer_ends_with_the_leadership() {
     c.transfer(1, Some(2)).unwrap();
     c.isolate(1);
     // Through the step only: nobody gives it up before.
-    c.call(n(1), |raft, now| raft.step_down(now));
+    c.step_down(1);
     assert_eq!(RoleKind::Follower, c.role(1));
     c.network.heal();
     c.elect(1);
@@ -227,7 +227,7 @@ fn a_word_of_an_earlier_term_is_not_heeded() {
     c.transfer(1, Some(2)).unwrap();
     let late = c.network.end_holds();
     assert_eq!(1, late.len());
-    c.call(n(1), |raft, now| raft.step_down(now));
+    c.step_down(1);
     c.network.hold(|e| e.has_entries());
     c.elect(1);
     c.heartbeat(1);

@@ -1,7 +1,7 @@
 //! Leaders and candidates: I1, I7, I16, what a leader believes of others (I13), its limits (I23)
 //! and how long it leads without a quorum (L4).
 
-use raftkeel::core::{Index, Message, Raft};
+use raftkeel::core::{Index, Message, Raft, RoleKind};
 
 use super::ghost::{Led, reached};
 use super::{Checker, place};
@@ -98,9 +98,12 @@ impl Checker {
         );
     }
 
-    /// I16: only a voter, of the newest configuration or of the committed one, campaigns.
+    /// I16: only a voter, of the newest configuration or of the committed one, campaigns, or asks
+    /// whether it could.
     pub(super) fn campaigns(&mut self, call: &Call<'_, Raft>) {
-        if call.after.elections == call.before.elections {
+        let asks = |role| role == RoleKind::PreCandidate;
+        let asked = asks(call.after.role) && !asks(call.before.role);
+        if call.after.elections == call.before.elections && !asked {
             return;
         }
         let (node, id) = (&self.nodes[call.node], call.id);

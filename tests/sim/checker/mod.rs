@@ -30,6 +30,7 @@ use outline::Outline;
 use snapshots::Disk;
 
 use crate::host::{Outcome, proposal_of};
+use crate::image::Image;
 use crate::judge::{Call, Judge};
 use crate::marks::Mark::*;
 use crate::net::MAX_NODES;
@@ -333,6 +334,8 @@ impl Checker {
 }
 
 impl Judge<Raft> for Checker {
+    fn found(&mut self, _: usize, _: &Image) {}
+
     fn started(&mut self, at: usize, setup: &Setup, now: Millis, state: &State, raft: &Raft) {
         self.disk_found(at);
         let node = &mut self.nodes[at];

@@ -13,6 +13,7 @@ use raftkeel::core::{
 use snapshots::Receiving;
 
 use crate::host::Outcome;
+use crate::image::Image;
 use crate::judge::{Call, Judge};
 use crate::marks::Mark::*;
 use crate::server::{Answer, Input, Setup, State, Wish};
@@ -62,6 +63,8 @@ fn ack(message: &Message) -> Option<&AppendReply> {
 }
 
 impl Judge<Raft> for Watch {
+    fn found(&mut self, _: usize, _: &Image) {}
+
     fn started(&mut self, at: usize, setup: &Setup, _: Millis, _: &State, _: &Raft) {
         self.nodes[at] = Watched {
             run: setup.run,

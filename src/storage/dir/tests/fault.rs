@@ -47,14 +47,14 @@ fn every_operation(least: u64, workload: impl Fn(&Sim) -> Outcome) {
 #[test]
 fn no_failing_operation_loses_what_was_acknowledged() {
     let seed = seed(3);
-    every_operation(150, |sim| run(sim, seed, 25, Mix::Log));
+    every_operation(100, |sim| run(sim, seed, 25, Mix::Log));
 }
 
 #[test]
 fn no_failing_operation_loses_a_snapshot_or_what_its_log_needs() {
     let seed = seed(32);
     for seed in seed..seed + 3 {
-        every_operation(150, |sim| run(sim, seed, 35, Mix::All));
+        every_operation(100, |sim| run(sim, seed, 35, Mix::All));
     }
 }
 
@@ -62,7 +62,7 @@ fn no_failing_operation_loses_a_snapshot_or_what_its_log_needs() {
 fn what_fails_beside_the_log_is_given_up_and_the_rest_goes_on() {
     let seed = seed(35);
     for seed in seed..seed + 3 {
-        every_operation(150, |sim| persevere(sim, seed, 35, Mix::All));
+        every_operation(100, |sim| persevere(sim, seed, 35, Mix::All));
     }
 }
 

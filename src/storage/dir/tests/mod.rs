@@ -10,6 +10,7 @@ mod fault;
 mod fetch;
 pub(crate) mod fuzz;
 mod images;
+mod inspect;
 mod model;
 mod rot;
 mod sim;

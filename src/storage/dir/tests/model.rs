@@ -29,6 +29,10 @@ impl Model {
         self.snapshots.last()
     }
 
+    fn oldest(&self) -> Index {
+        self.snapshots.first().map_or(0, |s| s.last.index)
+    }
+
     pub(super) fn last(&self) -> Position {
         let place = |entry: &Entry| Position {
             index: entry.index,
@@ -69,12 +73,13 @@ impl Model {
         }
     }
 
+    /// An image has its place, be there a newer one that its writer knows nothing of.
     pub(super) fn keep(&mut self, snapshot: &Snapshot) {
-        if self.newest().map_or(0, |s| s.last.index) < snapshot.last.index {
-            self.snapshots.push(snapshot.clone());
-            let surplus = self.snapshots.len().saturating_sub(2);
-            self.snapshots.drain(..surplus);
-        }
+        self.snapshots.push(snapshot.clone());
+        self.snapshots.sort_by_key(|s| s.last.index);
+        self.snapshots.dedup();
+        let surplus = self.snapshots.len().saturating_sub(2);
+        self.snapshots.drain(..surplus);
     }
 
     /// As the next opening finds it: an image that the log does not hold counts alone.
@@ -110,8 +115,10 @@ impl Model {
 }
 
 /// The one of several states that was found, made certain.
-pub(super) fn settle(states: &[Model], found: &Restored) -> Option<Model> {
-    let mut model = states.iter().find(|s| s.allows(found))?.reopened();
+pub(super) fn settle(states: &[Model], directory: &Directory, found: &Restored) -> Option<Model> {
+    let oldest = directory.oldest_snapshot();
+    let fits = |state: &&Model| state.allows(found) && state.oldest() == oldest;
+    let mut model = states.iter().find(fits)?.reopened();
     model.partial = found.partial.clone().map(|(s, stored)| (s, stored, stored));
     Some(model)
 }
@@ -153,8 +160,9 @@ pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
         Err(e) => return Err(format!("cannot be opened: {e}")),
     };
     let found = &opened.restored;
-    let Some(model) = settle(&progress.states, found) else {
-        return Err(format!("found {found:?}"));
+    let Some(model) = settle(&progress.states, &directory, found) else {
+        let oldest = directory.oldest_snapshot();
+        return Err(format!("found {found:?}, the oldest image at {oldest}"));
     };
     if opened.incarnation <= progress.incarnation || opened.instance != INSTANCE {
         return Err(format!("incarnation {}", opened.incarnation));
@@ -186,8 +194,7 @@ fn expect_contents(
             other => return Err(format!("fetched {other:?}")),
         }
     }
-    let oldest = model.snapshots.first().map_or(0, |s| s.last.index);
-    if directory.oldest_snapshot() != oldest {
+    if directory.oldest_snapshot() != model.oldest() {
         return Err(format!("not the oldest: {}", directory.oldest_snapshot()));
     }
     for snapshot in &model.snapshots {

@@ -196,7 +196,7 @@ impl Run<'_> {
         };
         let (directory, opened) = opened?;
         let found = &opened.restored;
-        let Some(model) = settle(&self.now.states, found) else {
+        let Some(model) = settle(&self.now.states, &directory, found) else {
             panic!("found {found:?}, expected one of {:?}", self.now.states);
         };
         let clean = (opened.torn_bytes, opened.meta_repaired) == (0, false);
@@ -394,10 +394,16 @@ impl Run<'_> {
         writing.writer.write(rest)?;
         let before = self.now.states.clone();
         let snapshot = writing.snapshot;
-        self.may_become(&[&|m| m.keep(&snapshot)]);
+        let newest = self.live.newest().map_or(0, |s| s.last.index);
+        let keep = |m: &mut Model| {
+            if snapshot.last.index > newest {
+                m.keep(&snapshot);
+            }
+        };
+        self.may_become(&[&keep]);
         assert_eq!(writing.writer.finish()?, snapshot);
         self.done.saved += 1;
-        self.became(before, &|m| m.keep(&snapshot));
+        self.became(before, &keep);
         Ok(())
     }
 

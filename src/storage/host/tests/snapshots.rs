@@ -168,6 +168,9 @@ fn an_older_image_takes_no_newer_ones_place() {
     late.write(&image).unwrap();
     let newest = store.save(6, &image);
     assert_eq!(4, late.finish().unwrap().last.index);
+    let whole = |(_, committed): &&(Vec<u8>, bool)| *committed;
+    let images = store.fake.disk().images;
+    assert_eq!(1, images.values().filter(whole).count(), "nor its room");
     assert_eq!(6, store.storage.oldest_snapshot());
     assert_eq!(Some(newest), store.again(0).opened.restored.snapshot);
 }
@@ -221,6 +224,7 @@ fn an_image_that_the_host_spoils_does_not_count() {
 #[test]
 fn an_image_is_received_and_adopted() {
     let mut store = with_a_log();
+    let own = store.save(5, &bytes(100, 9));
     let image = bytes(10_000, 10);
     let received = snapshot(20, 4, &image);
     store.receive(&received, &image);
@@ -229,7 +233,7 @@ fn an_image_is_received_and_adopted() {
         store.read(&received).unwrap(),
         "the host loads it first"
     );
-    assert_eq!(0, store.storage.oldest_snapshot());
+    assert_eq!(5, store.storage.oldest_snapshot());
     store.storage.adopt(&received).unwrap();
     assert_eq!(
         (20, image),
@@ -241,6 +245,8 @@ fn an_image_is_received_and_adopted() {
     let mut reset = persist(2, 1, 0, 4);
     reset.reset = Some(received.clone());
     store.write(reset);
+    assert_eq!(1, store.images().len(), "its own is of no use any more");
+    assert!(store.read(&own).is_err());
     let mut again = store.again(0);
     assert_eq!(
         (received.last, 0),

@@ -1,0 +1,312 @@
+//! `keelctl inspect`: a directory in words.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use raftkeel::core::{Position, Snapshot};
+use raftkeel::storage::StorageError;
+use raftkeel::storage::inspect::{
+    Gap, ImageState, Inspection, MetaState, SegmentState, Sound, Walk,
+};
+
+use crate::words::{bytes, count, range};
+
+/// What is in the directory, and whether all of that is well.
+pub fn inspect(path: &Path) -> Result<(String, bool), StorageError> {
+    let found = raftkeel::storage::inspect::inspect(path)?;
+    let mut text = String::new();
+    let out = &mut text;
+    line(out, &path.display().to_string());
+    if let Some(process) = in_use_by(path) {
+        line(
+            out,
+            &format!(
+                "in use by process {process}: the end of the log may be seen half written, and\n\
+                 what is said of damage there means nothing"
+            ),
+        );
+    }
+    match &found.meta {
+        Ok(meta) => tell_meta(out, meta),
+        Err(error) => line(out, &error.to_string()),
+    }
+    tell_log(out, &found);
+    tell_images(out, &found);
+    tell_files(out, &found);
+    line(out, "");
+    let sound = verdict(out, &found);
+    Ok((text, sound))
+}
+
+fn line(out: &mut String, text: &str) {
+    // A String takes everything.
+    let _ = writeln!(out, "{text}");
+}
+
+// ---- META -------------------------------------------------------------------
+
+fn tell_meta(out: &mut String, meta: &MetaState) {
+    let (identity, hard) = (&meta.identity, &meta.hard);
+    line(
+        out,
+        &format!(
+            "node {} of cluster {}, instance {:016x}, opened {}",
+            identity.node.get(),
+            identity.cluster,
+            meta.instance,
+            count(u64::from(meta.incarnation), "time"),
+        ),
+    );
+    let vote = match hard.vote {
+        Some(node) => format!("voted for node {}", node.get()),
+        None => "has not voted in it".to_owned(),
+    };
+    line(out, &format!("term {}, {vote}", hard.term));
+    if hard.commit > 0 {
+        line(
+            out,
+            &format!(
+                "knows the log to be committed up to index {} at least",
+                hard.commit
+            ),
+        );
+    }
+    if let Some(excluded) = hard.excluded {
+        line(
+            out,
+            &format!(
+                "this node is excluded since epoch {} (log index {})",
+                excluded.epoch, excluded.index
+            ),
+        );
+    }
+    if meta.repaired {
+        line(
+            out,
+            "one of the two copies in META is damaged; the other one counts, and opening repairs it",
+        );
+    }
+}
+
+// ---- the log ----------------------------------------------------------------
+
+fn tell_log(out: &mut String, found: &Inspection) {
+    line(out, "");
+    if found.segments.is_empty() {
+        line(out, "log: no segments");
+        return;
+    }
+    let walks = found
+        .segments
+        .iter()
+        .filter_map(|s| s.contents.as_ref().ok());
+    let entries = walks.map(|walk| walk.entries).sum();
+    line(
+        out,
+        &format!(
+            "log: {} in {}",
+            match entries {
+                1 => "1 entry".to_owned(),
+                n => format!("{n} entries"),
+            },
+            count(found.segments.len() as u64, "segment")
+        ),
+    );
+    for segment in &found.segments {
+        tell_segment(out, segment);
+    }
+}
+
+fn tell_segment(out: &mut String, segment: &SegmentState) {
+    line(
+        out,
+        &format!("  {}  {}", segment.name, bytes(segment.bytes)),
+    );
+    match &segment.contents {
+        Err(error) => line(out, &format!("    DAMAGED: {error}")),
+        Ok(_) if segment.trimmed => line(
+            out,
+            "    not needed any more: a snapshot has its place, and the next opening removes it",
+        ),
+        Ok(walk) => {
+            line(out, &format!("    {}", contents(walk)));
+            for gap in &walk.gaps {
+                line(out, &format!("    {}", not_whole(gap)));
+            }
+        }
+    }
+}
+
+fn contents(walk: &Walk) -> String {
+    let Some(indexes) = walk.indexes else {
+        return format!("no entries; continues index {}", walk.prev.index);
+    };
+    let mut text = range("index", indexes).replacen("indexs", "indexes", 1);
+    if let Some(terms) = walk.terms {
+        text += &format!(", {}", range("term", terms));
+    }
+    text += &format!(", {}", count(walk.groups, "write"));
+    if walk.replacing > 0 {
+        text += &format!(", of which {} replaced entries", walk.replacing);
+    }
+    if walk.resets {
+        text += ", begins anew behind a snapshot";
+    }
+    text + &format!(", {} free", bytes(walk.unused))
+}
+
+fn not_whole(gap: &Gap) -> String {
+    let at = match gap.index {
+        0 => String::new(),
+        index => format!(", where index {index} belongs"),
+    };
+    format!(
+        "NOT WHOLE: {} at offset {}{at}: {}",
+        bytes(gap.bytes),
+        gap.offset,
+        gap.what
+    )
+}
+
+// ---- snapshots and other files ----------------------------------------------
+
+fn tell_images(out: &mut String, found: &Inspection) {
+    line(out, "");
+    if found.images.is_empty() {
+        line(out, "snapshots: none");
+    } else {
+        line(out, "snapshots:");
+    }
+    for ImageState { name, contents } in &found.images {
+        line(out, &format!("  {name}"));
+        let text = match contents {
+            Ok(snapshot) => describe(snapshot),
+            Err(error) => format!("DAMAGED: {error}"),
+        };
+        line(out, &format!("    {text}"));
+    }
+    if let Some(receiving) = &found.receiving {
+        let snapshot = &receiving.snapshot;
+        line(
+            out,
+            &format!(
+                "receiving one up to index {}: {} of {} are here",
+                snapshot.last.index,
+                bytes(receiving.stored),
+                bytes(snapshot.size)
+            ),
+        );
+    }
+}
+
+fn describe(snapshot: &Snapshot) -> String {
+    let Position { index, term } = snapshot.last;
+    let mut text = format!(
+        "the state up to index {index} of term {term}, {}, whole",
+        bytes(snapshot.size)
+    );
+    if let Some(pieces) = snapshot.pieces {
+        text += "; the host's part is in the log, ";
+        text += &range("index", pieces).replacen("indexs", "indexes", 1);
+    }
+    text
+}
+
+fn tell_files(out: &mut String, found: &Inspection) {
+    if !found.unfinished.is_empty() {
+        line(
+            out,
+            &format!(
+                "unfinished, removed by the next opening: {}",
+                found.unfinished.join(", ")
+            ),
+        );
+    }
+    if !found.foreign.is_empty() {
+        line(
+            out,
+            &format!("not raftkeel's, left alone: {}", found.foreign.join(", ")),
+        );
+    }
+}
+
+// ---- the verdict ------------------------------------------------------------
+
+fn verdict(out: &mut String, found: &Inspection) -> bool {
+    match &found.verdict {
+        Ok(sound) => {
+            line(out, &well(sound));
+            let damaged = found.images.iter().any(|image| image.contents.is_err());
+            if damaged {
+                line(
+                    out,
+                    "A snapshot is damaged; an older one and the log behind it hold the same, and\n\
+                     the next snapshot takes its place.",
+                );
+            }
+            true
+        }
+        Err(error) => {
+            line(out, &format!("CANNOT BE OPENED: {error}"));
+            line(out, advice(error));
+            false
+        }
+    }
+}
+
+fn well(sound: &Sound) -> String {
+    let mut text = format!(
+        "CAN BE OPENED: the log begins behind index {} and ends at index {} of term {}.",
+        sound.base.index, sound.last.index, sound.last.term
+    );
+    if sound.torn_bytes > 0 {
+        text += &format!(
+            "\n{} at its end belong to a write that was cut off; nobody was told that it was done,\n\
+             and opening drops it.",
+            bytes(sound.torn_bytes)
+        );
+    }
+    text
+}
+
+/// What an administrator does next.
+fn advice(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Corrupt { .. } => {
+            "\
+What was written and acknowledged here is not there any more. Nothing was changed.
+  If other nodes of the cluster run: they hold everything that was committed. Remove this node
+  from the cluster, move the directory away, and add a node with an empty directory under a new
+  id. Do not put an older copy of the directory in its place: it has forgotten votes.
+  If this is the only node: keep the directory, and restore the daemon's data from a backup."
+        }
+        StorageError::Version { .. } => {
+            "A newer version of this library wrote this: use one that is at least as new."
+        }
+        StorageError::Io { .. } => {
+            "The system could not read it: see the kernel's log, and who owns the files."
+        }
+        _ => "",
+    }
+}
+
+// ---- who uses it --------------------------------------------------------------
+
+/// The process that has locked the directory, as far as the system says so. Looking does not
+/// lock anything: a daemon that starts at this moment must not find it in use.
+fn in_use_by(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+
+    let lock = std::fs::metadata(path.join("LOCK")).ok()?;
+    let inode = lock.ino().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // "1: FLOCK  ADVISORY  WRITE 4711 fe:00:123456 0 EOF"
+        let mut fields = line.split_whitespace();
+        let kind = fields.nth(1)?;
+        let process = fields.nth(2)?;
+        let file = fields.next()?;
+        let same = file.rsplit(':').next() == Some(&inode);
+        (kind == "FLOCK" && same).then(|| process.parse().ok())?
+    })
+}

@@ -1,0 +1,368 @@
+//! What is in a directory, found without changing anything, be it whole, damaged or in use.
+//!
+//! What opening would say is asked of the code that opens. The rest is a walk over all files that
+//! goes on behind damage, so that an administrator learns what is left and not only what is wrong
+//! first.
+
+use std::path::Path;
+
+use crate::core::{Index, Position, Snapshot, Term};
+use crate::storage::{Identity, StorageError};
+
+use super::frame::{Frame, HEADER, Kind, is_zero, whiten};
+use super::meta::{self, Meta};
+use super::open::{Contents, load_meta};
+use super::page::{Flaw, PAGE, SECTOR};
+use super::receive::{self, Partial};
+use super::recover::frame_at;
+use super::segment::{Header, MAX_BYTES, PREPARED, is_segment};
+use super::vfs::{Disk, Vfs};
+use super::{LOCK, holds_node, snapshot};
+
+/// All that could be found out about a directory.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The state that META holds.
+    pub meta: Result<MetaState, StorageError>,
+    /// Oldest first.
+    pub segments: Vec<SegmentState>,
+    /// Oldest first.
+    pub images: Vec<ImageState>,
+    /// An image that is being received.
+    pub receiving: Option<Receiving>,
+    /// Names of files that were being made when their process ended; the next opening removes them.
+    pub unfinished: Vec<String>,
+    /// Names of files that no version of this library made.
+    pub foreign: Vec<String>,
+    /// What opening it would find, or why it would be refused.
+    pub verdict: Result<Sound, StorageError>,
+}
+
+/// META: whose directory it is, and what this node must remember.
+#[derive(Clone, Debug)]
+pub struct MetaState {
+    /// Whose directory it is.
+    pub identity: Identity,
+    /// Drawn when it was made.
+    pub instance: u64,
+    /// How often it was opened.
+    pub incarnation: u32,
+    /// Term, vote, exclusion, and what is known to be committed.
+    pub hard: crate::core::HardState,
+    /// One of the two copies is damaged, or older than a crash explains; the other one counts.
+    pub repaired: bool,
+}
+
+/// What opening would find.
+#[derive(Clone, Copy, Debug)]
+pub struct Sound {
+    /// What the log begins behind.
+    pub base: Position,
+    /// The last entry, or what the log begins behind.
+    pub last: Position,
+    /// Bytes of a write that was cut off, which nobody was told of.
+    pub torn_bytes: u64,
+}
+
+/// One segment of the log.
+#[derive(Debug)]
+pub struct SegmentState {
+    /// The file's name.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// What its first page says, and what was found behind it.
+    pub contents: Result<Walk, StorageError>,
+    /// A snapshot has its place; the next opening removes it.
+    pub trimmed: bool,
+}
+
+/// What was found in a segment.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    /// The entry that it continues.
+    pub prev: Position,
+    /// Whole groups, each of which was written at once.
+    pub groups: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Lowest and highest index of them.
+    pub indexes: Option<(Index, Index)>,
+    /// Lowest and highest term of them.
+    pub terms: Option<(Term, Term)>,
+    /// Groups that take the place of entries before them.
+    pub replacing: u64,
+    /// It begins with a group that drops the log before it.
+    pub resets: bool,
+    /// What is not whole, by offset.
+    pub gaps: Vec<Gap>,
+    /// Bytes at the end that were never written.
+    pub unused: u64,
+}
+
+/// Lowest and highest term of a group's entries, if it has any.
+type Terms = Option<(Term, Term)>;
+
+/// A part of a segment in which there is no whole group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// The index that belongs there, if what comes before it is whole.
+    pub index: Index,
+    /// What is wrong with its first group.
+    pub what: &'static str,
+}
+
+/// One image of a snapshot.
+#[derive(Debug)]
+pub struct ImageState {
+    /// The file's name.
+    pub name: String,
+    /// Its snapshot, every byte of which was checked.
+    pub contents: Result<Snapshot, StorageError>,
+}
+
+/// An image that is being received.
+#[derive(Clone, Debug)]
+pub struct Receiving {
+    /// What it will be.
+    pub snapshot: Snapshot,
+    /// How many bytes of it are there, and whole.
+    pub stored: u64,
+}
+
+/// Reads everything in the directory at `path`. It is not locked: while an engine uses it the end
+/// of the log may be seen half written.
+///
+/// # Errors
+/// `Missing` if there is no node, `Io`.
+pub fn inspect(path: &Path) -> Result<Inspection, StorageError> {
+    inspect_on(&Disk::new(path))
+}
+
+pub(super) fn inspect_on(fs: &dyn Vfs) -> Result<Inspection, StorageError> {
+    let mut names = fs.list()?;
+    if !holds_node(&names) {
+        return Err(StorageError::Missing { path: fs.root() });
+    }
+    names.sort();
+    let meta = load_meta(fs, &names);
+    let known = meta.as_ref().ok().map(|(meta, _)| meta);
+    Ok(Inspection {
+        segments: segments(fs, &names, known)?,
+        images: images(fs, &names)?,
+        receiving: receiving(fs, &names, known)?,
+        unfinished: some(&names, |name| name.starts_with(PREPARED)),
+        foreign: some(&names, is_foreign),
+        meta: meta.map(|(meta, repaired)| state_of(&meta, repaired)),
+        verdict: verdict(fs, &names),
+    })
+}
+
+fn some(names: &[String], wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let wanted = names.iter().filter(|name| wanted(name));
+    wanted.cloned().collect()
+}
+
+fn is_foreign(name: &str) -> bool {
+    let ours = [meta::NAME, receive::NAME, LOCK].contains(&name);
+    let kind = is_segment(name) || snapshot::position(name).is_some();
+    !ours && !kind && !name.starts_with(PREPARED)
+}
+
+fn state_of(meta: &Meta, repaired: bool) -> MetaState {
+    MetaState {
+        identity: meta.identity,
+        instance: meta.instance,
+        incarnation: meta.incarnation,
+        hard: meta.hard,
+        repaired,
+    }
+}
+
+fn verdict(fs: &dyn Vfs, names: &[String]) -> Result<Sound, StorageError> {
+    let mut contents = Contents::read(fs, names, None)?;
+    let reset = contents.reconcile(fs)?;
+    let (base, last) = contents.span();
+    Ok(Sound {
+        base: reset.unwrap_or(base),
+        last: reset.unwrap_or(last),
+        torn_bytes: contents.torn_bytes(),
+    })
+}
+
+// ---- the log --------------------------------------------------------------
+
+fn segments(
+    fs: &dyn Vfs,
+    names: &[String],
+    meta: Option<&Meta>,
+) -> Result<Vec<SegmentState>, StorageError> {
+    let names = names.iter().filter(|name| is_segment(name));
+    names.map(|name| segment(fs, name, meta)).collect()
+}
+
+fn segment(fs: &dyn Vfs, name: &str, meta: Option<&Meta>) -> Result<SegmentState, StorageError> {
+    let stored = fs.read(name, MAX_BYTES + 1)?;
+    let page = &stored[..stored.len().min(PAGE)];
+    let header = Header::decode(page).map_err(|flaw| flaw.at(fs.path(name), 0, 0));
+    let checked = header.and_then(|header| {
+        if header.name() != name {
+            let flaw = Flaw::Bad("segment under another one's name");
+            return Err(flaw.at(fs.path(name), 0, 0));
+        }
+        if let Some(meta) = meta {
+            meta.check(&header.origin, fs, name, header.prev.index + 1)?;
+        }
+        Ok(header)
+    });
+    let oldest = meta.map_or(0, |meta| meta.first_seq);
+    Ok(SegmentState {
+        name: name.to_owned(),
+        bytes: stored.len() as u64,
+        trimmed: checked.as_ref().is_ok_and(|header| header.seq < oldest),
+        contents: checked.map(|header| walk(&header, &stored)),
+    })
+}
+
+/// Looks at every page: a group that is whole and in its place counts, whatever is around it.
+fn walk(header: &Header, stored: &[u8]) -> Walk {
+    let mut walk = Walk {
+        prev: header.prev,
+        ..Walk::default()
+    };
+    let sectors = stored.chunks(SECTOR);
+    let written = sectors.len() - sectors.rev().take_while(|sector| is_zero(sector)).count();
+    let end = (written * SECTOR).min(stored.len());
+    let mut offset = PAGE;
+    let mut next = header.prev.index + 1;
+    while offset < end {
+        match group(header, stored, offset) {
+            Ok((frame, terms)) => {
+                walk.count(&frame, terms);
+                next = frame.last_index() + 1;
+                offset += frame.size();
+            }
+            Err(what) => {
+                walk.miss(offset, next, what);
+                next = 0;
+                offset += PAGE;
+            }
+        }
+    }
+    walk.unused = stored.len().saturating_sub(offset) as u64;
+    walk.end_gaps(header, stored.len());
+    walk
+}
+
+/// The whole group at an offset, with the lowest and highest term of its entries.
+fn group(header: &Header, stored: &[u8], offset: usize) -> Result<(Frame, Terms), &'static str> {
+    let rest = &stored[offset..];
+    if rest.len() < HEADER || is_zero(&rest[..rest.len().min(SECTOR)]) {
+        return Err("never written, or gone");
+    }
+    let frame = frame_at(header, stored, offset as u64).map_err(described)?;
+    if frame.place.lsn != header.start_lsn + (offset - PAGE) as u64 {
+        return Err("frame of another place");
+    }
+    let Some(group) = rest.get(..frame.size()) else {
+        return Err("frame runs past the segment");
+    };
+    let mut group = group.to_vec();
+    whiten(header.salt, offset as u64, &mut group);
+    if !frame.is_whole(&group) {
+        return Err("wrong checksum of a group");
+    }
+    let entries = frame.entries(&group).map_err(described)?;
+    let terms = entries.first().zip(entries.last());
+    Ok((frame, terms.map(|(first, last)| (first.term, last.term))))
+}
+
+fn described(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::Bad(what) => what,
+        Flaw::Newer(_) => "written by a newer version",
+    }
+}
+
+impl Walk {
+    fn count(&mut self, frame: &Frame, terms: Terms) {
+        self.groups += 1;
+        self.entries += u64::from(frame.count);
+        self.replacing += u64::from(frame.kind == Kind::Replace);
+        self.resets |= frame.kind == Kind::Reset;
+        if frame.count > 0 {
+            let indexes = (frame.first_index, frame.last_index());
+            self.indexes = Some(widest(self.indexes, indexes));
+        }
+        self.terms = terms.map_or(self.terms, |terms| Some(widest(self.terms, terms)));
+    }
+
+    /// There is no whole group here.
+    fn miss(&mut self, offset: usize, index: Index, what: &'static str) {
+        let offset = offset as u64;
+        match self.gaps.last_mut() {
+            Some(gap) if gap.offset + gap.bytes == offset => gap.bytes += PAGE as u64,
+            _ => self.gaps.push(Gap {
+                offset,
+                bytes: PAGE as u64,
+                index,
+                what,
+            }),
+        }
+    }
+
+    /// A gap ends with the file, and a file that is too short or too long is one.
+    fn end_gaps(&mut self, header: &Header, len: usize) {
+        let len = len as u64;
+        if let Some(gap) = self.gaps.last_mut() {
+            gap.bytes = gap.bytes.min(len.saturating_sub(gap.offset));
+        }
+        if len != header.bytes {
+            let offset = len.min(header.bytes);
+            self.gaps.push(Gap {
+                offset,
+                bytes: len.abs_diff(header.bytes),
+                index: 0,
+                what: "the file is not as long as it was made",
+            });
+        }
+    }
+}
+
+fn widest(so_far: Option<(u64, u64)>, (low, high): (u64, u64)) -> (u64, u64) {
+    so_far.map_or((low, high), |(lowest, highest)| {
+        (lowest.min(low), highest.max(high))
+    })
+}
+
+// ---- images ---------------------------------------------------------------
+
+fn images(fs: &dyn Vfs, names: &[String]) -> Result<Vec<ImageState>, StorageError> {
+    let names = names.iter().filter(|n| snapshot::position(n).is_some());
+    let images = names.map(|name| {
+        Ok(ImageState {
+            name: name.clone(),
+            contents: snapshot::verify(fs, name)?,
+        })
+    });
+    images.collect()
+}
+
+fn receiving(
+    fs: &dyn Vfs,
+    names: &[String],
+    meta: Option<&Meta>,
+) -> Result<Option<Receiving>, StorageError> {
+    let (true, Some(meta)) = (names.iter().any(|name| name == receive::NAME), meta) else {
+        return Ok(None);
+    };
+    let partial = Partial::find(fs, meta)?;
+    Ok(partial.map(|partial| Receiving {
+        snapshot: partial.snapshot().clone(),
+        stored: partial.stored(),
+    }))
+}
