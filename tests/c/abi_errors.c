@@ -309,6 +309,7 @@ static void modes(void)
     CHECK_CODE(keel_fd(stepped), KEEL_ERR_STATE);
     CHECK_CODE(keel_step(stepped, 999, &next_ms), KEEL_ERR_INVALID);
     CHECK(next_ms == UINT64_MAX);
+    CHECK_CODE(keel_step(stepped, UINT64_MAX, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_step(stepped, 1000, NULL), KEEL_OK);
     CHECK_CODE(keel_free(stepped), KEEL_OK);
 

@@ -9,6 +9,10 @@
 //! Opening gives the run its number, which must be durable before anything is said in its name:
 //! until the first write is, [`Storage::ready`] says no.
 //!
+//! Whatever the host gives back, opening neither panics nor takes more memory than
+//! [`HOST_AMPLIFICATION`](super::HOST_AMPLIFICATION) times its length and
+//! [`HOST_OVERHEAD`](super::HOST_OVERHEAD).
+//!
 //! - [`HostStore`]: what the host must be able to do
 //! - `record`: the bytes; `records`: taking them back; `terms`: which term every entry has
 //! - `writes`: what is under way; `images`: snapshots
@@ -19,8 +23,8 @@ mod records;
 mod terms;
 mod writes;
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -180,7 +180,9 @@ impl Found {
         if !self.takes_images {
             return Err(corrupt(0, "image, and no snap_get to read it with"));
         }
-        if image == 0 || self.images.iter().any(|(known, _)| *known == image) {
+        // Images are numbered on from the highest.
+        let possible = (1..=u64::MAX / 2).contains(&image);
+        if !possible || self.images.iter().any(|(known, _)| *known == image) {
             return Err(corrupt(0, "image with an impossible number"));
         }
         self.images.push((image, size));

@@ -156,3 +156,33 @@ fn a_newer_format_is_not_read() {
     state[end..].copy_from_slice(&crc.to_le_bytes());
     assert!(refused(newer).contains("newer than this library"));
 }
+
+/// A state record with another number in it and a checksum that is right.
+fn with_number(at: usize, number: u64) -> Disk {
+    let mut disk = disk();
+    let state = disk.state.as_mut().unwrap();
+    state[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    let end = state.len() - 4;
+    let crc = crc32fast::hash(&state[..end]);
+    state[end..].copy_from_slice(&crc.to_le_bytes());
+    disk
+}
+
+#[test]
+fn numbers_that_leave_no_next_one_are_refused() {
+    // Term and commit follow magic, version, identity, instance and incarnation; the index of the
+    // last entry is followed by its term and the checksum.
+    let last = disk().state.unwrap().len() - 20;
+    for at in [37, 53, last] {
+        for number in [(1 << 62) + 1, u64::MAX] {
+            let text = refused(with_number(at, number));
+            assert!(
+                text.contains("number that nobody counts to"),
+                "{at}: {text}"
+            );
+        }
+    }
+    let mut disk = disk();
+    disk.images.insert(u64::MAX, (vec![1; 64], true));
+    assert!(refused(disk).contains("image with an impossible number"));
+}
