@@ -30,7 +30,7 @@
  *   return: no longjmp(), no C++ exception. (Those of keel_storage say themselves where they run.)
  * Completions. A request that was accepted (its function returned 0) is completed exactly once; one
  *   that was not, never.
- * Death. After a failed write, damaged data, a negative `apply`, or a bug that the library has
+ * Death. After a failed write, damaged data, a failed `apply`, or a bug that the library has
  *   noticed, an engine is dead: `stopped` says so once, waiting requests complete with
  *   KEEL_ERR_CLOSED, driving functions return the reason for ever, inputs KEEL_ERR_CLOSED, queries
  *   still answer. Nothing more is sent.
@@ -356,8 +356,8 @@ typedef struct keel_batch {
  * mean nothing to the host: what they say, whose they are and whether they are whole is inside, and
  * checked when they come back. Initialise with KEEL_STORAGE_INIT.
  *
- * Results. 0 is success. A negative value is a failure, of a code of the host's own (-errno, for
- * instance), which keel_errmsg() shows.
+ * Results. 0 is success. Anything else is a failure, of a code of the host's own (errno, for
+ * instance), which keel_errmsg() shows; but KEEL_ENOUGH, which `read` may hand on.
  *
  * Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
  * the thread that drives; the snap_ functions there, inside keel_new(), and inside
@@ -567,7 +567,7 @@ typedef struct keel_callbacks {
     /**
      * One committed entry of the host's own: in log order, the same on every node, exactly once
      * per run of the engine, and in each run from the beginning: from the first entry, or from the
-     * snapshot that `load` was given. 0 = done; a negative value stops the engine (KEEL_ERR_STATE).
+     * snapshot that `load` was given. 0 = done; anything else stops the engine (KEEL_ERR_STATE).
      */
     int (*apply)(void *ud, uint64_t index, uint64_t term, const void *data, size_t len);
     /**
@@ -1175,8 +1175,8 @@ int keel_snapshot(struct keel *k,
                   void *arg);
 
 /**
- * Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
- * with a code of the host's own, and the engine ends. Once for every batch, in their order.
+ * Says how a batch ended that `write` has taken: `status` 0: it is durable; anything else: it
+ * failed, with a code of the host's own, and the engine ends. Once for every batch, in their order.
  *
  * Input function, also from inside `write`. When it has returned 0 the next driving call has
  * something to do. KEEL_ERR_INVALID: another batch is to be reported first, or this one was

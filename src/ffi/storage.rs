@@ -62,8 +62,8 @@ pub struct keel_batch {
 /// mean nothing to the host: what they say, whose they are and whether they are whole is inside, and
 /// checked when they come back. Initialise with KEEL_STORAGE_INIT.
 ///
-/// Results. 0 is success. A negative value is a failure, of a code of the host's own (-errno, for
-/// instance), which keel_errmsg() shows.
+/// Results. 0 is success. Anything else is a failure, of a code of the host's own (errno, for
+/// instance), which keel_errmsg() shows; but KEEL_ENOUGH, which `read` may hand on.
 ///
 /// Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
 /// the thread that drives; the snap_ functions there, inside keel_new(), and inside
@@ -205,10 +205,11 @@ impl fmt::Debug for CStore {
 /// A function that may be NULL was not called, for the host keeps no snapshots.
 const ABSENT: HostCode = KEEL_ERR_STATE;
 
+/// Many libraries have positive codes for their failures: none may pass for "durable".
 fn answer(code: c_int) -> Result<(), HostCode> {
     match code {
-        code if code < 0 => Err(code),
-        _ => Ok(()),
+        KEEL_OK => Ok(()),
+        code => Err(code),
     }
 }
 
@@ -250,7 +251,10 @@ impl HostStore for CStore {
     fn read(&self, first: Index, last: Index, records: &mut Records) -> Result<(), HostCode> {
         let call = self.0.read.ok_or(ABSENT)?;
         // SAFETY: see above.
-        answer(unsafe { call(self.0.ud, first, last, to_host(records)) })
+        match unsafe { call(self.0.ud, first, last, to_host(records)) } {
+            KEEL_ENOUGH => Ok(()),
+            code => answer(code),
+        }
     }
 
     fn trim(&self, index: Index) -> Result<(), HostCode> {
@@ -292,8 +296,8 @@ impl HostStore for CStore {
     }
 }
 
-/// Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
-/// with a code of the host's own, and the engine ends. Once for every batch, in their order.
+/// Says how a batch ended that `write` has taken: `status` 0: it is durable; anything else: it
+/// failed, with a code of the host's own, and the engine ends. Once for every batch, in their order.
 ///
 /// Input function, also from inside `write`. When it has returned 0 the next driving call has
 /// something to do. KEEL_ERR_INVALID: another batch is to be reported first, or this one was

@@ -319,13 +319,13 @@ static void modes(void)
     CHECK_CODE(keel_free(watched), KEEL_OK);
 }
 
-static int refused_applies, stops, stop_code, closed;
+static int refusal, refused_applies, stops, stop_code, closed;
 
 static int refuse(void *ud, uint64_t index, uint64_t term, const void *data, size_t len)
 {
     (void)ud, (void)index, (void)term, (void)data, (void)len;
     refused_applies++;
-    return -5;
+    return refusal;
 }
 
 static void on_stopped(void *ud, int why)
@@ -344,13 +344,15 @@ static void on_done(void *arg, int status, uint64_t index)
 }
 
 /* The host could not apply an entry: the engine ends, says so once, and stays ended. */
-static void refused_apply(void)
+static void refused_apply(int with)
 {
     struct cluster_options options;
     struct cluster *c;
     keel *k;
     int code;
 
+    refusal = with;
+    refused_applies = stops = closed = 0;
     cluster_options_init(&options, 1, 9);
     options.callbacks.apply = refuse;
     options.callbacks.stopped = on_stopped;
@@ -378,7 +380,8 @@ int main(void)
     first_settings();
     limits();
     modes();
-    refused_apply();
+    refused_apply(-5);
+    refused_apply(5);
     messages();
     directories();
     return 0;

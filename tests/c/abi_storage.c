@@ -2,6 +2,7 @@
 /* What the header says of keel_storage, tried: what is refused, what is late, what fails, what comes
  * back, and who may call what from where. */
 #define _POSIX_C_SOURCE 200809L
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -221,6 +222,8 @@ static void whose_it_is(void)
     s->fail_open = STORE_EIO;
     CHECK_CODE(open_again(s, KEEL_NEW_NODE), KEEL_ERR_IO);
     CHECK(strstr(keel_errmsg(), "-1005") != NULL);
+    s->fail_open = EIO; /* nor does a positive code pass for an empty store */
+    CHECK_CODE(open_again(s, KEEL_NEW_NODE), KEEL_ERR_IO);
     store_free(s);
 }
 
@@ -488,6 +491,13 @@ static void failures(void)
     s = leader();
     s->fail_done = STORE_EIO;
     a_death(s, "-1005");
+    /* As errno has it, and SQLite. */
+    s = leader();
+    s->fail_write = EIO;
+    a_death(s, "the host says 5");
+    s = leader();
+    s->fail_done = ENOSPC;
+    a_death(s, "the host says 28");
 
     /* The very first one. */
     s = store_new(&k);

@@ -45,7 +45,7 @@ pub use writes::{HostCode, OutOfOrder, Writes};
 /// large ones.
 const UNDER_WAY_MAX: usize = 4;
 
-/// A host's database. Every failure is a negative code of its own.
+/// A host's database. Every failure is a code of its own.
 ///
 /// All but the `snap_` methods are called by whoever drives the engine, one at a time.
 pub trait HostStore: Send + Sync + fmt::Debug {
