@@ -1187,8 +1187,8 @@ KEEL_API int keel_write_done(struct keel *k, uint64_t batch, int status);
 /**
  * From `open`: the stored state, first of all.
  *
- * KEEL_ERR_INVALID, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever `open`
- * returns then, keel_new() returns this.
+ * KEEL_ERR_INVALID (no bytes), KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever
+ * `open` returns then, keel_new() returns this, and KEEL_ERR_CORRUPT for KEEL_ERR_INVALID.
  */
 KEEL_API KEEL_CHECK int keel_records_state(struct keel_records *r, const void *data, size_t len);
 

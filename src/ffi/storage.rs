@@ -318,30 +318,40 @@ pub unsafe extern "C" fn keel_write_done(k: *mut keel, batch: u64, status: c_int
 /// `r` is NULL or came from the running `open` or `read`.
 unsafe fn hand<T>(
     r: *mut keel_records,
-    give: impl FnOnce(&mut Records) -> Result<Result<T, &StorageError>, Failure>,
-) -> Result<T, c_int> {
-    guard::outside(|| {
-        // SAFETY: it is what `to_host` made, which nobody else uses meanwhile.
-        let records = unsafe { r.cast::<Records>().as_mut() };
-        let records = records.ok_or_else(|| Failure::invalid("r is NULL"))?;
-        give(records)?.map_err(|error| Failure::from(Error::from(error)))
-    })
+    give: impl FnOnce(&mut Records) -> Result<T, &StorageError>,
+) -> Result<T, Failure> {
+    // SAFETY: it is what `to_host` made, which nobody else uses meanwhile.
+    let records = unsafe { r.cast::<Records>().as_mut() };
+    let records = records.ok_or_else(|| Failure::invalid("r is NULL"))?;
+    give(records).map_err(|error| Failure::from(Error::from(error)))
 }
 
+/// The same with the bytes of a record. One that has none is not taken for one that is not there,
+/// whatever the host makes of the answer.
+///
 /// # Safety
-/// `data` is NULL or points to `len` readable bytes.
-unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u8], Failure> {
+/// As [`hand`], and `data` is NULL or points to `len` readable bytes.
+unsafe fn hand_bytes<T>(
+    r: *mut keel_records,
+    data: *const c_void,
+    len: usize,
+    give: impl for<'a> FnOnce(&'a mut Records, &[u8]) -> Result<T, &'a StorageError>,
+) -> Result<T, Failure> {
     if data.is_null() || len == 0 {
+        // SAFETY: passed on to the caller.
+        let _ = unsafe { hand(r, Records::refuse) };
         return Err(Failure::invalid("a record is NULL or has no bytes"));
     }
     // SAFETY: not NULL, and the host vouches for `len` bytes.
-    Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
+    let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
+    // SAFETY: passed on to the caller.
+    unsafe { hand(r, |records| give(records, bytes)) }
 }
 
 /// From `open`: the stored state, first of all.
 ///
-/// KEEL_ERR_INVALID, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever `open`
-/// returns then, keel_new() returns this.
+/// KEEL_ERR_INVALID (no bytes), KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever
+/// `open` returns then, keel_new() returns this, and KEEL_ERR_CORRUPT for KEEL_ERR_INVALID.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_records_state(
@@ -349,8 +359,10 @@ pub unsafe extern "C" fn keel_records_state(
     data: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: the host vouches for all of it.
-    let result = unsafe { hand(r, |records| Ok(records.state(bytes(data, len)?))) };
+    let result = guard::outside(|| {
+        // SAFETY: the host vouches for all of it.
+        unsafe { hand_bytes(r, data, len, |records, bytes| records.state(bytes)) }
+    });
     result.err().unwrap_or(KEEL_OK)
 }
 
@@ -366,8 +378,10 @@ pub unsafe extern "C" fn keel_records_entry(
     data: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: the host vouches for all of it.
-    let result = unsafe { hand(r, |records| Ok(records.entry(index, bytes(data, len)?))) };
+    let result = guard::outside(|| {
+        // SAFETY: the host vouches for all of it.
+        unsafe { hand_bytes(r, data, len, |records, bytes| records.entry(index, bytes)) }
+    });
     match result {
         Ok(true) => KEEL_OK,
         Ok(false) => KEEL_ENOUGH,
@@ -381,7 +395,9 @@ pub unsafe extern "C" fn keel_records_entry(
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_records_image(r: *mut keel_records, image: u64, size: u64) -> c_int {
-    // SAFETY: the host vouches for it.
-    let result = unsafe { hand(r, |records| Ok(records.image(image, size))) };
+    let result = guard::outside(|| {
+        // SAFETY: the host vouches for it.
+        unsafe { hand(r, |records| records.image(image, size)) }
+    });
     result.err().unwrap_or(KEEL_OK)
 }
