@@ -321,9 +321,12 @@ impl Storage for HostStorage {
             said("read", result)?;
         }
         let entries = records.entries()?;
-        match entries.is_empty() {
-            true => Err(corrupt(first, "entry is missing")),
-            false => Ok(entries),
+        // Whole and this node's own, and yet one that was replaced since.
+        let stale = |entry: &&Entry| self.terms.find(entry.index) != Some(entry.term);
+        match (entries.iter().find(stale), entries.is_empty()) {
+            (Some(stale), _) => Err(corrupt(stale.index, "entry of another term than the log's")),
+            (None, true) => Err(corrupt(first, "entry is missing")),
+            (None, false) => Ok(entries),
         }
     }
 
