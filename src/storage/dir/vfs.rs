@@ -3,6 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -89,6 +90,7 @@ impl Disk {
             .write(true)
             .mode(0o600)
             .open(&path)
+            .and_then(off_stdio)
             .map_err(failed("open", &path))?;
         Ok(Box::new(DiskFile { file, path }))
     }
@@ -122,6 +124,7 @@ impl Vfs for Disk {
             .truncate(false)
             .mode(0o600)
             .open(&path)
+            .and_then(off_stdio)
             .map_err(failed("open", &path))?;
         match file.try_lock() {
             Ok(()) => {
@@ -230,6 +233,16 @@ impl VfsFile for DiskFile {
         self.file
             .sync_data()
             .map_err(failed("fdatasync", &self.path))
+    }
+}
+
+/// The file behind a descriptor that is none of 0 to 2: in a daemon that has closed those, whatever
+/// is printed anywhere goes to who has their numbers, and there it would overwrite META or the log.
+fn off_stdio(file: File) -> io::Result<File> {
+    const FIRST_FREE: i32 = 3;
+    match file.as_raw_fd() < FIRST_FREE {
+        true => Ok(rustix::io::fcntl_dupfd_cloexec(&file, FIRST_FREE)?.into()),
+        false => Ok(file),
     }
 }
 
