@@ -23,7 +23,8 @@
  * Text. UTF-8, ends with NUL.
  * Threads. Each function says its kind. Input and query functions: any thread, at any time, also
  *   several at once. Driving functions: any thread, but one at a time; a second one gets
- *   KEEL_ERR_BUSY at once. The library starts no threads that call you back.
+ *   KEEL_ERR_BUSY at once. The library starts no threads that call you back. A thread that is
+ *   cancelled (pthread_cancel()) leaves the library first. None may be called in a signal handler.
  * Callbacks run only inside driving functions (completions also inside keel_free()), one at a
  *   time, in the thread that drives, with no lock held. From a callback you may call every input
  *   and query function; driving functions and keel_free() give KEEL_ERR_BUSY. Callbacks must
