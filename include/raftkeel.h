@@ -398,7 +398,9 @@ typedef struct keel_storage {
      * leader whose oldest batch takes longer than four times election_ms steps down.
      *
      * A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
-     * leaves the node before the first batch is durable. Required.
+     * leaves the node before the first batch is durable. Required. What is still under way at
+     * keel_free() is reported to nobody any more: the next engine counts from 1 again, and would take
+     * it for its own.
      */
     int (*write)(void *ud, const struct keel_batch *batch);
     /**
@@ -1248,7 +1250,7 @@ KEEL_API uint64_t keel_epoch(const struct keel *k);
  * KEEL_OK: both know the same membership; KEEL_EPOCH_AHEAD (positive): this node is behind, wait
  * until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded, replaced or
  * removed, refuse; KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
- * has caught up. Query function.
+ * has caught up. Serve on KEEL_OK only. Query function.
  */
 KEEL_API
 int keel_check_epoch(const struct keel *k,

@@ -99,7 +99,7 @@ pub unsafe extern "C" fn keel_epoch(k: *const keel) -> u64 {
 /// KEEL_OK: both know the same membership; KEEL_EPOCH_AHEAD (positive): this node is behind, wait
 /// until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded, replaced or
 /// removed, refuse; KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
-/// has caught up. Query function.
+/// has caught up. Serve on KEEL_OK only. Query function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keel_check_epoch(k: *const keel, from: keel_id, epoch: u64) -> c_int {
     // SAFETY: the host vouches for the engine.

@@ -101,7 +101,9 @@ pub struct keel_storage {
     /// leader whose oldest batch takes longer than four times election_ms steps down.
     ///
     /// A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
-    /// leaves the node before the first batch is durable. Required.
+    /// leaves the node before the first batch is durable. Required. What is still under way at
+    /// keel_free() is reported to nobody any more: the next engine counts from 1 again, and would take
+    /// it for its own.
     pub write: Option<unsafe extern "C" fn(ud: *mut c_void, batch: *const keel_batch) -> c_int>,
     /// Give back entries from `first` to `last`, with keel_records_entry(), until that returns
     /// anything but KEEL_OK. They are durable, and no batch under way touches them. After a failure
