@@ -500,7 +500,10 @@ typedef struct keel_config {
     keel_id id;
     /** The cluster's number, not 0. Messages and directories of other clusters are refused. */
     uint64_t cluster;
-    /** The directory of this node's log and vote. One engine at a time has it open. */
+    /**
+     * The directory of this node's log and vote. One engine at a time has it open. Its name is used
+     * as long as the engine lives, but not the working directory.
+     */
     const char *dir;
     /** The host's own storage, in place of the directory; copied by keel_new(). */
     const struct keel_storage *storage;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What a host or a peer can get wrong, and the code for it. Runs in an empty directory. */
+#define _POSIX_C_SOURCE 200809L
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "cluster.h"
@@ -213,6 +216,42 @@ static void directories(void)
     CHECK_CODE(keel_free(k), KEEL_OK);
 }
 
+static void on_snapshot(void *arg, int status, uint64_t index)
+{
+    (void)index;
+    *(int *)arg = status;
+}
+
+/* A path is what it was when the directory was opened, wherever the host goes then. */
+static void working_directory(void)
+{
+    keel_config config = good_config();
+    keel_callbacks callbacks = KEEL_CALLBACKS_INIT;
+    keel_peer peer = KEEL_PEER_INIT;
+    uint64_t now_ms = 1000;
+    int status = 1;
+    keel *k;
+
+    peer.id = config.id;
+    config.dir = "here";
+    config.flags = KEEL_NEW_NODE;
+    callbacks.send = drop_message;
+    k = make(&config, &callbacks);
+    CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_OK);
+    CHECK(mkdir("there", 0700) == 0 && chdir("there") == 0);
+    while (keel_role(k) != KEEL_ROLE_LEADER)
+        CHECK_CODE(keel_step(k, now_ms, &now_ms), KEEL_OK);
+    CHECK_CODE(keel_snapshot(k, on_snapshot, &status), KEEL_OK);
+    while (status == 1)
+        CHECK_CODE(keel_step(k, now_ms++, NULL), KEEL_OK);
+    CHECK_CODE(status, KEEL_OK);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    CHECK(chdir("..") == 0);
+    config.flags = 0;
+    k = make(&config, &callbacks);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+}
+
 /* A message that node 1 of a cluster of two sends to node 2. */
 static void catch_one(void)
 {
@@ -384,5 +423,6 @@ int main(void)
     refused_apply(5);
     messages();
     directories();
+    working_directory();
     return 0;
 }

@@ -72,11 +72,10 @@ fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageErr
 }
 
 impl Disk {
+    /// A relative path is relative to where the process is now, wherever it goes later.
     pub(super) fn new(root: &Path) -> Disk {
-        Disk {
-            root: root.to_owned(),
-            lock: None,
-        }
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Disk { root, lock: None }
     }
 
     fn open_with(
