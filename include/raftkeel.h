@@ -925,8 +925,8 @@ KEEL_API int keel_free(struct keel *k);
  * that is late is noticed, and its lateness is not held against the others.
  *
  * Driving function. KEEL_ERR_STATE once keel_fd() was used, KEEL_ERR_INVALID for an earlier time
- * than before: nothing was done. Any other failure: the engine has stopped (see `stopped`), and
- * later calls return the same.
+ * than before, or one that is past INT64_MAX: nothing was done. Any other failure: the engine has
+ * stopped (see `stopped`), and later calls return the same.
  */
 KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *next_ms);
 

@@ -20,6 +20,10 @@ use super::{Error, Host, Input, Place, Settings};
 /// again by the next call, which is then due at once.
 const ROUNDS: usize = 16;
 
+/// The latest time: nobody needs to check whether anything can be added to it. What is beyond is
+/// "never" taken for a time.
+const TIME_MAX: Millis = i64::MAX as Millis;
+
 /// The driven half of a member: one thread at a time.
 pub struct Member {
     engine: Engine,
@@ -132,6 +136,10 @@ impl Member {
             return Err(Error::Invalid(format!(
                 "time went back from {then} to {now} ms"
             )));
+        }
+        if now > TIME_MAX {
+            let text = format!("no clock has come to {now} ms");
+            return Err(Error::Invalid(text));
         }
         if !self.engine.is_open() {
             return self.not_open(now, host);

@@ -348,7 +348,10 @@ static void modes(void)
     CHECK_CODE(keel_fd(stepped), KEEL_ERR_STATE);
     CHECK_CODE(keel_step(stepped, 999, &next_ms), KEEL_ERR_INVALID);
     CHECK(next_ms == UINT64_MAX);
+    CHECK_CODE(keel_step(stepped, next_ms, &next_ms), KEEL_ERR_INVALID); /* that was "never" */
     CHECK_CODE(keel_step(stepped, 1000, NULL), KEEL_OK);
+    CHECK_CODE(keel_step(stepped, INT64_MAX, &next_ms), KEEL_OK);
+    CHECK(next_ms > INT64_MAX && next_ms < UINT64_MAX);
     CHECK_CODE(keel_free(stepped), KEEL_OK);
 
     fd = keel_fd(watched);
