@@ -28,7 +28,8 @@
  * Callbacks run only inside driving functions (completions also inside keel_free()), one at a
  *   time, in the thread that drives, with no lock held. From a callback you may call every input
  *   and query function; driving functions and keel_free() give KEEL_ERR_BUSY. Callbacks must
- *   return: no longjmp(), no C++ exception. (Those of keel_storage say themselves where they run.)
+ *   return: no longjmp(), no pthread_exit(), no C++ exception. (Those of keel_storage say themselves
+ *   where they run.)
  * Completions. A request that was accepted (its function returned 0) is completed exactly once; one
  *   that was not, never.
  * Death. After a failed write, damaged data, a failed `apply`, or a bug that the library has
