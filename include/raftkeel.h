@@ -35,7 +35,7 @@
  * Death. After a failed write, damaged data, a failed `apply`, or a bug that the library has
  *   noticed, an engine is dead: `stopped` says so once, waiting requests complete with
  *   KEEL_ERR_CLOSED, driving functions return the reason for ever, inputs KEEL_ERR_CLOSED, queries
- *   still answer. Nothing more is sent.
+ *   still answer: it leads nobody and knows no leader. Nothing more is sent.
  * fork(). An engine belongs to the process that made it: daemonise first. In a child every function
  *   that takes it gives KEEL_ERR_FORKED; only keel_free() works, and should be called: it closes the
  *   child's copies of the descriptors, among them the lock on the directory. Fork while no driving

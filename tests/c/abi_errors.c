@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What a host or a peer can get wrong, and the code for it. Runs in an empty directory. */
 #define _POSIX_C_SOURCE 200809L
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -361,6 +362,42 @@ static void modes(void)
     CHECK_CODE(keel_free(watched), KEEL_OK);
 }
 
+/* Whatever it dies of, it does not go on as the leader that it was. */
+static void a_dead_leader(void)
+{
+    keel_config config = good_config();
+    keel_callbacks callbacks = good_callbacks();
+    keel_peer peer = KEEL_PEER_INIT;
+    int fd, null = open("/dev/null", O_RDONLY);
+    keel_status *status;
+    keel_id leader = 1;
+    keel *k;
+
+    peer.id = config.id;
+    config.heartbeat_ms = 10;
+    config.election_ms = 30;
+    k = make(&config, &callbacks);
+    CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_OK);
+    fd = keel_fd(k);
+    CHECK(fd >= 0 && null >= 0);
+    while (keel_role(k) != KEEL_ROLE_LEADER)
+        CHECK_CODE(keel_dispatch(k), KEEL_OK);
+    CHECK(keel_leader(k) == 1);
+    CHECK(dup2(null, fd) == fd); /* "never read, write or close it" */
+    CHECK_CODE(keel_dispatch(k), KEEL_ERR_IO);
+    CHECK_CODE(keel_role(k), KEEL_ROLE_FOLLOWER);
+    CHECK(keel_leader(k) == 0 && keel_lease_ms(k) == 0);
+    CHECK_CODE(keel_find_leader(k, &leader, NULL, NULL, 0), KEEL_OK);
+    CHECK(leader == 0);
+    CHECK_CODE(keel_status_take(k, &status), KEEL_OK);
+    CHECK(keel_status_info(status)->role == KEEL_ROLE_FOLLOWER);
+    CHECK(keel_status_info(status)->leader == 0 && keel_status_info(status)->fenced);
+    CHECK(keel_status_node(status, 0)->role == KEEL_ROLE_FOLLOWER);
+    keel_status_free(status);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    close(null);
+}
+
 static int refusal, refused_applies, stops, stop_code, closed;
 
 static int refuse(void *ud, uint64_t index, uint64_t term, const void *data, size_t len)
@@ -422,6 +459,7 @@ int main(void)
     first_settings();
     limits();
     modes();
+    a_dead_leader();
     refused_apply(-5);
     refused_apply(5);
     messages();
