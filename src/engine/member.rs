@@ -20,8 +20,9 @@ use super::{Error, Host, Input, Place, Settings};
 /// again by the next call, which is then due at once.
 const ROUNDS: usize = 16;
 
-/// No clock gets so far in milliseconds. Behind it a time and a timeout might have no sum.
-const TIME_MAX: Millis = Millis::MAX / 2;
+/// The latest time: nobody needs to check whether anything can be added to it. What is beyond is
+/// "never" taken for a time.
+const TIME_MAX: Millis = i64::MAX as Millis;
 
 /// The driven half of a member: one thread at a time.
 pub struct Member {
@@ -137,7 +138,8 @@ impl Member {
             )));
         }
         if now > TIME_MAX {
-            return Err(Error::Invalid(format!("no clock shows {now} ms")));
+            let text = format!("no clock has come to {now} ms");
+            return Err(Error::Invalid(text));
         }
         if !self.engine.is_open() {
             return self.not_open(now, host);

@@ -49,7 +49,7 @@ pub use writes::{HostCode, OutOfOrder, Writes};
 /// large ones.
 const UNDER_WAY_MAX: usize = 4;
 
-/// A host's database. Every failure is a negative code of its own.
+/// A host's database. Every failure is a code of its own.
 ///
 /// All but the `snap_` methods are called by whoever drives the engine, one at a time.
 pub trait HostStore: Send + Sync + fmt::Debug {
@@ -325,9 +325,12 @@ impl Storage for HostStorage {
             said("read", result)?;
         }
         let entries = records.entries()?;
-        match entries.is_empty() {
-            true => Err(corrupt(first, "entry is missing")),
-            false => Ok(entries),
+        // Whole and this node's own, and yet one that was replaced since.
+        let stale = |entry: &&Entry| self.terms.find(entry.index) != Some(entry.term);
+        match (entries.iter().find(stale), entries.is_empty()) {
+            (Some(stale), _) => Err(corrupt(stale.index, "entry of another term than the log's")),
+            (None, true) => Err(corrupt(first, "entry is missing")),
+            (None, false) => Ok(entries),
         }
     }
 

@@ -102,6 +102,11 @@ impl Records {
         })
     }
 
+    /// A record came that has no bytes.
+    pub fn refuse(&mut self) -> Result<(), &StorageError> {
+        self.take(|_| Err(corrupt(0, "record without bytes")))
+    }
+
     fn take<T>(
         &mut self,
         take: impl FnOnce(&mut Wanted) -> Result<T, StorageError>,

@@ -186,3 +186,22 @@ fn numbers_that_leave_no_next_one_are_refused() {
     disk.images.insert(u64::MAX, (vec![1; 64], true));
     assert!(refused(disk).contains("image with an impossible number"));
 }
+
+/// One that reads from a copy of its log which is behind.
+#[test]
+fn what_was_replaced_is_not_read_back() {
+    let mut store = Store::new();
+    store.write(persist(1, 1, 5, 1));
+    let old = store.fake.inner().disk.log.clone();
+    store.write(persist(2, 4, 6, 2));
+    let new = std::mem::replace(&mut store.fake.inner().disk.log, old);
+    let before = store.storage.fetch(1, 3, 9999).expect("it is as it was");
+    assert_eq!(3, before.len());
+    for first in 3..=5 {
+        let error = store.storage.fetch(first, 6, 9999).expect_err("replaced");
+        let named = format!("log index {}: entry of another term", first.max(4));
+        assert!(error.to_string().contains(&named), "{error}");
+    }
+    store.fake.inner().disk.log = new;
+    assert_eq!(4, store.storage.fetch(3, 6, 9999).expect("there").len());
+}
