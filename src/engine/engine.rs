@@ -87,7 +87,8 @@ impl Engine {
             election: settings.election,
             batch_bytes: BATCH_BYTES.min(settings.message_entries()),
             uncommitted_bytes: UNCOMMITTED_BYTES,
-            entry_max: settings.entry_max,
+            // The host's own limit binds the host, not what the cluster says of itself.
+            entry_max: settings.message_entries(),
             tail_bytes: settings.tail_bytes,
             snapshot_rate: settings.snapshot_rate,
             lease_reads: settings.lease_reads,

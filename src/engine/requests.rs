@@ -44,6 +44,9 @@ impl Engine {
         let expect = self.cluster.epoch();
         let command = match request {
             Request::Propose(data) => {
+                if data.len() > self.settings.entry_max {
+                    return Err(self.refused(ProposeError::TooBig));
+                }
                 let proposed = self.raft.propose(self.now, Payload::Host(data));
                 return proposed.map_err(|e| self.refused(e));
             }

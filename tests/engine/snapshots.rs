@@ -1,7 +1,9 @@
 //! Snapshots in the three ways of compaction, as hosts see them.
 
 use raftkeel::core::{Index, NodeId};
-use raftkeel::engine::{Compaction, Error, Event, HostState, Info, Request, Settings, Way};
+use raftkeel::engine::{
+    Compaction, Error, Event, HostState, Info, MESSAGE_REST, Request, Settings, Way,
+};
 
 use crate::cluster::{Cluster, id, peer, settings};
 
@@ -183,6 +185,25 @@ fn the_host_can_ask_for_a_snapshot() {
         let index = c.ask(raw, Request::Snapshot).unwrap();
         assert_eq!(index, info(&c, raw).snapshot_index);
     }
+}
+
+/// Neither the least message nor a small limit of the host's own is less than a piece in the log.
+#[test]
+fn a_large_snapshot_goes_into_the_log_by_small_messages() {
+    let small = |settings: Settings| Settings {
+        message_max: 2 * MESSAGE_REST,
+        entry_max: 1000,
+        ..compacting(Way::InLog)(settings)
+    };
+    let mut c = Cluster::of(3, small);
+    let leader = c.elect();
+    for _ in 0..60 {
+        let data = vec![7; 1000].into();
+        c.ask(leader, Request::Propose(data)).unwrap();
+    }
+    let index = c.ask(leader, Request::Snapshot).unwrap();
+    let everywhere = |c: &Cluster| (1..=3).all(|raw| info(c, raw).snapshot_index == index);
+    assert!(c.wait(5_000, everywhere), "it has 60,000 bytes");
 }
 
 #[test]
