@@ -18,8 +18,11 @@
 //! - `swarm`: what a seed decides; `schedule`: the faults; `workload`: the work
 //! - `judge`: who looks on; `checker`: the predicates; `watch`, `marks`: where runs get to
 //! - `settle`: the end of a run, and what must come to pass then
+//! - `abi`: the same with whole members, driven through the C functions
 //! - `run`, `runner`, `trace`: one run, many runs, and what is told of them
 
+#[cfg(not(keel_core_alone))]
+mod abi;
 mod asks;
 mod calls;
 mod checker;
