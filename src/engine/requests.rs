@@ -246,6 +246,7 @@ impl Engine {
             // Leadership has nothing to do with it: they are answered with the engine's death.
             return;
         }
+        self.fail_lost_snapshot();
         let term = self.raft.is_leader().then(|| self.raft.term());
         let commit = self.raft.commit();
         let mut lost = Vec::new();

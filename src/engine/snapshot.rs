@@ -50,6 +50,8 @@ pub(super) struct Snapshots {
     marked: (Term, Index),
     /// Who waits for the next snapshot.
     tickets: Vec<Ticket>,
+    /// The entry that begins it, while it is not applied.
+    awaited: Option<(Term, Index)>,
     /// Weight and number of all that was applied in this run, and what they were at the last
     /// snapshots that were begun.
     weight: u64,
@@ -154,7 +156,11 @@ impl Engine {
         }
         match self.settings.compaction.way {
             Way::Application => self.begin_save(false),
-            Way::Leader | Way::InLog => self.mark(),
+            Way::Leader | Way::InLog => {
+                self.mark()?;
+                self.snapshots.awaited = Some(self.snapshots.marked);
+                Ok(())
+            }
         }
     }
 
@@ -206,6 +212,9 @@ impl Engine {
 
     /// What the log says about snapshots takes effect.
     pub fn snapshot_fact(&mut self, entry: &Entry, fact: Fact) {
+        if self.snapshots.awaited == Some((entry.term, entry.index)) {
+            self.snapshots.awaited = None;
+        }
         match fact {
             Fact::Compact { in_log: false } => self.save_here(),
             Fact::Compact { in_log: true } => self.begin_in_log(entry),
@@ -298,9 +307,19 @@ impl Engine {
     }
 
     fn finish_tickets(&mut self, result: Result<Index, Error>) {
+        self.snapshots.awaited = None;
         for ticket in std::mem::take(&mut self.snapshots.tickets) {
             let result = result.clone();
             self.actions.push(Action::Done { ticket, result });
+        }
+    }
+
+    /// Whoever waits for an entry that this node has proposed, and leads no more, may wait for ever.
+    pub fn fail_lost_snapshot(&mut self) {
+        let term = self.raft.is_leader().then(|| self.raft.term());
+        let awaited = self.snapshots.awaited;
+        if awaited.is_some_and(|(proposed, _)| Some(proposed) != term) {
+            self.finish_tickets(Err(Error::Lost));
         }
     }
 

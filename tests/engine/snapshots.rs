@@ -2,7 +2,7 @@
 
 use raftkeel::core::{Index, NodeId};
 use raftkeel::engine::{
-    Compaction, Error, Event, HostState, Info, MESSAGE_REST, Request, Settings, Way,
+    Compaction, Error, Event, HostState, Info, MESSAGE_REST, Request, Role, Settings, Way,
 };
 
 use crate::cluster::{Cluster, id, peer, settings};
@@ -184,6 +184,19 @@ fn the_host_can_ask_for_a_snapshot() {
     for raw in 1..=3 {
         let index = c.ask(raw, Request::Snapshot).unwrap();
         assert_eq!(index, info(&c, raw).snapshot_index);
+    }
+}
+
+/// Where the leader says when, one that is none any more cannot know what becomes of it.
+#[test]
+fn a_snapshot_that_a_deposed_leader_was_asked_for_is_lost() {
+    for way in [Way::Leader, Way::InLog] {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        c.cut_off(leader);
+        let result = c.ask(leader, Request::Snapshot);
+        assert_eq!(Err(Error::Lost), result, "{way:?}");
+        assert_ne!(Role::Leader, c.role(leader));
     }
 }
 
