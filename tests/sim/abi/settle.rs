@@ -33,6 +33,10 @@ impl World {
         self.hold(elected, "L1: no leader");
         let together = self.bring_together(&well);
         self.hold(together, "L3: members have not caught up");
+        // What was late may still come, and say what is no more so.
+        self.run_until(self.now + self.plan.swarm.net.late_by);
+        let together = self.bring_together(&well);
+        self.hold(together, "L3: members have not stayed together");
         self.works(&well);
         self.run_until(self.now + RESTS * unit);
         self.nobody_waits(&well);
