@@ -368,6 +368,8 @@ impl Engine {
         let mine = self.raft.is_leader() && self.raft.term() == entry.term;
         if !mine {
             self.snapshots.begin(entry.index);
+            // Whoever asked when this node led may wait for ever.
+            self.finish_tickets(Err(Error::Lost));
         } else if self.snapshots.saving.is_some() {
             let error = Error::Conflict("the host still writes an earlier one".to_owned());
             self.snapshot_failed(entry.index, &error);

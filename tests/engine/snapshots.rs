@@ -200,6 +200,17 @@ fn a_snapshot_that_a_deposed_leader_was_asked_for_is_lost() {
     }
 }
 
+/// It is committed, and who leads then has another host write it.
+#[test]
+fn a_snapshot_that_an_excluded_leader_was_asked_for_is_lost() {
+    let mut c = Cluster::of(3, compacting(Way::InLog));
+    let leader = c.elect();
+    let requests = vec![Request::Exclude(id(leader)), Request::Snapshot];
+    let results = c.ask_together(leader, requests);
+    assert!(results[0].is_ok(), "{results:?}");
+    assert_eq!(Err(Error::Lost), results[1]);
+}
+
 /// Neither the least message nor a small limit of the host's own is less than a piece in the log.
 #[test]
 fn a_large_snapshot_goes_into_the_log_by_small_messages() {
