@@ -429,7 +429,6 @@ fn mark_completion(kind: Kind, status: c_int) {
     let mark: Option<Mark> = match (kind, status) {
         (Kind::Proposal, KEEL_OK) => Some(ProposalDone),
         (Kind::Proposal, KEEL_ERR_NOT_LEADER) => Some(ProposalElsewhere),
-        (Kind::Proposal, KEEL_ERR_FULL) => Some(ProposalFull),
         (Kind::Proposal, KEEL_ERR_CONFLICT) => Some(ProposalInTransfer),
         (Kind::Proposal, KEEL_ERR_LOST) => Some(ProposalLost),
         (Kind::Proposal, KEEL_ERR_CLOSED) => Some(ProposalClosed),

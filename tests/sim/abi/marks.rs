@@ -17,7 +17,6 @@ counted! {
     // Proposals.
     ProposalDone = "a proposal was done",
     ProposalElsewhere = "a proposal was refused by one that does not lead",
-    ProposalFull = "a proposal was refused as too many wait",
     ProposalTooBig = "a proposal was refused as too large",
     ProposalInTransfer = "a proposal was refused amid a transfer",
     ProposalLost = "a proposal's outcome was unknown, for leadership was lost",
