@@ -17,6 +17,8 @@ use super::{Error, Event, HostState, Ticket, Way};
 
 /// Pieces of a snapshot that may be in the log and not applied yet.
 const PIECES_IN_FLIGHT: Index = 8;
+/// Bytes of such an entry besides the piece, and more.
+const PIECE_REST: usize = 256;
 /// A snapshot that is being sent keeps the log behind it, until the log is so many times larger
 /// than what makes a new snapshot.
 const PATIENCE: u64 = 4;
@@ -413,7 +415,7 @@ impl Engine {
     /// False if it is to be tried again later. An image that cannot be read is given up.
     fn send_piece(&mut self, pump: &mut Pump) -> bool {
         let left = pump.image.size - pump.offset;
-        let most = MAX_LOG_PIECE.min(self.settings.message_entries());
+        let most = MAX_LOG_PIECE.min(self.settings.message_entries() - PIECE_REST);
         let mut data = vec![0; left.min(most as u64) as usize];
         if let Err(error) = read_all(&mut pump.image, pump.offset, &mut data) {
             self.snapshot_failed(pump.at, &error.into());

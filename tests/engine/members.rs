@@ -2,7 +2,7 @@
 
 use raftkeel::core::Index;
 use raftkeel::detector::NodeState;
-use raftkeel::engine::{Error, Event, NodeView, Request, Role};
+use raftkeel::engine::{Error, Event, NodeView, Request, Role, Settings};
 
 use crate::cluster::{Cluster, deadtime, id, peer};
 
@@ -80,6 +80,26 @@ fn an_added_node_votes_only_when_it_is_promoted() {
     let third = others(&c, leader)[0];
     down(&mut c, third, true);
     assert_works(&mut c, leader, &[4]);
+}
+
+/// What the host may propose is another matter.
+#[test]
+fn changes_are_not_held_to_the_hosts_limit() {
+    let mut c = Cluster::of(3, |settings| Settings {
+        entry_max: 4,
+        ..settings
+    });
+    let leader = c.elect();
+    let big = c.ask(leader, Request::Propose(b"large"[..].into()));
+    assert!(matches!(big, Err(Error::TooBig(_))), "{big:?}");
+    assert_works(&mut c, leader, &[1, 2, 3]);
+    c.join(4);
+    c.ask(leader, Request::Add(peer(4))).unwrap();
+    c.run(3_000);
+    // Only one whose directory is registered is promoted.
+    c.ask(leader, Request::Promote(id(4))).unwrap();
+    c.ask(leader, deadtime(10)).unwrap();
+    assert_eq!(4, voters(&c, leader));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use raftkeel::core::{Index, NodeId};
 use raftkeel::engine::{
-    Compaction, Error, Event, HostState, Info, Input, Request, Role, Settings, Ticket, Way,
+    Compaction, Error, Event, HostState, Info, Input, MESSAGE_REST, Request, Role, Settings,
+    Ticket, Way,
 };
 
 use crate::cluster::{Cluster, id, peer, settings};
@@ -185,6 +186,49 @@ fn the_host_can_ask_for_a_snapshot() {
         let index = c.ask(raw, Request::Snapshot).unwrap();
         assert_eq!(index, info(&c, raw).snapshot_index);
     }
+}
+
+/// Where the leader says when, one that is none any more cannot know what becomes of it.
+#[test]
+fn a_snapshot_that_a_deposed_leader_was_asked_for_is_lost() {
+    for way in [Way::Leader, Way::InLog] {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        c.cut_off(leader);
+        let result = c.ask(leader, Request::Snapshot);
+        assert_eq!(Err(Error::Lost), result, "{way:?}");
+        assert_ne!(Role::Leader, c.role(leader));
+    }
+}
+
+/// It is committed, and who leads then has another host write it.
+#[test]
+fn a_snapshot_that_an_excluded_leader_was_asked_for_is_lost() {
+    let mut c = Cluster::of(3, compacting(Way::InLog));
+    let leader = c.elect();
+    let requests = vec![Request::Exclude(id(leader)), Request::Snapshot];
+    let results = c.ask_together(leader, requests);
+    assert!(results[0].is_ok(), "{results:?}");
+    assert_eq!(Err(Error::Lost), results[1]);
+}
+
+/// Neither the least message nor a small limit of the host's own is less than a piece in the log.
+#[test]
+fn a_large_snapshot_goes_into_the_log_by_small_messages() {
+    let small = |settings: Settings| Settings {
+        message_max: 2 * MESSAGE_REST,
+        entry_max: 1000,
+        ..compacting(Way::InLog)(settings)
+    };
+    let mut c = Cluster::of(3, small);
+    let leader = c.elect();
+    for _ in 0..60 {
+        let data = vec![7; 1000].into();
+        c.ask(leader, Request::Propose(data)).unwrap();
+    }
+    let index = c.ask(leader, Request::Snapshot).unwrap();
+    let everywhere = |c: &Cluster| (1..=3).all(|raw| info(c, raw).snapshot_index == index);
+    assert!(c.wait(5_000, everywhere), "it has 60,000 bytes");
 }
 
 #[test]
