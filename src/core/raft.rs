@@ -255,7 +255,11 @@ impl Raft {
     /// first member is given the same one. False if the server holds anything.
     pub fn bootstrap(&mut self, entry: Entry) -> bool {
         // A crash may have left the term of an earlier attempt without its entry.
-        if self.log.last_index() > 0 || self.hard.term > 1 || self.hard.vote.is_some() {
+        if self.poisoned
+            || self.log.last_index() > 0
+            || self.hard.term > 1
+            || self.hard.vote.is_some()
+        {
             return false;
         }
         assert_eq!(
