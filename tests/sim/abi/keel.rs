@@ -25,8 +25,8 @@ use raftkeel::ffi::snapshot::{
     keel_snapshot,
 };
 use raftkeel::ffi::status::{
-    keel_info, keel_status_count, keel_status_free, keel_status_info, keel_status_node,
-    keel_status_take,
+    KEEL_ROLE_EXCLUDED, KEEL_ROLE_LEARNER, keel_info, keel_status_count, keel_status_free,
+    keel_status_info, keel_status_node, keel_status_take,
 };
 use raftkeel::ffi::storage::{
     keel_batch, keel_records, keel_records_entry, keel_records_image, keel_records_state,
@@ -78,6 +78,12 @@ pub struct Seen {
     pub role: c_int,
     pub state: c_int,
     pub awaits_promotion: bool,
+}
+
+impl Seen {
+    pub fn is_voter(&self) -> bool {
+        !matches!(self.role, KEEL_ROLE_LEARNER | KEEL_ROLE_EXCLUDED)
+    }
 }
 
 /// What a member says of itself and the cluster.
@@ -579,7 +585,7 @@ unsafe fn finish_load(inner: *mut Inner) -> bool {
 
 unsafe extern "C" fn on_send(ud: *mut c_void, to: keel_id, message: *const c_void, len: usize) {
     // SAFETY: what the library gives is valid until this returns.
-    unsafe { host(ud).sent.push((to, Rc::from(bytes(message, len)))) }
+    unsafe { host(ud).send(to, bytes(message, len)) }
 }
 
 unsafe extern "C" fn on_role(ud: *mut c_void, role: c_int, term: u64, leader: keel_id) {
@@ -670,7 +676,9 @@ unsafe extern "C" fn on_event(ud: *mut c_void, code: *const c_char, _json: *cons
 
 unsafe extern "C" fn on_stopped(ud: *mut c_void, why: c_int) {
     // SAFETY: see above.
-    unsafe { host(ud) }.told.push(Told::Stopped(why));
+    let host = unsafe { host(ud) };
+    host.is_dead = true;
+    host.told.push(Told::Stopped(why));
 }
 
 unsafe extern "C" fn on_guard(

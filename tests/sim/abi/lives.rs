@@ -175,6 +175,7 @@ impl World {
                     StoredInOldTerm.hit();
                 }
                 node.seat.disk.image.land(batch);
+                node.seat.durable += 1;
                 (number, 0)
             }
             Finished::Failed => {

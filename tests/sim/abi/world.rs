@@ -7,6 +7,7 @@ use std::sync::Arc;
 use raftkeel::core::Millis;
 use raftkeel::ffi::code::*;
 use raftkeel::ffi::status::{KEEL_ROLE_CANDIDATE, KEEL_ROLE_FOLLOWER, KEEL_ROLE_LEADER};
+use raftkeel::wire;
 
 use super::host::{Host, Told};
 use super::judge::Judge;
@@ -138,6 +139,8 @@ pub struct World {
     pub next_id: u64,
     /// Ids that an administrator has ordered out, or wanted to.
     pub ordered_out: Vec<u64>,
+    /// Ids whose disks were lost.
+    pub lost: Vec<u64>,
     /// Nothing has happened since then that could make a node fall silent.
     pub quiet_since: Micros,
     queue: Queue<Event>,
@@ -164,6 +167,7 @@ impl World {
             proposals: 0,
             next_id: nodes as u64 + 1,
             ordered_out: Vec::new(),
+            lost: Vec::new(),
             quiet_since: 1_000_000,
             queue: Queue::new(),
             told: Vec::new(),
@@ -352,6 +356,17 @@ impl World {
             _ => panic!("n{}: keel_recv() returns {code}: {}", to + 1, last_error()),
         }
         self.trace.mix((to, code, packet.bytes.len()));
+        if mine && self.dice.once_in(32) {
+            // The host's own traffic came with it.
+            let code = self.nodes[to].seat.heard(packet.from);
+            let dead = code == KEEL_ERR_CLOSED && stopped;
+            assert!(
+                matches!(code, KEEL_OK | KEEL_ERR_FULL) || dead,
+                "n{}: keel_heard() returns {code}: {}",
+                to + 1,
+                last_error()
+            );
+        }
         self.feed(to);
     }
 
@@ -365,6 +380,9 @@ impl World {
         let id = self.nodes[from].seat.id;
         for (to_id, bytes) in sent.drain(..) {
             self.trace.mix((to_id, bytes.len()));
+            if self.trace.is_told() {
+                self.tell_message(from, to_id, &bytes);
+            }
             let Some(to) = self.place_of(to_id) else {
                 continue;
             };
@@ -388,6 +406,15 @@ impl World {
             }
         }
         self.nodes[from].seat.sent = sent;
+    }
+
+    fn tell_message(&mut self, from: usize, to: u64, bytes: &[u8]) {
+        let parts = match wire::decode(bytes) {
+            Ok(packet) => format!("{:?}", packet.parts),
+            Err(error) => error.to_string(),
+        };
+        self.trace
+            .tell(self.now, format!("n{}     -> {to} {parts}", from + 1));
     }
 
     /// Where a node runs; nobody runs those that were replaced.
@@ -593,6 +620,12 @@ impl World {
         let says = node.is_up() && node.seat.look(&mut self.look);
         if says && node.lives() {
             self.judge.looked(at, &self.look);
+            let lease = node.seat.lease_ms();
+            assert!(
+                lease >= 0 && (!self.look.fenced || lease == 0),
+                "n{} is fenced, and has a lease of {lease} ms",
+                at + 1
+            );
         }
         says
     }
