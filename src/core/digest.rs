@@ -59,6 +59,7 @@ impl Raft {
             // Nor do they compact: what is not in a log there was never in it.
             snapshot,
             incoming,
+            storing,
             fetched: _,
             asks,
             reads,
@@ -72,7 +73,7 @@ impl Raft {
         assert!(messages.is_empty(), "messages must be taken first");
         let plain = *priority == DEFAULT_PRIORITY && priorities.is_empty() && reads.is_idle();
         assert!(plain, "reads and priorities have no digest");
-        let whole = snapshot.is_none() && incoming.is_none() && asks.is_empty();
+        let whole = snapshot.is_none() && incoming.is_none() && !storing && asks.is_empty();
         assert!(whole, "snapshots have no digest");
         sink.word(hash_of(hard));
         sink.word(log.last_index());
