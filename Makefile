@@ -8,6 +8,8 @@
 #   PKGCONFIGDIR  raftkeel.pc                            $(LIBDIR)/pkgconfig
 #   DESTDIR       staging root, put before all of them   (none)
 #   NODES         nodes of `make demo`, 3 or 5           3
+#   FUZZ_SECONDS  of `make fuzz`, for each target        60
+#   FUZZ_TARGETS  of `make fuzz`                         all
 #   CARGO, CARGOFLAGS (e.g. "--locked --offline"), INSTALL
 
 PREFIX       ?= /usr/local
@@ -17,6 +19,8 @@ INCLUDEDIR   ?= $(PREFIX)/include
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 DESTDIR      ?=
 NODES        ?= 3
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 CARGO        ?= cargo
 CARGOFLAGS   ?= --locked
 INSTALL      ?= install
@@ -54,7 +58,7 @@ STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-tests \
-        museum stage demo bench install uninstall clean help
+        museum stage demo bench fuzz install uninstall clean help
 
 all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE) $(BIN)/$(KEELCTL)
 
@@ -97,6 +101,7 @@ check:
 check-fmt:
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path benches/core/Cargo.toml
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 
 check-lint:
 	$(CARGO) clippy $(CARGOFLAGS) --target-dir $(TARGET) --all-targets -- -D warnings
@@ -148,6 +153,9 @@ bench:
 	@cp $(TARGET)/cores/release/cores $(BUILD)/benches/
 	@$(STRANGER) benches/run.sh $(abspath $(TARGET))/bench.json
 
+fuzz:
+	@CARGO="$(CARGO)" scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 # Needs no cargo once `make` has run: root often has none.
 install: all
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PKGCONFIGDIR)
@@ -180,6 +188,7 @@ help:
 	@echo "make check-daemon            of these only the failover of real daemons (4 minutes)"
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
 	@echo "make bench                   measurements, each with its target; also as $(TARGET)/bench.json"
+	@echo "make fuzz [FUZZ_SECONDS=60]  fuzzes every decoder, each so long (needs a nightly compiler); [FUZZ_TARGETS=]"
 	@echo "make install [PREFIX=$(PREFIX)] [BINDIR= LIBDIR= INCLUDEDIR= PKGCONFIGDIR= DESTDIR=]"
 	@echo "make uninstall               with the same variables"
 	@echo "make clean                   removes $(TARGET)/ and $(BUILD)/"

@@ -23,17 +23,19 @@
  * Text. UTF-8, ends with NUL.
  * Threads. Each function says its kind. Input and query functions: any thread, at any time, also
  *   several at once. Driving functions: any thread, but one at a time; a second one gets
- *   KEEL_ERR_BUSY at once. The library starts no threads that call you back.
+ *   KEEL_ERR_BUSY at once. The library starts no threads that call you back. A thread that is
+ *   cancelled (pthread_cancel()) leaves the library first. None may be called in a signal handler.
  * Callbacks run only inside driving functions (completions also inside keel_free()), one at a
  *   time, in the thread that drives, with no lock held. From a callback you may call every input
  *   and query function; driving functions and keel_free() give KEEL_ERR_BUSY. Callbacks must
- *   return: no longjmp(), no C++ exception. (Those of keel_storage say themselves where they run.)
+ *   return: no longjmp(), no pthread_exit(), no C++ exception. (Those of keel_storage say themselves
+ *   where they run.)
  * Completions. A request that was accepted (its function returned 0) is completed exactly once; one
  *   that was not, never.
- * Death. After a failed write, damaged data, a negative `apply`, or a bug that the library has
+ * Death. After a failed write, damaged data, a failed `apply`, or a bug that the library has
  *   noticed, an engine is dead: `stopped` says so once, waiting requests complete with
  *   KEEL_ERR_CLOSED, driving functions return the reason for ever, inputs KEEL_ERR_CLOSED, queries
- *   still answer. Nothing more is sent.
+ *   still answer: it leads nobody and knows no leader. Nothing more is sent.
  * fork(). An engine belongs to the process that made it: daemonise first. In a child every function
  *   that takes it gives KEEL_ERR_FORKED; only keel_free() works, and should be called: it closes the
  *   child's copies of the descriptors, among them the lock on the directory. Fork while no driving
@@ -356,8 +358,8 @@ typedef struct keel_batch {
  * mean nothing to the host: what they say, whose they are and whether they are whole is inside, and
  * checked when they come back. Initialise with KEEL_STORAGE_INIT.
  *
- * Results. 0 is success. A negative value is a failure, of a code of the host's own (-errno, for
- * instance), which keel_errmsg() shows.
+ * Results. 0 is success. Anything else is a failure, of a code of the host's own (errno, for
+ * instance), which keel_errmsg() shows; but KEEL_ENOUGH, which `read` may hand on.
  *
  * Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
  * the thread that drives; the snap_ functions there, inside keel_new(), and inside
@@ -397,7 +399,9 @@ typedef struct keel_storage {
      * leader whose oldest batch takes longer than four times election_ms steps down.
      *
      * A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
-     * leaves the node before the first batch is durable. Required.
+     * leaves the node before the first batch is durable. Required. What is still under way at
+     * keel_free() is reported to nobody any more: the next engine counts from 1 again, and would take
+     * it for its own.
      */
     int (*write)(void *ud, const struct keel_batch *batch);
     /**
@@ -497,7 +501,10 @@ typedef struct keel_config {
     keel_id id;
     /** The cluster's number, not 0. Messages and directories of other clusters are refused. */
     uint64_t cluster;
-    /** The directory of this node's log and vote. One engine at a time has it open. */
+    /**
+     * The directory of this node's log and vote. One engine at a time has it open. Its name is used
+     * as long as the engine lives, but not the working directory.
+     */
     const char *dir;
     /** The host's own storage, in place of the directory; copied by keel_new(). */
     const struct keel_storage *storage;
@@ -567,7 +574,7 @@ typedef struct keel_callbacks {
     /**
      * One committed entry of the host's own: in log order, the same on every node, exactly once
      * per run of the engine, and in each run from the beginning: from the first entry, or from the
-     * snapshot that `load` was given. 0 = done; a negative value stops the engine (KEEL_ERR_STATE).
+     * snapshot that `load` was given. 0 = done; anything else stops the engine (KEEL_ERR_STATE).
      */
     int (*apply)(void *ud, uint64_t index, uint64_t term, const void *data, size_t len);
     /**
@@ -919,8 +926,8 @@ KEEL_API int keel_free(struct keel *k);
  * that is late is noticed, and its lateness is not held against the others.
  *
  * Driving function. KEEL_ERR_STATE once keel_fd() was used, KEEL_ERR_INVALID for an earlier time
- * than before: nothing was done. Any other failure: the engine has stopped (see `stopped`), and
- * later calls return the same.
+ * than before, or one that is past INT64_MAX: nothing was done. Any other failure: the engine has
+ * stopped (see `stopped`), and later calls return the same.
  */
 KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *next_ms);
 
@@ -1175,8 +1182,8 @@ int keel_snapshot(struct keel *k,
                   void *arg);
 
 /**
- * Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
- * with a code of the host's own, and the engine ends. Once for every batch, in their order.
+ * Says how a batch ended that `write` has taken: `status` 0: it is durable; anything else: it
+ * failed, with a code of the host's own, and the engine ends. Once for every batch, in their order.
  *
  * Input function, also from inside `write`. When it has returned 0 the next driving call has
  * something to do. KEEL_ERR_INVALID: another batch is to be reported first, or this one was
@@ -1187,8 +1194,8 @@ KEEL_API int keel_write_done(struct keel *k, uint64_t batch, int status);
 /**
  * From `open`: the stored state, first of all.
  *
- * KEEL_ERR_INVALID, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever `open`
- * returns then, keel_new() returns this.
+ * KEEL_ERR_INVALID (no bytes), KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever
+ * `open` returns then, keel_new() returns this, and KEEL_ERR_CORRUPT for KEEL_ERR_INVALID.
  */
 KEEL_API KEEL_CHECK int keel_records_state(struct keel_records *r, const void *data, size_t len);
 
@@ -1247,7 +1254,7 @@ KEEL_API uint64_t keel_epoch(const struct keel *k);
  * KEEL_OK: both know the same membership; KEEL_EPOCH_AHEAD (positive): this node is behind, wait
  * until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded, replaced or
  * removed, refuse; KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
- * has caught up. Query function.
+ * has caught up. Serve on KEEL_OK only. Query function.
  */
 KEEL_API
 int keel_check_epoch(const struct keel *k,

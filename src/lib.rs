@@ -21,5 +21,12 @@ pub mod core;
 pub mod detector;
 pub mod engine;
 pub mod ffi;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod storage;
 pub mod wire;
+
+// Files that tests of the insides share with those in tests/ know the crate by its name.
+#[cfg(test)]
+extern crate self as raftkeel;

@@ -68,6 +68,11 @@ fn threads_may_feed_and_ask_while_one_drives() {
 }
 
 #[test]
+fn cancelled_threads_leave_first() {
+    try_in_all_ways("abi_cancel");
+}
+
+#[test]
 fn every_accepted_request_is_completed_once() {
     try_in_all_ways("abi_completions");
 }

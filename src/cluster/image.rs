@@ -1,5 +1,9 @@
 //! The state as bytes: the head of every snapshot. A version that was ever written is never given
 //! another meaning.
+//!
+//! Whatever the bytes are, decoding neither panics nor allocates more than
+//! [`MAX_AMPLIFICATION`](super::MAX_AMPLIFICATION) times their length; a state that comes of it has
+//! these bytes only, and any command may be checked against it and applied to it.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +22,10 @@ const REMOVED: u8 = 5;
 
 /// Bytes of the shortest member.
 const MIN_MEMBER: usize = 26;
+
+/// No cluster lives long enough to count so far, at a million a second; and above it one that counts
+/// on has no numbers left.
+const MAX_NUMBER: u64 = 1 << 62;
 
 /// Bytes of the largest image of a state.
 pub const MAX_IMAGE: usize = 4 << 20;
@@ -78,6 +86,11 @@ impl State {
             first: input.u64()?,
             next: input.u64()?,
         };
+        // What stands for "none" has one encoding too.
+        if leader.is_none() && term != 0 || assembly.at == 0 && assembly != Assembly::new(0) {
+            let what = "what is not there";
+            return Err(WireError::BadValue { what });
+        }
         let state = State {
             members,
             exclusions,
@@ -96,8 +109,9 @@ impl State {
     fn check_image(self) -> Result<State, WireError> {
         let known = |id: &NodeId| self.members.contains_key(id);
         let voters = self.members().any(|m| m.status == Status::Voter);
-        let whole = self.epoch > 0 && self.applied > 0 && voters;
-        if whole && self.exclusions.keys().all(known) {
+        let counted = [self.epoch, self.applied, self.params.version];
+        let numbers = counted.iter().all(|n| (1..=MAX_NUMBER).contains(n));
+        if numbers && voters && self.exclusions.keys().all(known) {
             return Ok(self);
         }
         let what = "state of the cluster";

@@ -22,3 +22,8 @@ pub use outcome::{Change, ClusterError, Fact, Pieces, Refusal};
 pub use params::{Params, ParamsError};
 pub use pieces::Assembly;
 pub use state::{Leadership, State, bootstrap_entry};
+
+/// Heap bytes that decoding a command or the image of a state may take at any moment for one byte of
+/// input; over time it takes at most twice as much. The worst case, 9, is a bootstrap of 33 nodes
+/// without addresses: a list that has just grown.
+pub const MAX_AMPLIFICATION: usize = 12;

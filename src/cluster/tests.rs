@@ -1,6 +1,7 @@
 //! The rules of membership and settings, and what holds after any sequence of commands.
 
 mod commands;
+mod image;
 mod log;
 mod members;
 mod random;

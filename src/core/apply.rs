@@ -45,11 +45,11 @@ impl Raft {
         }
     }
 
-    /// Whether [`Raft::take_committed`] has anything.
+    /// Whether [`Raft::take_committed`] has anything, or would ask for it.
     pub fn has_committed(&self) -> bool {
         let next = self.handed + 1;
-        let here = next >= self.log.first_in_memory() || matches!(self.fetched, Fetched::Here(_));
-        self.ready() >= next && here
+        let waits = matches!(self.fetched, Fetched::Asked | Fetched::Failed(_));
+        self.ready() >= next && (next >= self.log.first_in_memory() || !waits)
     }
 
     /// Committed entries not handed out before, durable on this server as well; as they are in the

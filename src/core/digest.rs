@@ -56,6 +56,7 @@ impl Raft {
             // Small searches neither read nor hand over.
             priority,
             priorities,
+            begins,
             // Nor do they compact: what is not in a log there was never in it.
             snapshot,
             incoming,
@@ -71,7 +72,8 @@ impl Raft {
             poisoned,
         } = self;
         assert!(messages.is_empty(), "messages must be taken first");
-        let plain = *priority == DEFAULT_PRIORITY && priorities.is_empty() && reads.is_idle();
+        let plain =
+            *priority == DEFAULT_PRIORITY && priorities.is_empty() && !begins && reads.is_idle();
         assert!(plain, "reads and priorities have no digest");
         let whole = snapshot.is_none() && incoming.is_none() && !storing && asks.is_empty();
         assert!(whole, "snapshots have no digest");

@@ -6,12 +6,12 @@
 //! equally fast. It is void from the moment somebody is told to take over: then a vote may come
 //! earlier.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::progress::Progress;
 use super::quorum;
 use super::raft::{Raft, Role};
-use super::types::{Millis, NodeId};
+use super::types::{Index, Millis, NodeId};
 
 /// Of an election timeout, in hundredths: clocks may differ by a twentieth in speed, and by one
 /// millisecond in what they call now.
@@ -27,8 +27,8 @@ pub(super) struct Numbers {
     sent: VecDeque<(u64, Millis)>,
     /// Rounds that left before this prove nothing.
     after: Millis,
-    /// Who was last told to take over, and the number of that message.
-    told: Option<(NodeId, u64)>,
+    /// Who was told to take over, and with which last index the newest time.
+    told: BTreeMap<NodeId, Index>,
 }
 
 impl Numbers {
@@ -69,9 +69,9 @@ impl Numbers {
         }
     }
 
-    /// Somebody is told to take over.
-    pub fn hand_over(&mut self, to: NodeId, seq: u64) {
-        self.told = Some((to, seq));
+    /// Somebody is told to take over, whose log must end there.
+    pub fn hand_over(&mut self, to: NodeId, last: Index) {
+        self.told.insert(to, last);
     }
 
     /// Whether a quorum that has answered number `confirmed` proves that nobody else leads.
@@ -91,11 +91,13 @@ impl Raft {
         let Role::Leader(leader) = &self.role else {
             return false;
         };
+        let newest = leader.numbers.newest;
         let heard = |id: NodeId| leader.peers.get(&id).map_or(0, Progress::heard_seq);
-        // Until its target has answered something later, the word to take over may still come to
-        // it, and be acted on.
-        let (told, newest) = (leader.numbers.told, leader.numbers.newest);
-        let handing = told.is_some_and(|(to, seq)| heard(to) <= seq || heard(to) > newest);
+        let holds = |id: NodeId| leader.peers.get(&id).map_or(0, Progress::match_index);
+        // Until a target's disk holds a later entry, the word to take over may still come to it,
+        // and be acted on: it may have stood still, or have forgotten by a restart what came later.
+        let mut told = leader.numbers.told.iter();
+        let handing = told.any(|(to, last)| holds(*to) <= *last);
         let able = self.options.lease_reads && self.has_committed_in_term();
         let handing = handing || leader.transfer.is_some();
         if !able || (handing && !cfg!(keel_bug = "lease_while_handing_over")) {
@@ -106,6 +108,15 @@ impl Raft {
             false => heard(voter).min(newest),
         });
         leader.numbers.lasts(confirmed, self.now)
+    }
+
+    /// What the last driving call took in may have come long after the time that it went by, but
+    /// before this time: whoever was heard then is promised from now on that nobody is voted for.
+    pub fn renew_promise(&mut self, now: Millis) {
+        self.observe(now);
+        self.leader_heard_at = now;
+        // Itself included. What comes at the same time draws no other.
+        self.draw_election_timeout();
     }
 
     /// This process was away: what was sent before proves nothing any more.

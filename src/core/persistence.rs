@@ -67,7 +67,10 @@ pub(super) struct Pending {
 impl Raft {
     /// Everything that must be written now, as one atomic write.
     pub fn take_persist(&mut self) -> Option<Persist> {
-        if self.poisoned || !(self.staged.hard || self.staged.first.is_some()) {
+        if self.poisoned {
+            return None;
+        }
+        if !(self.staged.hard || self.staged.first.is_some()) {
             assert!(
                 self.staged.reset.is_none(),
                 "a reset changes the hard state"
@@ -148,6 +151,7 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = None;
         self.messages.clear();
+        self.staged = Staged::default();
         self.reads = Reads::default();
         self.pending.clear();
         self.asks.clear();

@@ -36,7 +36,7 @@ pub struct Options {
     /// Bytes of proposals that may wait for their commit, counted by [`Payload::weight`]; one
     /// proposal is always admitted.
     pub uncommitted_bytes: usize,
-    /// Largest proposal in bytes.
+    /// Largest proposal of the host's data in bytes; commands have limits of their own.
     pub entry_max: usize,
     /// Bytes of committed entries that are kept in memory, counted by [`Payload::weight`]; older
     /// ones are fetched when a peer needs them.
@@ -86,7 +86,7 @@ pub enum ProposeError {
     NotLeader,
     /// Too much waits for its commit.
     Full,
-    /// Larger than `entry_max`.
+    /// Larger than [`Options::entry_max`].
     TooBig,
     /// Another change of membership is under way, or this leader is too new for one.
     ChangeInFlight,
@@ -162,6 +162,8 @@ pub struct Raft {
     /// This server's own, and that of the members who have another than the usual one.
     pub(super) priority: Priority,
     pub(super) priorities: BTreeMap<NodeId, Priority>,
+    /// The host has begun anew, and has not loaded its state yet.
+    pub(super) begins: bool,
     /// The newest durable snapshot.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) incoming: Option<Incoming>,
@@ -228,6 +230,7 @@ impl Raft {
             elections: 0,
             priority: DEFAULT_PRIORITY,
             priorities: BTreeMap::new(),
+            begins: false,
             snapshot,
             incoming: incoming
                 .filter(|(snapshot, _)| snapshot.last.index > commit)
@@ -360,7 +363,8 @@ impl Raft {
         if leader.transfer.is_some() {
             return Err(ProposeError::TransferInFlight);
         }
-        if payload.len() > self.options.entry_max {
+        let data = matches!(payload, Payload::Host(_));
+        if data && payload.len() > self.options.entry_max {
             return Err(ProposeError::TooBig);
         }
         // The first one is always admitted, or a large one could never be (raft.md rule 23).

@@ -324,13 +324,16 @@ impl Raft {
             self.reach(from, &piece);
             return;
         }
-        match &self.incoming {
+        match &mut self.incoming {
             Some(incoming) if incoming.snapshot == piece.snapshot => {}
             Some(incoming)
                 if cfg!(keel_bug = "pieces_mixed")
                     && incoming.snapshot.last == piece.snapshot.last => {}
-            // The host cannot be stopped in the middle.
-            Some(incoming) if incoming.installing => return self.say_what_is_wanted(from),
+            // The host cannot be stopped in the middle, and this server is in contact meanwhile.
+            Some(incoming) if incoming.installing => {
+                incoming.seq = incoming.seq.max(piece.seq);
+                return self.say_what_is_wanted(from);
+            }
             // An old copy does not take the place of what its leader sent since.
             _ if repeated => return,
             _ => self.incoming = Some(Incoming::new(piece.snapshot.clone(), 0)),

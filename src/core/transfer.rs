@@ -97,6 +97,12 @@ impl Raft {
         self.priority = priority;
     }
 
+    /// Whether the host has yet to load the state that the log goes on from: a leader that applies
+    /// nothing is of little use, so that such a server leads as seldom as one that may not.
+    pub fn set_begins(&mut self, begins: bool) {
+        self.begins = begins;
+    }
+
     /// How much this server is wished for as leader.
     pub fn priority(&self) -> Priority {
         self.priority
@@ -133,10 +139,15 @@ impl Raft {
         others.any(|id| self.priority_of(id) > self.priority)
     }
 
-    /// Whether this server may campaign as far as its priority goes.
+    /// Whether this server may campaign as far as its priority and its host's state go.
     pub(super) fn may_lead(&self) -> bool {
         let patience = PATIENCE * self.options.election;
-        self.priority > MAY_NOT_LEAD || self.now >= self.leader_heard_at + patience
+        self.is_willing() || self.now >= self.leader_heard_at + patience
+    }
+
+    fn is_willing(&self) -> bool {
+        let alone = self.configs.latest().voters == [self.id];
+        self.priority > MAY_NOT_LEAD && (!self.begins || alone)
     }
 
     fn check_target(&self, to: NodeId) -> Result<NodeId, TransferError> {
@@ -242,7 +253,7 @@ impl Raft {
         }
         transfer.told = true;
         let seq = leader.numbers.next(now);
-        leader.numbers.hand_over(to, seq);
+        leader.numbers.hand_over(to, last_index);
         let message = Message::TimeoutNow(TimeoutNow {
             term,
             seq,
@@ -262,7 +273,7 @@ impl Raft {
         let complete = last == (message.last_index, message.last_term);
         let complete = complete || cfg!(keel_bug = "transfer_by_next");
         let durable = self.log.durable() == self.log.last_index();
-        let able = self.priority > MAY_NOT_LEAD && self.may_campaign();
+        let able = self.is_willing() && self.may_campaign();
         if current && complete && durable && able {
             self.campaign(true);
         }

@@ -12,7 +12,7 @@ use crate::wire::Part;
 
 use super::action::Action;
 use super::image::read_head;
-use super::install::Open;
+use super::install::{Loading, Open};
 use super::instances::Instances;
 use super::leadership::Leadership;
 use super::outbox::Outbox;
@@ -191,7 +191,7 @@ impl Engine {
             self.raft.void_lease();
         }
         self.detector.advance(now);
-        self.make_barriers();
+        self.go_on_with_leases();
     }
 
     /// One round: everything that the inputs and the time bring about. Takes all of `inputs`.
@@ -210,6 +210,8 @@ impl Engine {
                 Input::Loaded(index, ok) => self.loaded(index, ok),
             }
         }
+        let begins = matches!(self.snapshots.loading, Some(Loading::Host(_)));
+        self.raft.set_begins(begins);
         self.raft.tick(self.now);
         self.settle();
         self.detect();
@@ -224,6 +226,7 @@ impl Engine {
         self.notice_role();
         self.notice_changes();
         self.fail_lost();
+        self.fail_lost_snapshot();
         self.follow_transfer();
         if !self.has_lost_state() {
             self.keepalives();
@@ -264,7 +267,7 @@ impl Engine {
     /// Whether something was left for the next driving call.
     pub fn has_more(&self) -> bool {
         let applies = self.raft.has_committed() && self.snapshots.loading.is_none();
-        let more = applies || self.raft.has_asks() || self.has_barriers_to_make();
+        let more = applies || self.raft.has_asks() || self.wants_next_call();
         self.stopped.is_none() && more
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{MAX_IMAGE, State};
+use crate::cluster::{self, MAX_IMAGE, State};
 use crate::core::{Index, Snapshot};
 use crate::storage::{SnapshotReader, SnapshotWriter, StorageError};
 use crate::wire::Reader;
@@ -16,7 +16,7 @@ use super::{Error, Input};
 const PREFIX: usize = 4;
 
 /// The head of an image of this state.
-pub(super) fn head_of(state: &State) -> Vec<u8> {
+pub(crate) fn head_of(state: &State) -> Vec<u8> {
     let mut head = vec![0; PREFIX];
     state.encode(&mut head);
     let len = u32::try_from(head.len() - PREFIX).unwrap_or(u32::MAX);
@@ -24,15 +24,19 @@ pub(super) fn head_of(state: &State) -> Vec<u8> {
     head
 }
 
+/// Heap bytes that reading the head of an image may take at any moment for one byte of it: the bytes
+/// and what they become. None is taken for a head that the image is too short for.
+pub const HEAD_AMPLIFICATION: usize = 1 + cluster::MAX_AMPLIFICATION;
+
 /// The cluster's state at the front of an image, and where the host's part begins.
-pub(super) fn read_head(
+pub(crate) fn read_head(
     reader: &mut dyn SnapshotReader,
     snapshot: &Snapshot,
 ) -> Result<(State, u64), Error> {
     let mut prefix = [0; PREFIX];
     fill(reader, 0, &mut prefix)?;
     let len = u32::from_le_bytes(prefix) as usize;
-    if len > MAX_IMAGE {
+    if len > MAX_IMAGE || (PREFIX + len) as u64 > snapshot.size {
         return Err(Error::Corrupt(format!(
             "snapshot {}: a head of {len} bytes",
             snapshot.last.index
@@ -45,8 +49,8 @@ pub(super) fn read_head(
     let state = state
         .map_err(|e| Error::Corrupt(format!("snapshot {}: its head: {e}", snapshot.last.index)))?;
     // The one that the snapshot says, or something was mixed up.
-    let fits = state.applied() == snapshot.last.index && state.epoch() == snapshot.config.epoch;
-    if !fits {
+    let members = state.configuration() == snapshot.config.left();
+    if state.applied() != snapshot.last.index || !members {
         return Err(Error::Corrupt(format!(
             "snapshot {} has the head of another one",
             snapshot.last.index
@@ -244,5 +248,74 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.end(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Params, Peer, bootstrap_entry};
+    use crate::core::{NodeId, Payload, Position};
+    use crate::fuzz::alloc::within;
+
+    struct Image(Vec<u8>);
+
+    impl SnapshotReader for Image {
+        fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize, StorageError> {
+            let rest = &self.0[self.0.len().min(offset as usize)..];
+            let len = rest.len().min(buf.len());
+            buf[..len].copy_from_slice(&rest[..len]);
+            Ok(len)
+        }
+    }
+
+    /// A snapshot of a cluster of these nodes at its first entry, and its image.
+    fn snapshot(ids: &[u64]) -> (Snapshot, Image) {
+        let peer = |id: &u64| Peer {
+            id: NodeId::new(*id).unwrap(),
+            address: String::new(),
+            meta: [][..].into(),
+        };
+        let peers: Vec<Peer> = ids.iter().map(peer).collect();
+        let entry = bootstrap_entry(&peers, &Params::default()).unwrap();
+        let mut state = State::default();
+        state.apply(&entry).unwrap();
+        let Payload::Config(config, _) = entry.payload else {
+            panic!("a bootstrap entry has a configuration");
+        };
+        let mut image = head_of(&state);
+        image.extend_from_slice(b"the host's part");
+        let snapshot = Snapshot {
+            last: Position { index: 1, term: 1 },
+            config,
+            config_index: 1,
+            size: image.len() as u64,
+            crc: 0,
+            pieces: None,
+        };
+        (snapshot, Image(image))
+    }
+
+    #[test]
+    fn a_head_is_that_of_its_snapshot_or_refused() {
+        let (ours, mut image) = snapshot(&[1, 2, 3]);
+        let (state, body) = read_head(&mut image, &ours).unwrap();
+        assert_eq!(state.configuration(), *ours.config);
+        assert_eq!(image.0[body as usize..], *b"the host's part");
+        // Of the same epoch, and of other members.
+        let (theirs, _) = snapshot(&[1, 2, 4]);
+        let refused = read_head(&mut image, &theirs);
+        assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_head_longer_than_its_image_takes_no_memory() {
+        let (snapshot, mut image) = snapshot(&[1]);
+        let len = image.0.len() as u32;
+        for claimed in [len - 3, len, MAX_IMAGE as u32, u32::MAX] {
+            image.0[..PREFIX].copy_from_slice(&claimed.to_le_bytes());
+            let refused = within(1024, || read_head(&mut image, &snapshot));
+            assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+        }
     }
 }

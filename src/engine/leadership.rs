@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::core::{
-    Index, MAY_NOT_LEAD, Millis, NodeId, Priority, ReadError, ReadId, Term, TransferError,
+    Index, MAX_READS, MAY_NOT_LEAD, Message, Millis, NodeId, Priority, ReadError, ReadId,
+    ReadIndex, Term, TransferError,
 };
 
 use crate::cluster::Command;
@@ -20,8 +21,12 @@ pub(super) struct Leadership {
     barriers: BTreeMap<ReadId, Ticket>,
     /// What may be read here once the host has loaded its state.
     held: Vec<(Ticket, Index)>,
-    /// With leases: barriers to be made by the next driving call.
+    /// With leases: barriers to be made by the next driving call, and questions of followers that
+    /// it answers.
     asked: Vec<Ticket>,
+    questions: BTreeMap<NodeId, ReadIndex>,
+    /// With leases: a leader was heard in this driving call.
+    heard: bool,
     transfer: Option<Transfer>,
     /// The newest record of its leadership that this node has proposed.
     recorded: (Term, Index),
@@ -48,21 +53,56 @@ impl Engine {
         }
     }
 
+    /// A message of a peer's Raft. With leases what it says of time is reckoned by that of the next
+    /// driving call: this one may last long, and messages come while it does.
+    pub fn raft_message(&mut self, from: NodeId, message: Message) {
+        let leased = self.settings.lease_reads;
+        match message {
+            Message::ReadIndex(question) if leased && self.raft.progress(from).is_some() => {
+                // One is for all that its sender has asked so far.
+                self.leadership.questions.insert(from, question);
+                return;
+            }
+            Message::Append(_) | Message::Snapshot(_) => self.leadership.heard |= leased,
+            _ => {}
+        }
+        self.raft.receive(self.now, from, message);
+    }
+
+    /// Goes on with what came before this driving call and depends on its time.
+    pub fn go_on_with_leases(&mut self) {
+        if std::mem::take(&mut self.leadership.heard) {
+            self.raft.renew_promise(self.now);
+        }
+        for (from, question) in std::mem::take(&mut self.leadership.questions) {
+            let question = Message::ReadIndex(question);
+            self.raft.receive(self.now, from, question);
+        }
+        self.make_barriers();
+    }
+
     /// Makes the barriers that were asked for before this driving call.
-    pub fn make_barriers(&mut self) {
+    fn make_barriers(&mut self) {
         for ticket in std::mem::take(&mut self.leadership.asked) {
             self.make_barrier(ticket);
         }
     }
 
     /// Whether the next driving call is wanted at once.
-    pub fn has_barriers_to_make(&self) -> bool {
-        !self.leadership.asked.is_empty()
+    pub fn wants_next_call(&self) -> bool {
+        let Leadership {
+            asked,
+            questions,
+            heard,
+            ..
+        } = &self.leadership;
+        *heard || !asked.is_empty() || !questions.is_empty()
     }
 
     fn make_barrier(&mut self, ticket: Ticket) {
         let made = match self.raft.hard_state().excluded {
             Some(_) => Err(Error::Excluded),
+            None if self.leadership.held.len() >= MAX_READS => Err(Error::Full),
             None => self.raft.read(self.now).map_err(Error::from),
         };
         match made {
@@ -90,6 +130,16 @@ impl Engine {
             for (ticket, index) in std::mem::take(&mut self.leadership.held) {
                 self.done(ticket, Ok(index));
             }
+        }
+    }
+
+    /// None of them can be answered any more.
+    pub fn fail_barriers(&mut self) {
+        let barriers = std::mem::take(&mut self.leadership.barriers);
+        let held = std::mem::take(&mut self.leadership.held);
+        let held = held.into_iter().map(|(ticket, _)| ticket);
+        for ticket in barriers.into_values().chain(held) {
+            self.done(ticket, Err(Error::Lost));
         }
     }
 

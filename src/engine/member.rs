@@ -20,6 +20,10 @@ use super::{Error, Host, Input, Place, Settings};
 /// again by the next call, which is then due at once.
 const ROUNDS: usize = 16;
 
+/// The latest time: nobody needs to check whether anything can be added to it. What is beyond is
+/// "never" taken for a time.
+const TIME_MAX: Millis = i64::MAX as Millis;
+
 /// The driven half of a member: one thread at a time.
 pub struct Member {
     engine: Engine,
@@ -76,7 +80,7 @@ impl Member {
     }
 
     /// Drives the member: takes the inputs queued so far, does what is due at `now`, and tells
-    /// the host. `now` never goes back. Returns when to call again at the latest.
+    /// the host. `now` never goes back, and stays under 2^63. Returns when to call again at the latest.
     pub fn step(&mut self, now: Millis, host: &mut dyn Host) -> Result<Millis, Error> {
         if self.descriptor.is_some() {
             let text = "this engine is driven through its descriptor: use keel_dispatch()";
@@ -132,6 +136,10 @@ impl Member {
             return Err(Error::Invalid(format!(
                 "time went back from {then} to {now} ms"
             )));
+        }
+        if now > TIME_MAX {
+            let text = format!("no clock has come to {now} ms");
+            return Err(Error::Invalid(text));
         }
         if !self.engine.is_open() {
             return self.not_open(now, host);

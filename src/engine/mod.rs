@@ -40,7 +40,9 @@ use crate::detector::Timers;
 pub use error::Error;
 pub use event::Event;
 pub use host::{Guard, Host, Input, Request, Ticket};
-pub use image::{Load, Save, Saved};
+pub use image::{HEAD_AMPLIFICATION, Load, Save, Saved};
+#[cfg(any(test, fuzzing))]
+pub(crate) use image::{head_of, read_head};
 pub use member::Member;
 pub use settings::{
     COMPACT_BYTES_DEFAULT, COMPACT_ENTRIES_DEFAULT, Compaction, ELECTION_HEARTBEATS, ENTRY_DEFAULT,

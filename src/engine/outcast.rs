@@ -129,6 +129,7 @@ impl Engine {
             return;
         }
         self.raft.poison();
+        self.fail_barriers();
         self.log(
             1,
             format!(

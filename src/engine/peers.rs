@@ -35,7 +35,7 @@ impl Engine {
         for part in packet.parts {
             match part {
                 Part::Raft(_) if barred => {}
-                Part::Raft(message) => self.raft.receive(self.now, from, message),
+                Part::Raft(message) => self.raft_message(from, message),
                 Part::Keepalive(keepalive) => {
                     self.detector.keepalive(self.now, &envelope, keepalive);
                 }
@@ -64,13 +64,19 @@ impl Engine {
 
     /// Whether all members understand this, as far as they were heard: what one does not must not
     /// come into the log. One that was never heard may be dead, and must not hold up the others for
-    /// ever; should it not understand, it stops there, and skips nothing (raft.md rule 59).
+    /// ever; should it not understand, it stops there, and skips nothing (raft.md rule 59). But a
+    /// leader waits for two election timeouts, for others may have elected it.
     pub fn all_understand(&self, feature: u32) -> bool {
-        let mut others = self.raft.configuration().members();
-        others.all(|id| {
-            let said = self.features.get(&id).copied();
-            said.unwrap_or(feature) & feature == feature
-        }) && self.settings.features & feature == feature
+        let patience = 2 * self.settings.election;
+        let patient = self.now >= self.watch.leading_since + patience;
+        let mut members = self.raft.configuration().members();
+        members.all(|id| {
+            let said = match id == self.settings.id {
+                true => Some(self.settings.features),
+                false => self.features.get(&id).copied(),
+            };
+            said.map_or(patient, |said| said & feature == feature)
+        })
     }
 
     /// Keepalives that are due, and those that may ride on what leaves anyway.

@@ -244,7 +244,11 @@ impl Engine {
             return;
         }
         let term = self.raft.is_leader().then(|| self.raft.term());
-        let commit = self.raft.commit();
+        // What is committed is not applied any more without the state that it belongs to.
+        let commit = match self.has_lost_state() {
+            true => 0,
+            false => self.raft.commit(),
+        };
         let mut lost = Vec::new();
         self.pending.retain(|index, pending| {
             let stays = *index <= commit || Some(pending.term) == term;

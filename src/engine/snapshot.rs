@@ -17,6 +17,8 @@ use super::{Error, Event, HostState, Ticket, Way};
 
 /// Pieces of a snapshot that may be in the log and not applied yet.
 const PIECES_IN_FLIGHT: Index = 8;
+/// Bytes of such an entry besides the piece, and more.
+const PIECE_REST: usize = 256;
 /// A snapshot that is being sent keeps the log behind it, until the log is so many times larger
 /// than what makes a new snapshot.
 const PATIENCE: u64 = 4;
@@ -268,7 +270,9 @@ impl Engine {
         self.snapshots.saving = None;
         match result {
             Ok(Saved::Kept(snapshot)) => self.keep(snapshot),
-            Ok(Saved::Aside(image)) => self.begin_pump(index, image),
+            Ok(Saved::Aside(image)) if self.is_awaited(index) => self.begin_pump(index, image),
+            // Others led meanwhile, and have begun another one or ended this one.
+            Ok(Saved::Aside(_)) => self.finish_tickets(Err(Error::Lost)),
             Err(error) => self.snapshot_failed(index, &error),
         }
     }
@@ -293,6 +297,20 @@ impl Engine {
         let why = error.to_string();
         self.event(Event::SnapshotFailed { index, why });
         self.finish_tickets(Err(error.clone()));
+    }
+
+    /// Nobody knows what becomes of a snapshot whose leader is no more before it was begun here.
+    pub fn fail_lost_snapshot(&mut self) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let snapshots = &self.snapshots;
+        let (term, index) = snapshots.marked;
+        let leads = self.raft.is_leader() && self.raft.term() == term;
+        let on_its_way = leads && index > self.cluster.applied();
+        if !snapshots.tickets.is_empty() && !snapshots.is_saving() && !on_its_way {
+            self.finish_tickets(Err(Error::Lost));
+        }
     }
 
     fn finish_tickets(&mut self, result: Result<Index, Error>) {
@@ -355,6 +373,12 @@ impl Engine {
         }
     }
 
+    /// Whether the log is waiting for the host's part of the snapshot at this index.
+    fn is_awaited(&self, at: Index) -> bool {
+        let head = self.snapshots.head.as_ref();
+        head.is_some_and(|(draft, _)| draft.last.index == at)
+    }
+
     fn begin_pump(&mut self, at: Index, image: Box<Aside>) {
         self.snapshots.pump = Some(Pump {
             at,
@@ -391,7 +415,8 @@ impl Engine {
     /// False if it is to be tried again later. An image that cannot be read is given up.
     fn send_piece(&mut self, pump: &mut Pump) -> bool {
         let left = pump.image.size - pump.offset;
-        let mut data = vec![0; left.min(MAX_LOG_PIECE as u64) as usize];
+        let most = MAX_LOG_PIECE.min(self.settings.message_entries() - PIECE_REST);
+        let mut data = vec![0; left.min(most as u64) as usize];
         if let Err(error) = read_all(&mut pump.image, pump.offset, &mut data) {
             self.snapshot_failed(pump.at, &error.into());
             pump.offset = u64::MAX;

@@ -169,6 +169,22 @@ pub struct View {
 }
 
 impl View {
+    /// Of an engine that is dead: it hears nothing any more. Whatever it last knew, it must not
+    /// serve, and leads nobody.
+    pub fn bury(&mut self) {
+        self.info.fenced = true;
+        self.info.lease = Some(0);
+        self.info.fenced_why = "the engine has stopped";
+        self.info.leader = None;
+        self.info.has_quorum = false;
+        let roles = self.nodes.iter_mut().map(|node| &mut node.role);
+        for role in roles.chain([&mut self.info.role]) {
+            if let Role::Leader | Role::Candidate = *role {
+                *role = Role::Follower;
+            }
+        }
+    }
+
     /// Where a node is to be found; empty for none, and for one that was never a member.
     pub fn address_of(&self, id: Option<NodeId>) -> &str {
         let known = self.nodes.iter().find(|node| Some(node.id) == id);

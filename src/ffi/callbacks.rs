@@ -25,7 +25,7 @@ pub struct keel_callbacks {
     pub size: usize,
     /// One committed entry of the host's own: in log order, the same on every node, exactly once
     /// per run of the engine, and in each run from the beginning: from the first entry, or from the
-    /// snapshot that `load` was given. 0 = done; a negative value stops the engine (KEEL_ERR_STATE).
+    /// snapshot that `load` was given. 0 = done; anything else stops the engine (KEEL_ERR_STATE).
     pub apply: Option<
         unsafe extern "C" fn(
             ud: *mut c_void,
@@ -230,8 +230,8 @@ impl Host for HostCalls<'_> {
                 data.len(),
             )
         } {
-            code if code < 0 => Err(code),
-            _ => Ok(()),
+            KEEL_OK => Ok(()),
+            code => Err(code),
         }
     }
 

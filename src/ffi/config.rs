@@ -122,7 +122,8 @@ pub struct keel_config {
     pub id: keel_id,
     /// The cluster's number, not 0. Messages and directories of other clusters are refused.
     pub cluster: u64,
-    /// The directory of this node's log and vote. One engine at a time has it open.
+    /// The directory of this node's log and vote. One engine at a time has it open. Its name is used
+    /// as long as the engine lives, but not the working directory.
     pub dir: *const c_char,
     /// The host's own storage, in place of the directory; copied by keel_new().
     pub storage: *const keel_storage,

@@ -15,8 +15,8 @@ use super::keel::{keel, last_words};
 /// that is late is noticed, and its lateness is not held against the others.
 ///
 /// Driving function. KEEL_ERR_STATE once keel_fd() was used, KEEL_ERR_INVALID for an earlier time
-/// than before: nothing was done. Any other failure: the engine has stopped (see `stopped`), and
-/// later calls return the same.
+/// than before, or one that is past INT64_MAX: nothing was done. Any other failure: the engine has
+/// stopped (see `stopped`), and later calls return the same.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64) -> c_int {

@@ -142,8 +142,36 @@ thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// As long as it lives this thread is not cancelled. pthread_cancel() unwinds it from within some
+/// system call, and unwinding that is not Rust's own ends the process where it meets Rust's.
+struct Uncancelled {
+    before: c_int,
+}
+
+impl Uncancelled {
+    fn begin() -> Uncancelled {
+        const DISABLE: c_int = 1;
+        let mut before = 0;
+        // SAFETY: it changes this thread's state only, and `before` is there to be written.
+        unsafe { pthread_setcancelstate(DISABLE, &mut before) };
+        Uncancelled { before }
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: as above; who asked before does not want to know.
+        unsafe { pthread_setcancelstate(self.before, std::ptr::null_mut()) };
+    }
+}
+
 /// Runs `f`; a panic becomes its text. Nothing is printed: c-api.md, measured fact 2.
 pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    let _uncancelled = Uncancelled::begin();
     install_hook();
     let outer = INSIDE.replace(true);
     // The closures given here touch the engine only, which is abandoned after a panic.

@@ -10,7 +10,7 @@ use super::config::{keel_config, keel_peer, read_config, read_peers};
 use super::errmsg;
 use super::guard::{self, Access};
 use super::tickets::{Tickets, UserData};
-use crate::engine::{Handle, Member};
+use crate::engine::{Handle, Member, View};
 
 /// An engine: one member of one cluster.
 pub struct keel {
@@ -56,6 +56,16 @@ impl keel {
     /// The half that any thread may use.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Reads what the engine knows; of a dead one that it leads nobody.
+    pub fn view<R>(&self, read: impl FnOnce(&View) -> R) -> R {
+        if self.death().is_none() {
+            return self.handle.view(read);
+        }
+        let mut view = self.handle.view(View::clone);
+        view.bury();
+        read(&view)
     }
 
     /// Who waits for what.

@@ -19,9 +19,7 @@ use crate::engine::View;
 pub unsafe extern "C" fn keel_role(k: *const keel) -> c_int {
     // SAFETY: the host vouches for the engine.
     let k = unsafe { k.as_ref() };
-    let role = guard::enter(k, Access::Query, |e| {
-        Ok(e.keel.handle().view(|v| v.info.role))
-    });
+    let role = guard::enter(k, Access::Query, |e| Ok(e.keel.view(|v| v.info.role)));
     role.map_or_else(|code| code, role_code)
 }
 
@@ -31,9 +29,7 @@ pub unsafe extern "C" fn keel_role(k: *const keel) -> c_int {
 pub unsafe extern "C" fn keel_leader(k: *const keel) -> keel_id {
     // SAFETY: the host vouches for the engine.
     let k = unsafe { k.as_ref() };
-    let leader = guard::enter(k, Access::Query, |e| {
-        Ok(e.keel.handle().view(|v| v.info.leader))
-    });
+    let leader = guard::enter(k, Access::Query, |e| Ok(e.keel.view(|v| v.info.leader)));
     NodeId::raw(leader.ok().flatten())
 }
 
@@ -53,7 +49,7 @@ pub unsafe extern "C" fn keel_find_leader(
     // SAFETY: the host vouches for the engine.
     let k = unsafe { k.as_ref() };
     let result = guard::enter(k, Access::Query, |e| {
-        let found = e.keel.handle().view(|view| {
+        let found = e.keel.view(|view| {
             let leader = view.info.leader;
             let address = c_text(view.address_of(leader));
             (NodeId::raw(leader), view.info.term, address)
@@ -99,7 +95,7 @@ pub unsafe extern "C" fn keel_epoch(k: *const keel) -> u64 {
 /// KEEL_OK: both know the same membership; KEEL_EPOCH_AHEAD (positive): this node is behind, wait
 /// until its epoch has caught up; KEEL_ERR_EXCLUDED: the sender is excluded, replaced or
 /// removed, refuse; KEEL_ERR_NOT_FOUND: no member, refuse; KEEL_ERR_STALE: the sender is behind, refuse until it
-/// has caught up. Query function.
+/// has caught up. Serve on KEEL_OK only. Query function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keel_check_epoch(k: *const keel, from: keel_id, epoch: u64) -> c_int {
     // SAFETY: the host vouches for the engine.

@@ -10,6 +10,10 @@ use super::code::{Failure, KEEL_ERR_UNSUPPORTED};
 /// No struct of any version comes near; a larger `size` is memory that was never initialised.
 const SIZE_MAX: usize = 4096;
 
+/// Heap bytes that reading a struct may take: the text of a failure. What its pointers point to is
+/// not counted.
+pub const MAX_READ: usize = 1024;
+
 /// A struct that starts with its size.
 ///
 /// # Safety

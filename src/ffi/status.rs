@@ -236,13 +236,7 @@ pub struct keel_status {
 }
 
 impl keel_status {
-    fn new(mut view: View, dead: bool) -> keel_status {
-        if dead {
-            // A dead engine hears nothing any more: whatever it last knew, it must not serve.
-            view.info.fenced = true;
-            view.info.lease = Some(0);
-            view.info.fenced_why = "the engine has stopped";
-        }
+    fn new(view: View) -> keel_status {
         let address = |id: Option<NodeId>| c_text(view.address_of(id));
         let mut texts = vec![
             c_text(&view.info.notice),
@@ -432,8 +426,7 @@ pub unsafe extern "C" fn keel_status_take(k: *const keel, out: *mut *mut keel_st
         if out.is_null() {
             return Err(Failure::invalid("out is NULL"));
         }
-        let view = e.keel.handle().view(View::clone);
-        Ok(Box::new(keel_status::new(view, e.keel.death().is_some())))
+        Ok(Box::new(keel_status::new(e.keel.view(View::clone))))
     });
     match taken {
         Ok(status) => {

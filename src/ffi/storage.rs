@@ -62,8 +62,8 @@ pub struct keel_batch {
 /// mean nothing to the host: what they say, whose they are and whether they are whole is inside, and
 /// checked when they come back. Initialise with KEEL_STORAGE_INIT.
 ///
-/// Results. 0 is success. A negative value is a failure, of a code of the host's own (-errno, for
-/// instance), which keel_errmsg() shows.
+/// Results. 0 is success. Anything else is a failure, of a code of the host's own (errno, for
+/// instance), which keel_errmsg() shows; but KEEL_ENOUGH, which `read` may hand on.
 ///
 /// Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
 /// the thread that drives; the snap_ functions there, inside keel_new(), and inside
@@ -101,7 +101,9 @@ pub struct keel_storage {
     /// leader whose oldest batch takes longer than four times election_ms steps down.
     ///
     /// A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
-    /// leaves the node before the first batch is durable. Required.
+    /// leaves the node before the first batch is durable. Required. What is still under way at
+    /// keel_free() is reported to nobody any more: the next engine counts from 1 again, and would take
+    /// it for its own.
     pub write: Option<unsafe extern "C" fn(ud: *mut c_void, batch: *const keel_batch) -> c_int>,
     /// Give back entries from `first` to `last`, with keel_records_entry(), until that returns
     /// anything but KEEL_OK. They are durable, and no batch under way touches them. After a failure
@@ -205,10 +207,11 @@ impl fmt::Debug for CStore {
 /// A function that may be NULL was not called, for the host keeps no snapshots.
 const ABSENT: HostCode = KEEL_ERR_STATE;
 
+/// Many libraries have positive codes for their failures: none may pass for "durable".
 fn answer(code: c_int) -> Result<(), HostCode> {
     match code {
-        code if code < 0 => Err(code),
-        _ => Ok(()),
+        KEEL_OK => Ok(()),
+        code => Err(code),
     }
 }
 
@@ -250,7 +253,10 @@ impl HostStore for CStore {
     fn read(&self, first: Index, last: Index, records: &mut Records) -> Result<(), HostCode> {
         let call = self.0.read.ok_or(ABSENT)?;
         // SAFETY: see above.
-        answer(unsafe { call(self.0.ud, first, last, to_host(records)) })
+        match unsafe { call(self.0.ud, first, last, to_host(records)) } {
+            KEEL_ENOUGH => Ok(()),
+            code => answer(code),
+        }
     }
 
     fn trim(&self, index: Index) -> Result<(), HostCode> {
@@ -292,8 +298,8 @@ impl HostStore for CStore {
     }
 }
 
-/// Says how a batch ended that `write` has taken: `status` 0: it is durable; negative: it failed,
-/// with a code of the host's own, and the engine ends. Once for every batch, in their order.
+/// Says how a batch ended that `write` has taken: `status` 0: it is durable; anything else: it
+/// failed, with a code of the host's own, and the engine ends. Once for every batch, in their order.
 ///
 /// Input function, also from inside `write`. When it has returned 0 the next driving call has
 /// something to do. KEEL_ERR_INVALID: another batch is to be reported first, or this one was
@@ -314,30 +320,40 @@ pub unsafe extern "C" fn keel_write_done(k: *mut keel, batch: u64, status: c_int
 /// `r` is NULL or came from the running `open` or `read`.
 unsafe fn hand<T>(
     r: *mut keel_records,
-    give: impl FnOnce(&mut Records) -> Result<Result<T, &StorageError>, Failure>,
-) -> Result<T, c_int> {
-    guard::outside(|| {
-        // SAFETY: it is what `to_host` made, which nobody else uses meanwhile.
-        let records = unsafe { r.cast::<Records>().as_mut() };
-        let records = records.ok_or_else(|| Failure::invalid("r is NULL"))?;
-        give(records)?.map_err(|error| Failure::from(Error::from(error)))
-    })
+    give: impl FnOnce(&mut Records) -> Result<T, &StorageError>,
+) -> Result<T, Failure> {
+    // SAFETY: it is what `to_host` made, which nobody else uses meanwhile.
+    let records = unsafe { r.cast::<Records>().as_mut() };
+    let records = records.ok_or_else(|| Failure::invalid("r is NULL"))?;
+    give(records).map_err(|error| Failure::from(Error::from(error)))
 }
 
+/// The same with the bytes of a record. One that has none is not taken for one that is not there,
+/// whatever the host makes of the answer.
+///
 /// # Safety
-/// `data` is NULL or points to `len` readable bytes.
-unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u8], Failure> {
+/// As [`hand`], and `data` is NULL or points to `len` readable bytes.
+unsafe fn hand_bytes<T>(
+    r: *mut keel_records,
+    data: *const c_void,
+    len: usize,
+    give: impl for<'a> FnOnce(&'a mut Records, &[u8]) -> Result<T, &'a StorageError>,
+) -> Result<T, Failure> {
     if data.is_null() || len == 0 {
+        // SAFETY: passed on to the caller.
+        let _ = unsafe { hand(r, Records::refuse) };
         return Err(Failure::invalid("a record is NULL or has no bytes"));
     }
     // SAFETY: not NULL, and the host vouches for `len` bytes.
-    Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
+    let bytes = unsafe { std::slice::from_raw_parts(data.cast(), len) };
+    // SAFETY: passed on to the caller.
+    unsafe { hand(r, |records| give(records, bytes)) }
 }
 
 /// From `open`: the stored state, first of all.
 ///
-/// KEEL_ERR_INVALID, KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever `open`
-/// returns then, keel_new() returns this.
+/// KEEL_ERR_INVALID (no bytes), KEEL_ERR_FOREIGN, KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED; whatever
+/// `open` returns then, keel_new() returns this, and KEEL_ERR_CORRUPT for KEEL_ERR_INVALID.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_records_state(
@@ -345,8 +361,10 @@ pub unsafe extern "C" fn keel_records_state(
     data: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: the host vouches for all of it.
-    let result = unsafe { hand(r, |records| Ok(records.state(bytes(data, len)?))) };
+    let result = guard::outside(|| {
+        // SAFETY: the host vouches for all of it.
+        unsafe { hand_bytes(r, data, len, |records, bytes| records.state(bytes)) }
+    });
     result.err().unwrap_or(KEEL_OK)
 }
 
@@ -362,8 +380,10 @@ pub unsafe extern "C" fn keel_records_entry(
     data: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: the host vouches for all of it.
-    let result = unsafe { hand(r, |records| Ok(records.entry(index, bytes(data, len)?))) };
+    let result = guard::outside(|| {
+        // SAFETY: the host vouches for all of it.
+        unsafe { hand_bytes(r, data, len, |records, bytes| records.entry(index, bytes)) }
+    });
     match result {
         Ok(true) => KEEL_OK,
         Ok(false) => KEEL_ENOUGH,
@@ -377,7 +397,9 @@ pub unsafe extern "C" fn keel_records_entry(
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_records_image(r: *mut keel_records, image: u64, size: u64) -> c_int {
-    // SAFETY: the host vouches for it.
-    let result = unsafe { hand(r, |records| Ok(records.image(image, size))) };
+    let result = guard::outside(|| {
+        // SAFETY: the host vouches for it.
+        unsafe { hand(r, |records| records.image(image, size)) }
+    });
     result.err().unwrap_or(KEEL_OK)
 }

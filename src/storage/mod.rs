@@ -16,6 +16,8 @@ mod memory;
 pub use dir::{Directory, Options, inspect};
 pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
+#[cfg(any(test, fuzzing))]
+pub(crate) use {dir::tests::fuzz as dir_fuzz, host::tests::fuzz as host_fuzz};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,6 +27,22 @@ use std::sync::Arc;
 use crate::core::{
     Configuration, Entry, Index, NodeId, Persist, Position, Restored, Snapshot, Token,
 };
+
+/// Heap bytes that opening a directory may take at any moment for one byte in its files; over time it
+/// takes at most twice as much. The worst case, 14, is one group of no-ops, 17 bytes each: in a list
+/// that has just grown, and on their way from there to the log, which has grown too.
+pub const OPEN_AMPLIFICATION: usize = 16;
+
+/// Heap bytes that it may take besides: images are read block by block.
+pub const OPEN_OVERHEAD: usize = 96 * 1024;
+
+/// Heap bytes that opening a host's storage may take for one byte of the records and the ends of
+/// images that it gives back.
+pub const HOST_AMPLIFICATION: usize = 8;
+
+/// Heap bytes that it may take besides, once and for each image that is listed: what is known of it,
+/// and the longest description of one while it is read.
+pub const HOST_OVERHEAD: usize = 8 * 1024;
 
 /// The durable home of one node's hard state, log and snapshots.
 pub trait Storage: Send {

@@ -141,6 +141,10 @@ fn check_configuration(configuration: &Configuration) -> Result<(), WireError> {
         ("order of outgoing voters", ascending(outgoing)),
         ("order of learners", ascending(learners)),
         (
+            "members of a configuration",
+            configuration.members().count() <= MAX_MEMBERS,
+        ),
+        (
             "learner that votes",
             learners
                 .iter()

@@ -150,7 +150,8 @@ fn encode_append(append: &Append, out: &mut Writer<'_>) {
     out.u64(append.prev_term);
     out.u64(append.commit);
     out.count("entries", MAX_PACKET / MIN_BODY, append.entries.len());
-    for (index, entry) in (append.prev_index + 1..).zip(&append.entries) {
+    // The entries first: behind the last one there need not be another index.
+    for (entry, index) in append.entries.iter().zip(append.prev_index + 1..) {
         assert_eq!(
             entry.index, index,
             "the entries of an append are contiguous"

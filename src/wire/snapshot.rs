@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::core::{Index, Position, Snapshot, SnapshotPiece, SnapshotReply, Wants};
+use crate::core::{Position, Snapshot, SnapshotPiece, SnapshotReply, Wants};
 
 use super::entry::{decode_configuration, encode_configuration};
 use super::raft::all_hold;
-use super::{MAX_PIECE, Reader, WireError, Writer};
+use super::{MAX_PIECE, MAX_SNAPSHOT_INDEX, MAX_TERM, Reader, WireError, Writer};
 
 const FROM: u8 = 1;
 const PATIENCE: u8 = 2;
@@ -59,8 +59,8 @@ fn check(snapshot: &Snapshot) -> Result<(), WireError> {
     let behind = |(first, end)| last.index < first && first <= end;
     all_hold(&[
         ("last entry of a snapshot", last.index > 0 && last.term > 0),
-        // One more must exist: nobody needs to check again before adding one.
-        ("index of a snapshot", last.index < Index::MAX),
+        ("index of a snapshot", last.index <= MAX_SNAPSHOT_INDEX),
+        ("term of a snapshot", last.term <= MAX_TERM),
         (
             "configuration of a snapshot",
             (1..=last.index).contains(&snapshot.config_index),

@@ -1,7 +1,11 @@
 //! What holds for every packet: round trips, refusals, bounds.
 
 mod golden;
+#[path = "../../tests/support/packets.rs"]
+mod packets;
 mod random;
+
+use std::sync::Arc;
 
 use super::*;
 use crate::core::{
@@ -11,7 +15,8 @@ use crate::core::{
 };
 use crate::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 
-pub(crate) use random::Rng;
+use crate::fuzz::rng;
+pub(crate) use rng::Rng;
 
 pub(crate) fn n(id: u64) -> NodeId {
     NodeId::new(id).expect("a node id is not 0")
@@ -498,6 +503,40 @@ fn an_append_with_a_gap_is_not_sent() {
 }
 
 #[test]
+fn a_snapshot_that_leaves_no_next_number_is_refused() {
+    // None such is encoded either: index and term are the first numbers.
+    let good = |index: u64, term: u64| {
+        let mut bytes = Vec::new();
+        encode_snapshot(&snapshot(None), &mut Writer::new(&mut bytes));
+        bytes[..8].copy_from_slice(&index.to_le_bytes());
+        bytes[8..16].copy_from_slice(&term.to_le_bytes());
+        decode_snapshot(&mut Reader::new(&bytes)).is_ok()
+    };
+    assert!(good(MAX_SNAPSHOT_INDEX, MAX_TERM));
+    assert!(!good(MAX_SNAPSHOT_INDEX + 1, 1) && !good(u64::MAX, 1));
+    assert!(!good(99, MAX_TERM + 1) && !good(99, u64::MAX));
+}
+
+#[test]
+fn an_append_may_end_where_the_indexes_do() {
+    let entries = [u64::MAX - 2, u64::MAX - 1].map(|index| Entry {
+        index,
+        term: 8,
+        payload: Payload::Noop,
+    });
+    let append = Append {
+        term: 8,
+        seq: 1,
+        prev_index: u64::MAX - 3,
+        prev_term: 8,
+        commit: 0,
+        entries: entries.to_vec(),
+    };
+    let sent = packet(vec![Part::Raft(Message::Append(append))]);
+    assert_eq!(decode(&bytes_of(&sent)), Ok(sent));
+}
+
+#[test]
 #[should_panic(expected = "0 parts")]
 fn an_empty_packet_is_not_sent() {
     bytes_of(&packet(vec![]));
@@ -639,6 +678,34 @@ fn impossible_configurations_are_refused() {
         decode_entry(&mut &bad[..]),
         Err(WireError::BadValue { what })
     );
+}
+
+#[test]
+fn a_configuration_of_too_many_is_refused() {
+    let ids = |ids: std::ops::RangeInclusive<u64>| -> Vec<NodeId> { ids.map(n).collect() };
+    let configuration = Configuration {
+        epoch: 1,
+        voters: ids(1..=40),
+        outgoing: ids(1..=40),
+        learners: ids(41..=64),
+    };
+    let payload = |configuration| Payload::Config(Arc::new(configuration), [][..].into());
+    let entry = |payload| Entry {
+        index: 1,
+        term: 1,
+        payload,
+    };
+    let mut bytes = Vec::new();
+    let most = entry(payload(configuration.clone()));
+    encode_entry(&most, &mut bytes);
+    assert_eq!(decode_entry(&mut &bytes[..]), Ok(most));
+    // The outgoing voters stand behind index, term, kind, epoch and the voters.
+    let last = 25 + (4 + 40 * 8) * 2 - 8;
+    bytes[last..last + 8].copy_from_slice(&99u64.to_le_bytes());
+    let refused = WireError::BadValue {
+        what: "members of a configuration",
+    };
+    assert_eq!(decode_entry(&mut &bytes[..]), Err(refused));
 }
 
 fn config_of_one() -> Configuration {

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What a host or a peer can get wrong, and the code for it. Runs in an empty directory. */
+#define _POSIX_C_SOURCE 200809L
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "cluster.h"
@@ -213,6 +217,42 @@ static void directories(void)
     CHECK_CODE(keel_free(k), KEEL_OK);
 }
 
+static void on_snapshot(void *arg, int status, uint64_t index)
+{
+    (void)index;
+    *(int *)arg = status;
+}
+
+/* A path is what it was when the directory was opened, wherever the host goes then. */
+static void working_directory(void)
+{
+    keel_config config = good_config();
+    keel_callbacks callbacks = KEEL_CALLBACKS_INIT;
+    keel_peer peer = KEEL_PEER_INIT;
+    uint64_t now_ms = 1000;
+    int status = 1;
+    keel *k;
+
+    peer.id = config.id;
+    config.dir = "here";
+    config.flags = KEEL_NEW_NODE;
+    callbacks.send = drop_message;
+    k = make(&config, &callbacks);
+    CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_OK);
+    CHECK(mkdir("there", 0700) == 0 && chdir("there") == 0);
+    while (keel_role(k) != KEEL_ROLE_LEADER)
+        CHECK_CODE(keel_step(k, now_ms, &now_ms), KEEL_OK);
+    CHECK_CODE(keel_snapshot(k, on_snapshot, &status), KEEL_OK);
+    while (status == 1)
+        CHECK_CODE(keel_step(k, now_ms++, NULL), KEEL_OK);
+    CHECK_CODE(status, KEEL_OK);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    CHECK(chdir("..") == 0);
+    config.flags = 0;
+    k = make(&config, &callbacks);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+}
+
 /* A message that node 1 of a cluster of two sends to node 2. */
 static void catch_one(void)
 {
@@ -309,7 +349,11 @@ static void modes(void)
     CHECK_CODE(keel_fd(stepped), KEEL_ERR_STATE);
     CHECK_CODE(keel_step(stepped, 999, &next_ms), KEEL_ERR_INVALID);
     CHECK(next_ms == UINT64_MAX);
+    CHECK_CODE(keel_step(stepped, UINT64_MAX, NULL), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_step(stepped, next_ms, &next_ms), KEEL_ERR_INVALID); /* that was "never" */
     CHECK_CODE(keel_step(stepped, 1000, NULL), KEEL_OK);
+    CHECK_CODE(keel_step(stepped, INT64_MAX, &next_ms), KEEL_OK);
+    CHECK(next_ms > INT64_MAX && next_ms < UINT64_MAX);
     CHECK_CODE(keel_free(stepped), KEEL_OK);
 
     fd = keel_fd(watched);
@@ -319,13 +363,49 @@ static void modes(void)
     CHECK_CODE(keel_free(watched), KEEL_OK);
 }
 
-static int refused_applies, stops, stop_code, closed;
+/* Whatever it dies of, it does not go on as the leader that it was. */
+static void a_dead_leader(void)
+{
+    keel_config config = good_config();
+    keel_callbacks callbacks = good_callbacks();
+    keel_peer peer = KEEL_PEER_INIT;
+    int fd, null = open("/dev/null", O_RDONLY);
+    keel_status *status;
+    keel_id leader = 1;
+    keel *k;
+
+    peer.id = config.id;
+    config.heartbeat_ms = 10;
+    config.election_ms = 30;
+    k = make(&config, &callbacks);
+    CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_OK);
+    fd = keel_fd(k);
+    CHECK(fd >= 0 && null >= 0);
+    while (keel_role(k) != KEEL_ROLE_LEADER)
+        CHECK_CODE(keel_dispatch(k), KEEL_OK);
+    CHECK(keel_leader(k) == 1);
+    CHECK(dup2(null, fd) == fd); /* "never read, write or close it" */
+    CHECK_CODE(keel_dispatch(k), KEEL_ERR_IO);
+    CHECK_CODE(keel_role(k), KEEL_ROLE_FOLLOWER);
+    CHECK(keel_leader(k) == 0 && keel_lease_ms(k) == 0);
+    CHECK_CODE(keel_find_leader(k, &leader, NULL, NULL, 0), KEEL_OK);
+    CHECK(leader == 0);
+    CHECK_CODE(keel_status_take(k, &status), KEEL_OK);
+    CHECK(keel_status_info(status)->role == KEEL_ROLE_FOLLOWER);
+    CHECK(keel_status_info(status)->leader == 0 && keel_status_info(status)->fenced);
+    CHECK(keel_status_node(status, 0)->role == KEEL_ROLE_FOLLOWER);
+    keel_status_free(status);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    close(null);
+}
+
+static int refusal, refused_applies, stops, stop_code, closed;
 
 static int refuse(void *ud, uint64_t index, uint64_t term, const void *data, size_t len)
 {
     (void)ud, (void)index, (void)term, (void)data, (void)len;
     refused_applies++;
-    return -5;
+    return refusal;
 }
 
 static void on_stopped(void *ud, int why)
@@ -344,13 +424,15 @@ static void on_done(void *arg, int status, uint64_t index)
 }
 
 /* The host could not apply an entry: the engine ends, says so once, and stays ended. */
-static void refused_apply(void)
+static void refused_apply(int with)
 {
     struct cluster_options options;
     struct cluster *c;
     keel *k;
     int code;
 
+    refusal = with;
+    refused_applies = stops = closed = 0;
     cluster_options_init(&options, 1, 9);
     options.callbacks.apply = refuse;
     options.callbacks.stopped = on_stopped;
@@ -378,8 +460,11 @@ int main(void)
     first_settings();
     limits();
     modes();
-    refused_apply();
+    a_dead_leader();
+    refused_apply(-5);
+    refused_apply(5);
     messages();
     directories();
+    working_directory();
     return 0;
 }

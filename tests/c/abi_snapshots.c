@@ -2,6 +2,7 @@
 /* Snapshots where the host stores: made, found again, loaded before anything else, failed, and not
  * kept at all. A node, most often alone in its cluster, whose state is the number of entries that it
  * has applied. */
+#include <errno.h>
 #include <string.h>
 
 #include "check.h"
@@ -244,14 +245,17 @@ static void failed_and_made_again(void)
 {
     struct store *s = store_new(&k);
     int *const failures[] = {&s->fail_put, &s->fail_commit, &s->fail_get};
+    const size_t kinds = sizeof failures / sizeof *failures;
 
     start(s, store_storage(s), KEEL_NEW_NODE);
     lead();
     propose(3);
-    for (size_t i = 0; i < sizeof failures / sizeof *failures; i++) {
-        *failures[i] = STORE_ENOSPC;
+    for (size_t i = 0; i < 2 * kinds; i++) {
+        int *fail = failures[i % kinds];
+
+        *fail = i < kinds ? STORE_ENOSPC : ENOSPC;
         CHECK_CODE(snapshot(), KEEL_ERR_IO);
-        CHECK(*failures[i] == 0 && committed(s) == 0);
+        CHECK(*fail == 0 && committed(s) == 0);
         propose(1);
     }
     CHECK_CODE(snapshot(), KEEL_OK);
@@ -275,7 +279,7 @@ static void failed_and_made_again(void)
     }
     start(s, store_storage(s), 0);
     lead();
-    CHECK(count == 6);
+    CHECK(count == 3 + 2 * kinds);
     stop(s);
     store_free(s);
 }

@@ -2,6 +2,7 @@
 /* What the header says of keel_storage, tried: what is refused, what is late, what fails, what comes
  * back, and who may call what from where. */
 #define _POSIX_C_SOURCE 200809L
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -221,6 +222,8 @@ static void whose_it_is(void)
     s->fail_open = STORE_EIO;
     CHECK_CODE(open_again(s, KEEL_NEW_NODE), KEEL_ERR_IO);
     CHECK(strstr(keel_errmsg(), "-1005") != NULL);
+    s->fail_open = EIO; /* nor does a positive code pass for an empty store */
+    CHECK_CODE(open_again(s, KEEL_NEW_NODE), KEEL_ERR_IO);
     store_free(s);
 }
 
@@ -258,10 +261,7 @@ static int open_badly(void *ud, keel_records *r)
 
     CHECK(ud == opening);
     CHECK_CODE(keel_records_state(NULL, "x", 1), KEEL_ERR_INVALID);
-    CHECK_CODE(keel_records_state(r, NULL, 1), KEEL_ERR_INVALID);
-    CHECK_CODE(keel_records_state(r, "x", 0), KEEL_ERR_INVALID);
     CHECK_CODE(keel_records_entry(NULL, 1, "x", 1), KEEL_ERR_INVALID);
-    CHECK_CODE(keel_records_entry(r, 1, NULL, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_records_image(NULL, 1, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_records_state(r, state->data, state->len), KEEL_OK);
     CHECK_CODE(keel_records_entry(r, 1, entry->data, entry->len), KEEL_OK);
@@ -269,6 +269,23 @@ static int open_badly(void *ud, keel_records *r)
     /* From then on nothing else is said. */
     CHECK_CODE(keel_records_state(r, state->data, state->len), KEEL_ERR_CORRUPT);
     CHECK_CODE(keel_records_image(r, 1, 100), KEEL_ERR_CORRUPT);
+    return 0;
+}
+
+/* As a database gives back what is there and empty: it is not what is not there. */
+static int open_without_bytes(void *ud, keel_records *r)
+{
+    (void)ud;
+    CHECK_CODE(keel_records_state(r, NULL, 0), KEEL_ERR_INVALID);
+    return 0;
+}
+
+static int open_with_an_empty_entry(void *ud, keel_records *r)
+{
+    (void)ud;
+    CHECK_CODE(keel_records_state(r, opening->state.data, opening->state.len), KEEL_OK);
+    CHECK_CODE(keel_records_entry(r, 1, "x", 0), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_records_entry(r, 1, NULL, 1), KEEL_ERR_INVALID);
     return 0;
 }
 
@@ -299,8 +316,10 @@ static int open_with_image(void *ud, keel_records *r)
 
 static void records(void)
 {
-    static int (*const ways[])(void *, keel_records *) = {open_badly, open_twice, open_backwards,
-                                                          open_with_image};
+    static int (*const ways[])(void *, keel_records *) = {
+        open_badly,     open_without_bytes, open_with_an_empty_entry, open_twice,
+        open_backwards, open_with_image,
+    };
 
     opening = leader();
     close_store(opening);
@@ -310,6 +329,8 @@ static void records(void)
 
         opening->freed = 0;
         storage.open = ways[i];
+        CHECK_CODE(try_new(&config), KEEL_ERR_CORRUPT);
+        config.flags = KEEL_NEW_NODE;
         CHECK_CODE(try_new(&config), KEEL_ERR_CORRUPT);
     }
     store_free(opening);
@@ -488,6 +509,13 @@ static void failures(void)
     s = leader();
     s->fail_done = STORE_EIO;
     a_death(s, "-1005");
+    /* As errno has it, and SQLite. */
+    s = leader();
+    s->fail_write = EIO;
+    a_death(s, "the host says 5");
+    s = leader();
+    s->fail_done = ENOSPC;
+    a_death(s, "the host says 28");
 
     /* The very first one. */
     s = store_new(&k);

@@ -30,6 +30,10 @@ pub struct Told {
     pub saves: Vec<Save>,
     /// Indexes of the snapshots that it has loaded.
     pub loaded: Vec<Index>,
+    /// It goes on loading after it was asked to.
+    pub loads: Option<Vec<Load>>,
+    /// What happens elsewhere while it applies the next entry, which takes its time.
+    pub meanwhile: Option<Box<dyn FnOnce()>>,
 }
 
 /// A host's state as bytes: all that it was told to apply.
@@ -59,6 +63,9 @@ fn read(mut image: &[u8]) -> Vec<(Index, Vec<u8>)> {
 impl Host for Told {
     fn apply(&mut self, index: Index, _term: Term, data: &[u8]) -> Result<(), i32> {
         self.applied.push((index, data.to_vec()));
+        if let Some(happens) = self.meanwhile.take() {
+            happens();
+        }
         Ok(())
     }
     fn save(&mut self, mut save: Save, _index: Index) {
@@ -70,6 +77,9 @@ impl Host for Told {
         }
     }
     fn load(&mut self, mut load: Load, index: Index) {
+        if let Some(loads) = &mut self.loads {
+            return loads.push(load);
+        }
         let mut image = Vec::new();
         let mut piece = [0; 1000];
         while let n @ 1.. = load.read(&mut piece).unwrap() {
@@ -161,7 +171,11 @@ fn node(raw: u64, message_max: usize, life: u64) -> Node {
 }
 
 fn node_with(settings: Settings) -> Node {
-    let (member, handle) = Member::new(settings, Place::Volatile).unwrap();
+    node_at(settings, Place::Volatile)
+}
+
+fn node_at(settings: Settings, place: Place) -> Node {
+    let (member, handle) = Member::new(settings, place).unwrap();
     Node {
         member,
         handle,
@@ -180,6 +194,8 @@ fn node_with(settings: Settings) -> Node {
             slow: false,
             saves: Vec::new(),
             loaded: Vec::new(),
+            loads: None,
+            meanwhile: None,
         },
         due: 0,
         down: false,
@@ -228,6 +244,19 @@ impl Cluster {
         self.nodes.insert(settings.id.get(), node_with(settings));
     }
 
+    /// A node is opened in the place of the one of its id; a new one is bootstrapped.
+    pub fn open(&mut self, settings: Settings, path: &std::path::Path, create: bool) {
+        let raw = settings.id.get();
+        let peers: Vec<Peer> = self.nodes.keys().map(|raw| peer(*raw)).collect();
+        self.nodes.remove(&raw);
+        let path = path.to_owned();
+        let mut new = node_at(settings, Place::Directory { path, create });
+        if create {
+            new.member.bootstrap(&peers).unwrap();
+        }
+        self.nodes.insert(raw, new);
+    }
+
     /// A node's storage is made anew, and perhaps bootstrapped once more.
     pub fn wipe(&mut self, raw: u64, bootstrapped: bool) {
         let peers: Vec<Peer> = self.nodes.keys().map(|raw| peer(*raw)).collect();
@@ -269,6 +298,14 @@ impl Cluster {
             }
         }
         false
+    }
+
+    /// One driving call of one node at a time of its own; what it sends, and to whom.
+    pub fn drive(&mut self, raw: u64, now: Millis) -> Vec<(u64, Vec<u8>)> {
+        let node = self.nodes.get_mut(&raw).unwrap();
+        node.due = node.member.step(now, &mut node.told).unwrap();
+        let sent = std::mem::take(&mut node.told.outbox);
+        sent.into_iter().map(|(to, b)| (to.get(), b)).collect()
     }
 
     fn deliver(&mut self) {

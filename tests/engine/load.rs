@@ -5,7 +5,8 @@ use raftkeel::cluster::Params;
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
 use raftkeel::detector::NodeState;
 use raftkeel::engine::{
-    Error, Event, Guard, Handle, Host, Input, Load, Member, Place, Request, Role, Save, Ticket,
+    Error, Event, Guard, Handle, Host, Input, Load, Member, Place, Request, Role, Save, Settings,
+    Ticket,
 };
 
 use crate::cluster::{Cluster, peer, settings};
@@ -122,6 +123,49 @@ fn a_log_that_is_read_again_is_applied_a_little_at_a_time() {
         assert!(host.applied - before <= 256, "{}", host.applied - before);
         now += 1;
         assert!(now < 60_000, "only {} of {written} applied", host.applied);
+    }
+    std::fs::remove_dir_all(&path).unwrap();
+}
+
+/// What is read from storage is asked for without waiting for anything else to happen.
+#[test]
+fn a_log_that_is_read_again_is_read_without_a_break() {
+    let path = std::env::temp_dir().join(format!("raftkeel-reread-{}", std::process::id()));
+    let open = |create| {
+        let settings = Settings {
+            tail_bytes: 1000,
+            ..settings(1)
+        };
+        let path = path.clone();
+        Member::new(settings, Place::Directory { path, create }).unwrap()
+    };
+    let (mut member, handle) = open(true);
+    member.bootstrap(&[peer(1)]).unwrap();
+    let mut host = Eager::new(handle, 0);
+    member.step(1_000, &mut host).unwrap();
+    for round in 0..20 {
+        for ticket in 0..30 {
+            let request = Request::Propose(vec![7; 8 << 10].into());
+            let input = Input::Request(Ticket(ticket), request);
+            host.handle.submit(input).unwrap();
+        }
+        member.step(1_000 + round, &mut host).unwrap();
+    }
+    let written = host.applied;
+    assert!(written > 500, "only {written} applied");
+    drop(member);
+
+    let (mut member, handle) = open(false);
+    let mut host = Eager::new(handle, 0);
+    let mut now = 0;
+    while host.applied < written {
+        let due = member.step(now, &mut host).unwrap();
+        assert!(
+            due <= 1 || host.applied == written,
+            "{} applied",
+            host.applied
+        );
+        now = now.max(due);
     }
     std::fs::remove_dir_all(&path).unwrap();
 }

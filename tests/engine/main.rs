@@ -6,6 +6,7 @@ mod ears;
 mod exclusion;
 mod fleet;
 mod leadership;
+mod lease;
 mod load;
 mod members;
 mod snapshots;

@@ -2,7 +2,7 @@
 
 use raftkeel::core::Index;
 use raftkeel::detector::NodeState;
-use raftkeel::engine::{Error, Event, NodeView, Request, Role};
+use raftkeel::engine::{Error, Event, NodeView, Request, Role, Settings};
 
 use crate::cluster::{Cluster, deadtime, id, peer};
 
@@ -80,6 +80,26 @@ fn an_added_node_votes_only_when_it_is_promoted() {
     let third = others(&c, leader)[0];
     down(&mut c, third, true);
     assert_works(&mut c, leader, &[4]);
+}
+
+/// What the host may propose is another matter.
+#[test]
+fn changes_are_not_held_to_the_hosts_limit() {
+    let mut c = Cluster::of(3, |settings| Settings {
+        entry_max: 4,
+        ..settings
+    });
+    let leader = c.elect();
+    let big = c.ask(leader, Request::Propose(b"large"[..].into()));
+    assert!(matches!(big, Err(Error::TooBig(_))), "{big:?}");
+    assert_works(&mut c, leader, &[1, 2, 3]);
+    c.join(4);
+    c.ask(leader, Request::Add(peer(4))).unwrap();
+    c.run(3_000);
+    // Only one whose directory is registered is promoted.
+    c.ask(leader, Request::Promote(id(4))).unwrap();
+    c.ask(leader, deadtime(10)).unwrap();
+    assert_eq!(4, voters(&c, leader));
 }
 
 #[test]
@@ -296,4 +316,18 @@ fn a_node_that_restarts_with_its_state_is_welcome() {
     c.run(5_000);
     assert!(!view_of(&c, leader, away).lost_state);
     assert_works(&mut c, leader, &[away]);
+}
+
+/// Whoever asked a node for something before it knew that its state is lost is answered all the same.
+#[test]
+fn what_a_wiped_voter_was_asked_for_is_answered() {
+    let mut c = Cluster::new(3);
+    let leader = c.elect();
+    let wiped = others(&c, leader)[0];
+    c.wipe(wiped, false);
+    let knows = |c: &Cluster| c.nodes[&wiped].handle.view(|v| v.info.leader.is_some());
+    assert!(c.wait(3_000, knows));
+    let answer = c.ask(wiped, Request::Barrier);
+    assert!(answer.is_err(), "{answer:?}");
+    assert!(has_event(&c, wiped, &Event::LostState));
 }

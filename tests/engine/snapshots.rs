@@ -1,7 +1,10 @@
 //! Snapshots in the three ways of compaction, as hosts see them.
 
 use raftkeel::core::{Index, NodeId};
-use raftkeel::engine::{Compaction, Error, Event, HostState, Info, Request, Settings, Way};
+use raftkeel::engine::{
+    Compaction, Error, Event, HostState, Info, Input, MESSAGE_REST, Request, Role, Settings,
+    Ticket, Way,
+};
 
 use crate::cluster::{Cluster, id, peer, settings};
 
@@ -185,6 +188,49 @@ fn the_host_can_ask_for_a_snapshot() {
     }
 }
 
+/// Where the leader says when, one that is none any more cannot know what becomes of it.
+#[test]
+fn a_snapshot_that_a_deposed_leader_was_asked_for_is_lost() {
+    for way in [Way::Leader, Way::InLog] {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        c.cut_off(leader);
+        let result = c.ask(leader, Request::Snapshot);
+        assert_eq!(Err(Error::Lost), result, "{way:?}");
+        assert_ne!(Role::Leader, c.role(leader));
+    }
+}
+
+/// It is committed, and who leads then has another host write it.
+#[test]
+fn a_snapshot_that_an_excluded_leader_was_asked_for_is_lost() {
+    let mut c = Cluster::of(3, compacting(Way::InLog));
+    let leader = c.elect();
+    let requests = vec![Request::Exclude(id(leader)), Request::Snapshot];
+    let results = c.ask_together(leader, requests);
+    assert!(results[0].is_ok(), "{results:?}");
+    assert_eq!(Err(Error::Lost), results[1]);
+}
+
+/// Neither the least message nor a small limit of the host's own is less than a piece in the log.
+#[test]
+fn a_large_snapshot_goes_into_the_log_by_small_messages() {
+    let small = |settings: Settings| Settings {
+        message_max: 2 * MESSAGE_REST,
+        entry_max: 1000,
+        ..compacting(Way::InLog)(settings)
+    };
+    let mut c = Cluster::of(3, small);
+    let leader = c.elect();
+    for _ in 0..60 {
+        let data = vec![7; 1000].into();
+        c.ask(leader, Request::Propose(data)).unwrap();
+    }
+    let index = c.ask(leader, Request::Snapshot).unwrap();
+    let everywhere = |c: &Cluster| (1..=3).all(|raw| info(c, raw).snapshot_index == index);
+    assert!(c.wait(5_000, everywhere), "it has 60,000 bytes");
+}
+
 #[test]
 fn states_that_differ_are_reported() {
     let mut c = Cluster::of(3, compacting(Way::Leader));
@@ -266,4 +312,122 @@ fn who_leads_is_a_value_in_the_log() {
             .is_some_and(|raw| recorded(c, raw).0 == NodeId::new(raw))
     };
     assert!(c.wait(20_000, next));
+}
+
+/// The word that everybody makes a snapshot is lost with its leader: who asked for it is told.
+#[test]
+fn a_snapshot_asked_of_a_leader_that_is_deposed_is_answered() {
+    for way in [Way::Leader, Way::InLog] {
+        let mut c = Cluster::of(3, compacting(way));
+        let leader = c.elect();
+        c.cut_off(leader);
+        assert_eq!(
+            Err(Error::Lost),
+            c.ask(leader, Request::Snapshot),
+            "{way:?}"
+        );
+    }
+}
+
+/// A host goes on writing for the log while others lead, who have begun another snapshot since.
+#[test]
+fn an_image_that_comes_too_late_for_the_log_is_dropped() {
+    let mut c = Cluster::of(3, compacting(Way::InLog));
+    let first = c.elect();
+    let other = first % 3 + 1;
+    propose(&mut c, first, 3);
+    c.nodes.get_mut(&first).unwrap().told.slow = true;
+    let ticket = Input::Request(Ticket(900), Request::Snapshot);
+    c.nodes[&first].handle.submit(ticket).unwrap();
+    assert!(c.wait(1_000, |c| !c.nodes[&first].told.saves.is_empty()));
+    c.ask(first, Request::Transfer(Some(id(other)))).unwrap();
+    c.run(3_000);
+    let second = c.ask(other, Request::Snapshot).unwrap();
+    c.run(1_000);
+    c.ask(other, Request::Transfer(Some(id(first)))).unwrap();
+    c.run(3_000);
+    assert_eq!(Some(first), c.leader());
+    let node = c.nodes.get_mut(&first).unwrap();
+    node.told.slow = false;
+    node.told.saves.drain(..).for_each(|save| save.finish(true));
+    for _ in 0..4 {
+        propose(&mut c, first, 30);
+        c.run(500);
+    }
+    for raw in 1..=3 {
+        let info = info(&c, raw);
+        assert!(info.snapshot_index > second + ENTRIES, "{info:?}");
+    }
+}
+
+/// Pieces of a state are larger than what the host wants in an entry.
+#[test]
+fn small_entries_do_not_keep_a_state_out_of_the_log() {
+    let small = |settings| Settings {
+        entry_max: 200,
+        ..compacting(Way::InLog)(settings)
+    };
+    let mut c = Cluster::of(3, small);
+    let leader = c.elect();
+    for _ in 0..4 {
+        propose(&mut c, leader, 30);
+        c.run(500);
+    }
+    for raw in 1..=3 {
+        let info = info(&c, raw);
+        assert!(info.snapshot_index > ENTRIES, "{info:?}");
+    }
+}
+
+/// A node that has begun anew knows nothing before its host has loaded its state: as long as others
+/// can lead it does not, or nobody could serve until then.
+#[test]
+fn who_loads_its_own_state_leaves_it_to_others_to_lead() {
+    let root = std::env::temp_dir().join(format!("raftkeel-loading-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    for round in 0..8 {
+        let path = root.join(round.to_string());
+        let change = compacting(Way::Application);
+        let mut c = Cluster::of(3, &change);
+        c.open(change(settings(3)), &path, true);
+        let leader = c.elect();
+        propose(&mut c, leader, 60);
+        c.run(1_000);
+        assert!(info(&c, 3).snapshot_index > 0);
+        if leader == 3 {
+            c.ask(3, Request::Transfer(Some(id(1)))).unwrap();
+            c.run(1_000);
+        }
+        c.open(change(settings(3)), &path, false);
+        c.nodes.get_mut(&3).unwrap().told.loads = Some(Vec::new());
+        c.run(1_000 + 50 * round);
+        assert!(info(&c, 3).loading);
+        let leader = c.leader().unwrap();
+        c.nodes.get_mut(&leader).unwrap().down = true;
+        let serves = |c: &Cluster| {
+            let leads = |raw: &u64| info(c, *raw).role == Role::Leader && *raw != leader;
+            (1..=3)
+                .find(leads)
+                .is_some_and(|raw| info(c, raw).has_quorum)
+        };
+        assert!(c.wait(6_000, serves), "round {round}");
+        assert_ne!(Some(3), c.leader(), "round {round}");
+    }
+    let _ = std::fs::remove_dir_all(root);
+}
+
+/// Where nobody else can, it leads in the end, and at once when it is alone.
+#[test]
+fn who_loads_its_own_state_leads_where_nobody_else_can() {
+    let root = std::env::temp_dir().join(format!("raftkeel-alone-{}", std::process::id()));
+    let change = compacting(Way::Application);
+    let mut c = Cluster::of(1, &change);
+    c.open(change(settings(1)), &root, true);
+    let leader = c.elect();
+    propose(&mut c, leader, 60);
+    c.open(change(settings(1)), &root, false);
+    c.nodes.get_mut(&1).unwrap().told.loads = Some(Vec::new());
+    c.run(50);
+    assert_eq!((Some(1), true), (c.leader(), info(&c, 1).loading));
+    let _ = std::fs::remove_dir_all(root);
 }

@@ -39,6 +39,24 @@ fn members_that_do_not_understand_are_not_given_what_they_cannot_read() {
     ));
 }
 
+/// A leader that was just elected by others has not heard everybody yet who lives.
+#[test]
+fn a_member_that_is_heard_a_little_later_is_not_taken_for_one_that_understands() {
+    let old = |settings: Settings| Settings {
+        features: settings.features * u32::from(settings.id != id(3)),
+        ..compacting(Way::Leader)(settings)
+    };
+    let mut c = Cluster::of(3, old);
+    c.cut.extend([(3, 1), (3, 2)]);
+    assert!(c.wait(10_000, |c| c.leader().is_some()));
+    c.run(300);
+    c.cut.clear();
+    c.run(5_000);
+    let leader = c.leader().unwrap();
+    assert_ne!(3, leader);
+    assert_eq!(None, info(&c, leader).recorded_leader);
+}
+
 /// An append of `from` to `to`, with an entry of a kind that nobody knows.
 fn of_the_future(from: u64, to: u64, term: u64, prev: (u64, u64)) -> Vec<u8> {
     const MARK: &[u8] = b"a payload like no other";

@@ -7,6 +7,7 @@ mod interaction;
 mod membership;
 mod persistence;
 mod read;
+mod receiving;
 mod replication;
 mod sending;
 mod snapshot;

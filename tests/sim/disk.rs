@@ -96,6 +96,16 @@ impl<I: Default, W> Disk<I, W> {
         self.writes.front()
     }
 
+    /// How many writes are under way.
+    pub fn under_way(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Works, and has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.health == Health::Good && self.writes.is_empty()
+    }
+
     /// The node stops. The writes that reached the disk, in their order: any first few. The one
     /// after them may have been cut off, which is for whoever knows what is in it.
     pub fn crash(&mut self, dice: &mut Dice) -> (Vec<W>, Option<W>) {

@@ -20,8 +20,11 @@
 //!   `tests/support/model`; `watch`, `marks`: where runs get to
 //! - `mutations`: that the model bites
 //! - `settle`: the end of a run, and what must come to pass then
+//! - `abi`: the same with whole members, driven through the C functions
 //! - `run`, `runner`, `trace`: one run, many runs, and what is told of them
 
+#[cfg(not(keel_core_alone))]
+mod abi;
 mod asks;
 mod calls;
 mod checker;

@@ -1,8 +1,6 @@
 //! Marks: rare states that the runs must reach, and faults that they must meet. A simulation that
 //! never gets anywhere proves nothing, so a mark that a whole budget does not reach is a failure.
 
-use std::cell::Cell;
-
 /// Defines an enumeration whose members count how often they are hit, each thread for itself.
 macro_rules! counted {
     ($(#[$doc:meta])* $name:ident in $counts:ident: $($(#[$note:meta])* $variant:ident = $text:literal,)*) => {
@@ -13,8 +11,8 @@ macro_rules! counted {
         }
 
         thread_local! {
-            static $counts: [Cell<u64>; $name::ALL.len()] =
-                const { [const { Cell::new(0) }; $name::ALL.len()] };
+            static $counts: [std::cell::Cell<u64>; $name::ALL.len()] =
+                const { [const { std::cell::Cell::new(0) }; $name::ALL.len()] };
         }
 
         impl $name {
@@ -36,6 +34,8 @@ macro_rules! counted {
         }
     };
 }
+
+pub(crate) use counted;
 
 counted! {
     /// What went wrong.

@@ -122,6 +122,11 @@ impl Trace {
         }
     }
 
+    /// Anything else that a run is made of.
+    pub fn mix(&mut self, what: impl Hash) {
+        what.hash(&mut self.mixer);
+    }
+
     /// Something that is no call: a fault, an end of one.
     pub fn tell(&mut self, at: Micros, what: impl AsRef<str>) {
         let Some(told) = &mut self.told else {

@@ -7,7 +7,7 @@ use crate::core::MAX_MEMBERS;
 use crate::wire::tests::Rng;
 
 /// A command that may or may not make sense, for nodes that exist or do not.
-fn random_command(rng: &mut Rng, state: &State, fresh: u64) -> Command {
+fn random_command(rng: &mut Rng<'_>, state: &State, fresh: u64) -> Command {
     let expect = state.epoch() - u64::from(rng.below(20) == 0);
     let id = n(1 + rng.below(fresh));
     match rng.below(10) {

@@ -243,6 +243,23 @@ fn a_second_driver_is_turned_away_at_once() {
 }
 
 #[test]
+fn a_time_that_no_clock_shows_is_refused() {
+    let shared = Shared::default();
+    let k = make_pair(&shared);
+    assert_eq!(step(k, 1), KEEL_OK);
+    for now in [1 << 63, u64::MAX] {
+        assert_eq!(step(k, now), KEEL_ERR_INVALID);
+    }
+    assert_eq!(step(k, (1 << 63) - 1), KEEL_OK);
+    assert!(
+        shared.lock().unwrap().stopped.is_empty(),
+        "nothing was done"
+    );
+    // SAFETY: the engine is alive.
+    assert_eq!(unsafe { keel_free(k) }, KEEL_OK);
+}
+
+#[test]
 fn guards_nest_and_keep_their_own_text() {
     assert_eq!(guard::catch(|| 1), Ok(1));
     let inner = guard::catch(|| {

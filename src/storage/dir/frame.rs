@@ -8,7 +8,7 @@
 use crate::core::{Entry, Index, Position, Term};
 use crate::wire::{WireError, decode_entry, encode_entry};
 
-use super::page::{Flaw, PAGE, SECTOR, take, take_u8, take_u32, take_u64};
+use super::page::{Flaw, PAGE, SECTOR, take, take_number, take_u8, take_u32, take_u64};
 
 /// Bytes of a frame header.
 pub(super) const HEADER: usize = 64;
@@ -157,8 +157,8 @@ impl Frame {
         }
         let count = take_u32(input)?;
         let (lsn, durable_lsn) = (take_u64(input)?, take_u64(input)?);
-        let first_index = take_u64(input)?;
-        if first_index == 0 || first_index.checked_add(u64::from(count)).is_none() {
+        let first_index = take_number(input)?;
+        if first_index == 0 {
             return Err(Flaw::Bad("frame with an impossible index"));
         }
         let generation = take_u64(input)?;
@@ -354,6 +354,22 @@ mod tests {
         let crc = crc32fast::hash(&head[CRC_END..]);
         head[4..CRC_END].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Frame::decode(&head), Err(Flaw::Newer(4)));
+    }
+
+    #[test]
+    fn an_index_that_leaves_no_next_one_is_refused() {
+        let group = |first| {
+            start_group(None, &entries(first, 1, 0))
+                .unwrap()
+                .finish(Kind::Append, &PLACE)
+        };
+        let (bytes, _) = group(u64::MAX / 2);
+        let frame = Frame::decode(&head(&bytes)).unwrap();
+        assert_eq!(frame.entries(&bytes), Ok(entries(u64::MAX / 2, 1, 0)));
+        for first in [u64::MAX / 2 + 1, u64::MAX - 1] {
+            let (bytes, _) = group(first);
+            assert!(Frame::decode(&head(&bytes)).is_err());
+        }
     }
 
     #[test]

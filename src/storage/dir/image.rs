@@ -53,7 +53,7 @@ impl Header {
         seal(MAGIC, &out)
     }
 
-    fn decode(page: &[u8]) -> Result<Header, Flaw> {
+    pub(super) fn decode(page: &[u8]) -> Result<Header, Flaw> {
         let input = &mut unseal(MAGIC, page)?;
         let incarnation = take_u32(input)?;
         let cluster = take_u64(input)?;

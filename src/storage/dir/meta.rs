@@ -7,7 +7,7 @@
 use crate::core::{Exclusion, HardState, Index, NodeId};
 use crate::storage::{Identity, StorageError};
 
-use super::page::{Flaw, PAGE, seal, take_u8, take_u32, take_u64, unseal};
+use super::page::{Flaw, PAGE, seal, take_number, take_u8, take_u32, take_u64, unseal};
 use super::vfs::{Vfs, VfsFile};
 
 /// The file's name.
@@ -119,23 +119,27 @@ impl Meta {
         let cluster = take_u64(input)?;
         let node = NodeId::new(take_u64(input)?).ok_or(Flaw::Bad("META of node 0"))?;
         let instance = take_u64(input)?;
-        let generation = take_u64(input)?;
-        let term = take_u64(input)?;
-        let commit = take_u64(input)?;
+        let generation = take_number(input)?;
+        let term = take_number(input)?;
+        let commit = take_number(input)?;
         let vote = NodeId::new(take_u64(input)?);
         let exclusion = Exclusion {
             epoch: take_u64(input)?,
             index: take_u64(input)?,
         };
-        let head_seq = take_u64(input)?;
-        let durable_lsn = take_u64(input)?;
+        let head_seq = take_number(input)?;
+        let durable_lsn = take_number(input)?;
         let excluded = match take_u8(input)? {
             0 => None,
             1 => Some(exclusion),
             other => return Err(Flaw::Newer(u32::from(other))),
         };
         // 0 in a META of format 1.0, whose log was never trimmed.
-        let first_seq = take_u64(input)?.max(1);
+        let first_seq = take_number(input)?.max(1);
+        if first_seq > head_seq.max(1) {
+            // What is written next would lie in a segment that is taken for trimmed.
+            return Err(Flaw::Bad("META that trims its newest segment"));
+        }
         Ok(Meta {
             identity: Identity { cluster, node },
             instance,
@@ -295,6 +299,42 @@ mod tests {
         let (first, second) = swapped.split_at_mut(REGION);
         first[..PAGE].swap_with_slice(&mut second[..PAGE]);
         assert!(choose(&swapped).is_err());
+    }
+
+    #[test]
+    fn the_newest_segment_is_never_trimmed() {
+        for (first_seq, head_seq, good) in
+            [(1, 0, true), (4, 4, true), (2, 0, false), (5, 4, false)]
+        {
+            let meta = Meta {
+                first_seq,
+                head_seq,
+                ..meta(9)
+            };
+            assert_eq!(choose(&image(&meta, &meta)).is_ok(), good, "{first_seq}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_leave_no_next_one_are_refused() {
+        let fields: [fn(&mut Meta) -> &mut u64; 6] = [
+            |meta| &mut meta.generation,
+            |meta| &mut meta.hard.term,
+            |meta| &mut meta.hard.commit,
+            |meta| &mut meta.head_seq,
+            |meta| &mut meta.durable_lsn,
+            |meta| &mut meta.first_seq,
+        ];
+        for (at, field) in fields.iter().enumerate() {
+            let mut meta = meta(9);
+            meta.head_seq = u64::MAX / 2;
+            *field(&mut meta) = u64::MAX / 2;
+            assert_eq!(choose(&image(&meta, &meta)), Ok((meta.clone(), false)));
+            for number in [u64::MAX / 2 + 1, u64::MAX] {
+                *field(&mut meta) = number;
+                assert!(choose(&image(&meta, &meta)).is_err(), "{at}: {number}");
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,11 @@
 //! | `recv.part` | an image that is being received ([`receive`]) |
 //! | `prep-*` | being made; removed by the next opening |
 //!
+//! Whatever the files hold, opening them neither panics nor takes more memory than
+//! [`OPEN_AMPLIFICATION`](super::OPEN_AMPLIFICATION) times their length and
+//! [`OPEN_OVERHEAD`](super::OPEN_OVERHEAD); a directory that is refused is left as it is, and one that
+//! is accepted can be written on.
+//!
 //! Opening copies the last segment, checked, into a new file that takes its name. The page cache
 //! may show data that an earlier process failed to write: nothing is trusted that this process
 //! has not made durable itself. The remains of a torn write go away with the old file.
@@ -36,8 +41,8 @@ mod trim;
 mod vfs;
 mod write;
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::io;

@@ -9,7 +9,7 @@ use crate::storage::{Identity, StorageError};
 
 use super::frame::{Group, Kind, MAX_GROUP, Place, whiten};
 use super::meta::Origin;
-use super::page::{Flaw, PAGE, seal, take_u32, take_u64, unseal};
+use super::page::{Flaw, PAGE, seal, take_number, take_u32, take_u64, unseal};
 use super::vfs::{Vfs, VfsFile};
 
 /// What names of segments end in.
@@ -56,7 +56,7 @@ impl Header {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&self.origin.incarnation.to_le_bytes());
         out.extend_from_slice(&self.prev_crc.to_le_bytes());
@@ -92,12 +92,12 @@ impl Header {
         };
         let header = Header {
             origin,
-            seq: take_u64(input)?,
+            seq: take_number(input)?,
             prev: Position {
-                index: take_u64(input)?,
+                index: take_number(input)?,
                 term: take_u64(input)?,
             },
-            start_lsn: take_u64(input)?,
+            start_lsn: take_number(input)?,
             prev_crc,
             salt: take_u64(input)?,
             bytes: take_u64(input)?,
@@ -211,5 +211,40 @@ impl Segment {
         self.file.write(&bytes, offset)?;
         self.file.sync()?;
         Ok(crc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_leave_no_next_one_are_refused() {
+        let header = |[seq, index, start_lsn]: [u64; 3]| Header {
+            origin: Origin {
+                identity: Identity {
+                    cluster: 5,
+                    node: NodeId::new(3).unwrap(),
+                },
+                instance: 77,
+                incarnation: 2,
+                generation: 4,
+            },
+            seq,
+            prev: Position { index, term: 1 },
+            start_lsn,
+            prev_crc: 0,
+            salt: 9,
+            bytes: MIN_BYTES,
+        };
+        let last = header([u64::MAX / 2; 3]);
+        assert_eq!(Header::decode(&last.encode()), Ok(last));
+        for field in 0..3 {
+            for number in [u64::MAX / 2 + 1, u64::MAX] {
+                let mut numbers = [1; 3];
+                numbers[field] = number;
+                assert!(Header::decode(&header(numbers).encode()).is_err());
+            }
+        }
     }
 }

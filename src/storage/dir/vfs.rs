@@ -3,6 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -71,11 +72,10 @@ fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageErr
 }
 
 impl Disk {
+    /// A relative path is relative to where the process is now, wherever it goes later.
     pub(super) fn new(root: &Path) -> Disk {
-        Disk {
-            root: root.to_owned(),
-            lock: None,
-        }
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Disk { root, lock: None }
     }
 
     fn open_with(
@@ -89,6 +89,7 @@ impl Disk {
             .write(true)
             .mode(0o600)
             .open(&path)
+            .and_then(off_stdio)
             .map_err(failed("open", &path))?;
         Ok(Box::new(DiskFile { file, path }))
     }
@@ -122,6 +123,7 @@ impl Vfs for Disk {
             .truncate(false)
             .mode(0o600)
             .open(&path)
+            .and_then(off_stdio)
             .map_err(failed("open", &path))?;
         match file.try_lock() {
             Ok(()) => {
@@ -230,6 +232,16 @@ impl VfsFile for DiskFile {
         self.file
             .sync_data()
             .map_err(failed("fdatasync", &self.path))
+    }
+}
+
+/// The file behind a descriptor that is none of 0 to 2: in a daemon that has closed those, whatever
+/// is printed anywhere goes to who has their numbers, and there it would overwrite META or the log.
+fn off_stdio(file: File) -> io::Result<File> {
+    const FIRST_FREE: i32 = 3;
+    match file.as_raw_fd() < FIRST_FREE {
+        true => Ok(rustix::io::fcntl_dupfd_cloexec(&file, FIRST_FREE)?.into()),
+        false => Ok(file),
     }
 }
 

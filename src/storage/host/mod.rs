@@ -9,6 +9,10 @@
 //! Opening gives the run its number, which must be durable before anything is said in its name:
 //! until the first write is, [`Storage::ready`] says no.
 //!
+//! Whatever the host gives back, opening neither panics nor takes more memory than
+//! [`HOST_AMPLIFICATION`](super::HOST_AMPLIFICATION) times its length and
+//! [`HOST_OVERHEAD`](super::HOST_OVERHEAD).
+//!
 //! - [`HostStore`]: what the host must be able to do
 //! - `record`: the bytes; `records`: taking them back; `terms`: which term every entry has
 //! - `writes`: what is under way; `images`: snapshots
@@ -19,8 +23,8 @@ mod records;
 mod terms;
 mod writes;
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -45,7 +49,7 @@ pub use writes::{HostCode, OutOfOrder, Writes};
 /// large ones.
 const UNDER_WAY_MAX: usize = 4;
 
-/// A host's database. Every failure is a negative code of its own.
+/// A host's database. Every failure is a code of its own.
 ///
 /// All but the `snap_` methods are called by whoever drives the engine, one at a time.
 pub trait HostStore: Send + Sync + fmt::Debug {
@@ -321,9 +325,12 @@ impl Storage for HostStorage {
             said("read", result)?;
         }
         let entries = records.entries()?;
-        match entries.is_empty() {
-            true => Err(corrupt(first, "entry is missing")),
-            false => Ok(entries),
+        // Whole and this node's own, and yet one that was replaced since.
+        let stale = |entry: &&Entry| self.terms.find(entry.index) != Some(entry.term);
+        match (entries.iter().find(stale), entries.is_empty()) {
+            (Some(stale), _) => Err(corrupt(stale.index, "entry of another term than the log's")),
+            (None, true) => Err(corrupt(first, "entry is missing")),
+            (None, false) => Ok(entries),
         }
     }
 

@@ -16,7 +16,8 @@
 use crate::core::{Entry, Exclusion, HardState, Index, NodeId, Position, Snapshot, Term};
 use crate::storage::Identity;
 use crate::wire::{
-    Reader, WireError, Writer, decode_entry, decode_snapshot, encode_entry, encode_snapshot,
+    MAX_SNAPSHOT_INDEX, MAX_TERM, Reader, WireError, Writer, decode_entry, decode_snapshot,
+    encode_entry, encode_snapshot,
 };
 
 const STATE_MAGIC: &[u8; 8] = b"KEELSTAT";
@@ -115,6 +116,11 @@ impl State {
             term: input.u64()?,
         };
         input.finish()?;
+        // What the node goes on from must leave it a next one.
+        let goes_on = last.index <= MAX_SNAPSHOT_INDEX && term.max(commit) <= MAX_TERM;
+        if !goes_on {
+            return Err(Flaw::Bad("number that nobody counts to"));
+        }
         Ok(State {
             identity: Identity { cluster, node },
             instance,

@@ -102,6 +102,11 @@ impl Records {
         })
     }
 
+    /// A record came that has no bytes.
+    pub fn refuse(&mut self) -> Result<(), &StorageError> {
+        self.take(|_| Err(corrupt(0, "record without bytes")))
+    }
+
     fn take<T>(
         &mut self,
         take: impl FnOnce(&mut Wanted) -> Result<T, StorageError>,
@@ -180,7 +185,9 @@ impl Found {
         if !self.takes_images {
             return Err(corrupt(0, "image, and no snap_get to read it with"));
         }
-        if image == 0 || self.images.iter().any(|(known, _)| *known == image) {
+        // Images are numbered on from the highest.
+        let possible = (1..=u64::MAX / 2).contains(&image);
+        if !possible || self.images.iter().any(|(known, _)| *known == image) {
             return Err(corrupt(0, "image with an impossible number"));
         }
         self.images.push((image, size));

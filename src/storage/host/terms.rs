@@ -14,9 +14,16 @@ impl Terms {
 
     /// The term at `index`, which is in the log or where it begins.
     pub(super) fn at(&self, index: Index) -> Term {
+        let Some(term) = self.find(index) else {
+            panic!("entry {index} was dropped");
+        };
+        term
+    }
+
+    /// The same, or `None` for what was dropped.
+    pub(super) fn find(&self, index: Index) -> Option<Term> {
         let run = self.0.partition_point(|run| run.index <= index);
-        assert!(run > 0, "entry {index} was dropped");
-        self.0[run - 1].term
+        Some(self.0[..run].last()?.term)
     }
 
     /// The log goes on with this entry.

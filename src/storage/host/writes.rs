@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The host's own code for a failure; negative.
+/// The host's own code for a failure; not 0.
 pub type HostCode = i32;
 
 /// Shared by the storage, which gives batches and takes reports, and by those who report.

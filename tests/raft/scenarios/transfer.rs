@@ -1,7 +1,7 @@
 //! A26 to A28 and others: leadership handed over, in time, too late, or to nobody; and those who
 //! may not have it.
 
-use raftkeel::core::{Message, ProposeError, RoleKind, TimeoutNow, TransferError};
+use raftkeel::core::{Message, Millis, ProposeError, RoleKind, TimeoutNow, TransferError};
 
 use crate::cluster::{Cluster, E, H, joint, n, plain};
 use crate::network::Envelope;
@@ -334,4 +334,87 @@ fn a_leader_whom_nobody_follows_keeps_what_it_does_not_want() {
     c.network.end_holds();
     c.run(2 * E);
     assert_ne!(Some(1), c.leader(), "it tries again");
+}
+
+/// Three servers that read by leases, led by n1.
+fn leased() -> Cluster {
+    let mut c = Cluster::create(3, 3, 1);
+    c.options.lease_reads = true;
+    for raw in 1..=3 {
+        c.crash(raw);
+        c.restart(raw);
+    }
+    c.elect(1);
+    c.heartbeat(1);
+    c
+}
+
+/// n1 hands over to a server that does not get the word, and goes on; the words.
+fn hand_over_in_vain(c: &mut Cluster, to: u64) -> Vec<Envelope> {
+    c.network.hold(is_timeout_now);
+    c.transfer(1, Some(to)).unwrap();
+    c.run(E + H);
+    assert_eq!(None, c.raft(1).transferring(), "given up");
+    c.network.end_holds()
+}
+
+/// n2 has got a late word while n1 is alone: if it is acted on, nothing may be read at n1.
+fn assert_no_stale_read(c: &mut Cluster) {
+    c.deliver_all();
+    if c.raft(2).is_leader() {
+        c.propose(2, "W").unwrap();
+        c.deliver_all();
+        assert!(c.commit(2) > c.commit(1));
+        let read = c.read(1).unwrap();
+        assert_eq!(None, c.outcome(1, read), "n2 has committed more");
+    }
+}
+
+/// A target that starts again has forgotten how late the word comes (raft.md rule 55).
+#[test]
+fn no_lease_while_a_target_that_restarts_may_act_on_a_late_word() {
+    let mut c = leased();
+    c.network.hold(|e| e.to == n(2) && e.is_append());
+    c.heartbeat(1);
+    let append = c.network.end_holds().remove(0);
+    let words = hand_over_in_vain(&mut c, 2);
+    c.heartbeat(1);
+    c.isolate(1);
+    c.crash(2);
+    c.restart(2);
+    c.deliver(append);
+    c.deliver(words[0].clone());
+    assert_no_stale_read(&mut c);
+}
+
+/// One that was told before the last one may still act on it.
+#[test]
+fn no_lease_while_any_target_may_act_on_a_late_word() {
+    let mut c = leased();
+    // n2 stands still, and finds the word when it goes on.
+    c.node_mut(2).paused_until = Millis::MAX;
+    let words = hand_over_in_vain(&mut c, 2);
+    c.run(H);
+    hand_over_in_vain(&mut c, 3);
+    c.run(H);
+    c.isolate(1);
+    c.node_mut(2).paused_until = 0;
+    c.deliver(words[0].clone());
+    assert_no_stale_read(&mut c);
+}
+
+/// Once it has acknowledged more it will not take any earlier word for the newest.
+#[test]
+fn a_lease_comes_back_after_a_transfer_that_failed() {
+    let mut c = leased();
+    hand_over_in_vain(&mut c, 2);
+    c.propose(1, "X").unwrap();
+    c.deliver_all();
+    c.heartbeat(1);
+    let read = c.read(1).unwrap();
+    assert_eq!(
+        Some(Ok(c.commit(1))),
+        c.outcome(1, read),
+        "no round is needed"
+    );
 }

@@ -1,10 +1,14 @@
 //! What a directory does when processes, power, system calls and disks fail.
 
+// The fuzzer has its targets and what they need from here, and none of the tests.
+#![cfg_attr(fuzzing, allow(dead_code, unused_imports))]
+
 mod crash;
 mod damage;
 mod disk;
 mod fault;
 mod fetch;
+pub(crate) mod fuzz;
 mod images;
 mod inspect;
 mod model;

@@ -156,3 +156,52 @@ fn a_newer_format_is_not_read() {
     state[end..].copy_from_slice(&crc.to_le_bytes());
     assert!(refused(newer).contains("newer than this library"));
 }
+
+/// A state record with another number in it and a checksum that is right.
+fn with_number(at: usize, number: u64) -> Disk {
+    let mut disk = disk();
+    let state = disk.state.as_mut().unwrap();
+    state[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    let end = state.len() - 4;
+    let crc = crc32fast::hash(&state[..end]);
+    state[end..].copy_from_slice(&crc.to_le_bytes());
+    disk
+}
+
+#[test]
+fn numbers_that_leave_no_next_one_are_refused() {
+    // Term and commit follow magic, version, identity, instance and incarnation; the index of the
+    // last entry is followed by its term and the checksum.
+    let last = disk().state.unwrap().len() - 20;
+    for at in [37, 53, last] {
+        for number in [(1 << 62) + 1, u64::MAX] {
+            let text = refused(with_number(at, number));
+            assert!(
+                text.contains("number that nobody counts to"),
+                "{at}: {text}"
+            );
+        }
+    }
+    let mut disk = disk();
+    disk.images.insert(u64::MAX, (vec![1; 64], true));
+    assert!(refused(disk).contains("image with an impossible number"));
+}
+
+/// One that reads from a copy of its log which is behind.
+#[test]
+fn what_was_replaced_is_not_read_back() {
+    let mut store = Store::new();
+    store.write(persist(1, 1, 5, 1));
+    let old = store.fake.inner().disk.log.clone();
+    store.write(persist(2, 4, 6, 2));
+    let new = std::mem::replace(&mut store.fake.inner().disk.log, old);
+    let before = store.storage.fetch(1, 3, 9999).expect("it is as it was");
+    assert_eq!(3, before.len());
+    for first in 3..=5 {
+        let error = store.storage.fetch(first, 6, 9999).expect_err("replaced");
+        let named = format!("log index {}: entry of another term", first.max(4));
+        assert!(error.to_string().contains(&named), "{error}");
+    }
+    store.fake.inner().disk.log = new;
+    assert_eq!(4, store.storage.fetch(3, 6, 9999).expect("there").len());
+}

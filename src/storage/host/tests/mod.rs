@@ -1,7 +1,11 @@
 //! Storage by a host in memory: what comes back, late, damaged, and after crashes.
 
+// The fuzzer has its target and what it needs from here, and none of the tests.
+#![cfg_attr(fuzzing, allow(dead_code, unused_imports))]
+
 mod damage;
 mod fake;
+pub(crate) mod fuzz;
 mod random;
 mod snapshots;
 mod writes;

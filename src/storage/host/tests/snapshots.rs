@@ -27,14 +27,14 @@ fn snapshot(index: Index, term: Term, image: &[u8]) -> Snapshot {
 }
 
 /// With entries 1 to 9 of term 1.
-fn with_a_log() -> Store {
+pub(super) fn with_a_log() -> Store {
     let mut store = Store::new();
     store.write(persist(1, 1, 9, 1));
     store
 }
 
 impl Store {
-    fn save(&mut self, index: Index, image: &[u8]) -> Snapshot {
+    pub(super) fn save(&mut self, index: Index, image: &[u8]) -> Snapshot {
         let mut writer = self.storage.write_snapshot(draft(index, 1)).unwrap();
         for piece in image.chunks(700) {
             writer.write(piece).unwrap();

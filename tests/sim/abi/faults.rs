@@ -1,0 +1,264 @@
+//! The faults: what each does to the world, and how long it lasts.
+
+use super::keel::Order;
+use super::world::{Due, Event, World};
+use crate::disk::Health;
+use crate::marks::Fault::{self, *};
+use crate::net::{Passing, Shape};
+use crate::queue::Micros;
+use crate::swarm::{Limits, Strike, When};
+
+impl World {
+    /// A fault without a victim finds one.
+    pub fn strike(&mut self, strike: Strike) {
+        let any = self.dice.below(self.nodes.len() as u64) as usize;
+        let at = match strike {
+            Strike::CrashLeader | Strike::PauseLeader | Strike::CutLeader | Strike::Depose => {
+                self.leader().unwrap_or(any)
+            }
+            _ => any,
+        };
+        self.strike_at(strike, at);
+    }
+
+    /// A fault strikes a node.
+    pub fn strike_at(&mut self, strike: Strike, at: usize) {
+        if self.trace.is_told() {
+            let text = format!("{strike:?} strikes at n{}", at + 1);
+            self.trace.tell(self.now, text);
+        }
+        match strike {
+            Strike::Crash => self.crash_for_a_while(at, NodeCrashed),
+            Strike::CrashLeader => self.crash_for_a_while(at, LeaderCrashed),
+            Strike::CrashMost | Strike::CrashAll => self.crash_many(strike),
+            Strike::Pause => self.pause(at, NodePaused),
+            Strike::PauseLeader => self.pause(at, LeaderPaused),
+            Strike::Suspend => self.suspend(at),
+            Strike::Cut => self.cut(at),
+            Strike::CutLeader => self.cut_leader(at),
+            Strike::Depose => self.depose(at),
+            Strike::Blackout => self.black_out(),
+            Strike::Flap => self.flap(at),
+            Strike::StickDisk => self.stick_disk(at),
+            Strike::FailWrite => self.fail_write(at),
+            Strike::JumpClock => self.jump_clock(at),
+            Strike::Replay => self.replay(),
+            Strike::EarlyTick => {
+                if self.is_at_work(at) {
+                    TickedEarly.hit();
+                    self.step(at);
+                }
+            }
+            Strike::Upgrade => self.upgrade(at),
+            // No C function gives leadership up to nobody.
+            Strike::StepDown => self.order(at, Order::Transfer(0)),
+        }
+    }
+
+    /// How long something lasts.
+    pub fn draw_span(&mut self) -> Micros {
+        let down = self.plan.swarm.down;
+        self.dice.scaled(1 + down / 64, 1 + down)
+    }
+
+    fn crash_for_a_while(&mut self, at: usize, fault: Fault) {
+        if !self.nodes[at].is_up() {
+            return;
+        }
+        fault.hit();
+        self.crash(at);
+        let after = self.draw_span();
+        self.plan_due(after, at, Due::Restart);
+    }
+
+    fn crash_many(&mut self, strike: Strike) {
+        let up = (0..self.nodes.len()).filter(|at| self.nodes[*at].is_up());
+        let mut all: Vec<usize> = up.collect();
+        self.dice.shuffle(&mut all);
+        let (count, fault) = match strike {
+            Strike::CrashAll => (all.len(), AllCrashed),
+            _ => (all.len() / 2 + 1, MostCrashed),
+        };
+        fault.hit();
+        for at in all.into_iter().take(count) {
+            self.crash_for_a_while(at, NodeCrashed);
+        }
+    }
+
+    fn pause(&mut self, at: usize, fault: Fault) {
+        if self.is_at_work(at) {
+            fault.hit();
+            self.nodes[at].paused_until = self.now + self.draw_span();
+        }
+    }
+
+    /// A machine sleeps: its clock goes on, as the header wants it, and what comes is lost.
+    fn suspend(&mut self, at: usize) {
+        if self.is_at_work(at) {
+            NodeSuspended.hit();
+            let span = self.draw_span();
+            self.nodes[at].paused_until = self.now + span;
+            self.nodes[at].asleep = true;
+            self.plan_due(span, at, Due::Awake);
+        }
+    }
+
+    fn cut(&mut self, at: usize) {
+        let plan = self.plan.clone();
+        let shape = *self.dice.pick(&plan.swarm.shapes);
+        let node = match self.dice.coin() {
+            true => self.leader().unwrap_or(at),
+            false => at,
+        };
+        self.cut_for_a_while(shape, node);
+    }
+
+    fn cut_for_a_while(&mut self, shape: Shape, node: usize) {
+        self.trace
+            .tell(self.now, format!("cut: {shape:?} at n{}", node + 1));
+        self.net.take_shape(shape, node, &mut self.dice);
+        let after = self.draw_span();
+        self.plan_event(after, Event::Heal);
+    }
+
+    fn cut_leader(&mut self, at: usize) {
+        LeaderCutOff.hit();
+        let shapes = [Shape::Isolated, Shape::Deaf, Shape::Mute, Shape::Halves];
+        let shape = *self.dice.pick(&shapes);
+        self.cut_for_a_while(shape, at);
+    }
+
+    /// A leader is cut off with a minority, for long enough that the others elect another.
+    fn depose(&mut self, at: usize) {
+        LeaderDeposed.hit();
+        let mut side: Vec<usize> = (0..self.nodes.len()).filter(|o| *o != at).collect();
+        self.dice.shuffle(&mut side);
+        let most = (side.len() as u64).saturating_sub(1) / 2;
+        side.truncate(self.dice.within(0, most) as usize);
+        side.push(at);
+        self.net.part(&side);
+        let unit = self.unit();
+        let after = self.dice.within(2 * unit, 6 * unit);
+        self.plan_event(after, Event::Heal);
+    }
+
+    fn black_out(&mut self) {
+        Blackout.hit();
+        (0..self.nodes.len()).for_each(|at| self.net.isolate(at));
+        let after = self.draw_span();
+        self.plan_event(after, Event::Heal);
+    }
+
+    /// A link that comes and goes.
+    fn flap(&mut self, at: usize) {
+        LinkFlapped.hit();
+        let beat = self.plan.swarm.heartbeat * 1000;
+        self.net.take_shape(Shape::Link, at, &mut self.dice);
+        self.plan_event(beat + self.plan.swarm.net.latency.1, Event::Heal);
+        for i in 1..self.dice.within(2, 6) {
+            self.plan_event(2 * i * beat, Event::Cut(at));
+            self.plan_event((2 * i + 1) * beat, Event::Heal);
+        }
+    }
+
+    fn stick_disk(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.is_up() && node.seat.disk.health == Health::Good {
+            DiskStuck.hit();
+            node.seat.disk.health = Health::Stuck;
+            let after = self.draw_span();
+            // Or for ever: until somebody restarts it.
+            let due = match self.dice.once_in(3) {
+                true => Due::Restart,
+                false => Due::Unstick,
+            };
+            self.plan_due(after, at, due);
+        }
+    }
+
+    fn fail_write(&mut self, at: usize) {
+        if self.is_at_work(at) && self.nodes[at].seat.disk.health != Health::Failed {
+            let failed = self.nodes[at].seat.disk.fail();
+            self.written(at, failed);
+        }
+    }
+
+    fn jump_clock(&mut self, at: usize) {
+        ClockJumped.hit();
+        let unit = self.unit();
+        let span = self.dice.scaled(unit / 20, 10 * unit);
+        self.nodes[at].clock.jump(self.now, span);
+        self.clock_changed(at);
+    }
+
+    fn replay(&mut self) {
+        let Some(old) = self.net.remember(&mut self.dice) else {
+            return;
+        };
+        PacketReplayed.hit();
+        let passing = Passing {
+            from: old.from,
+            to: old.to,
+            packet: old.packet.clone(),
+        };
+        self.deliver_at(self.now, passing);
+    }
+
+    /// A node is stopped in order, and starts as another version with other limits of its own.
+    fn upgrade(&mut self, at: usize) {
+        if !self.is_at_work(at) {
+            return;
+        }
+        NodeUpgraded.hit();
+        let (size, unit) = (self.plan.swarm.storage.size, self.unit());
+        let limits = Limits::draw(&mut self.dice, size, unit);
+        let setup = &mut self.nodes[at].setup;
+        setup.memory_max = limits.tail_bytes as u64;
+        setup.snapshot_rate = limits.snapshot_rate.map_or(0, |rate| rate.get());
+        if self.dice.coin() && self.nodes[at].leads() {
+            self.order(at, Order::Transfer(0));
+        }
+        let after = self.draw_span();
+        self.plan_due(after, at, Due::Restart);
+    }
+
+    // ---- ends ------------------------------------------------------------
+
+    /// The next beat of a link that comes and goes.
+    pub fn cut_again(&mut self, node: usize) {
+        self.net.take_shape(Shape::Link, node, &mut self.dice);
+    }
+
+    /// All links work again.
+    pub fn heal(&mut self) {
+        self.trace.tell(self.now, "links heal");
+        for passing in self.net.heal() {
+            let at = self.now + self.dice.below(1000);
+            self.deliver_at(at, passing);
+        }
+    }
+
+    /// A stuck disk works again.
+    pub fn unstick(&mut self, at: usize) {
+        let disk = &mut self.nodes[at].seat.disk;
+        if disk.health == Health::Stuck {
+            let count = disk.unstick();
+            self.revive_writes(at, count);
+        }
+    }
+
+    // ---- ambushes --------------------------------------------------------
+
+    /// Whether what a node has just done draws a fault on it.
+    pub fn ambush(&mut self, occasions: u32) -> Option<(Strike, When)> {
+        if self.plan.swarm.ambushes.is_empty() || !self.rough || occasions == 0 {
+            return None;
+        }
+        let plan = self.plan.clone();
+        let ambushes = plan.swarm.ambushes.iter();
+        let mut due = ambushes.filter(|a| occasions >> (a.on as u32) & 1 == 1);
+        let ambush = due.find(|ambush| self.dice.chance(ambush.chance))?;
+        Ambushed.hit();
+        Some((ambush.strike, ambush.when))
+    }
+}

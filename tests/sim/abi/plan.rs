@@ -1,0 +1,123 @@
+//! What a seed decides of a run through the C interface, besides what it decides of any run.
+
+use raftkeel::ffi::snapshot::{KEEL_COMPACT_APPLICATION, KEEL_COMPACT_IN_LOG, KEEL_COMPACT_LEADER};
+
+use super::host::Manners;
+use super::keel::Setup;
+use crate::dice::{Dice, Ppm};
+use crate::net::MAX_NODES;
+use crate::queue::Micros;
+use crate::swarm::Swarm;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub swarm: Swarm,
+    pub setup: Setup,
+    /// Of each node's host.
+    pub manners: [Manners; MAX_NODES],
+    /// Inputs wait up to this long for the next driving call; 0 = they are taken at once.
+    pub burst: Micros,
+    /// A completion is answered by another request from within it.
+    pub eager: Ppm,
+    /// The transport does not know who sends.
+    pub nameless: bool,
+}
+
+fn sometimes(dice: &mut Dice, low: u64, high: u64) -> Ppm {
+    match dice.coin() {
+        true => dice.scaled(low, high) as Ppm,
+        false => 0,
+    }
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> Plan {
+        let swarm = Swarm::draw(seed ^ 0xab1_0000_0000);
+        let dice = &mut Dice::new(seed ^ 0x00ab_15ee_d000);
+        let unit = swarm.election_micros();
+        let setup = draw_setup(dice, &swarm);
+        let manners = draw_manners(dice, &swarm, &setup);
+        Plan {
+            setup,
+            manners,
+            burst: match dice.coin() {
+                true => 0,
+                false => dice.scaled(10, unit / 50),
+            },
+            eager: sometimes(dice, 10_000, 300_000),
+            nameless: dice.once_in(4),
+            swarm,
+        }
+    }
+}
+
+fn draw_setup(dice: &mut Dice, swarm: &Swarm) -> Setup {
+    let election = swarm.election as u32;
+    let keepalive = (election / dice.within(1, 5) as u32).max(10);
+    let deadtime = match dice.once_in(4) {
+        true => 0,
+        false => (dice.within(4, 16) as u32 * election).max(2 * keepalive + 1),
+    };
+    let compactions = [
+        KEEL_COMPACT_APPLICATION,
+        KEEL_COMPACT_APPLICATION,
+        KEEL_COMPACT_LEADER,
+        KEEL_COMPACT_IN_LOG,
+    ];
+    Setup {
+        heartbeat_ms: (swarm.heartbeat as u32).min(election / 3),
+        election_ms: election,
+        queue_max: match dice.once_in(8) {
+            true => dice.scaled(4, 64) as u32,
+            false => 0,
+        },
+        entry_max: swarm.limits.entry_max.min(1 << 14) as u32,
+        message_max: if dice.coin() { 0 } else { 32 << 10 },
+        compaction: *dice.pick(&compactions),
+        compact_entries: match dice.once_in(4) {
+            true => 0,
+            false => dice.scaled(3, 200) as u32,
+        },
+        memory_max: match dice.coin() {
+            true => 0,
+            false => dice.scaled(1, 4000),
+        },
+        snapshot_rate: swarm.limits.snapshot_rate.map_or(0, |rate| rate.get()),
+        lease_reads: swarm.limits.lease_reads,
+        keepalive_ms: keepalive,
+        deadtime_ms: deadtime,
+        initdead_ms: deadtime * dice.within(1, 3) as u32,
+        settle_ms: 0,
+    }
+}
+
+/// One of the hosts may be another program than the others.
+fn draw_manners(dice: &mut Dice, swarm: &Swarm, setup: &Setup) -> [Manners; MAX_NODES] {
+    let storage = &swarm.storage;
+    // Some images are of several pieces.
+    let image = storage.size * if dice.once_in(8) { 24 } else { 1 };
+    // Members that compare their snapshots are promised equal ones.
+    let alike = storage.alike || setup.compaction == KEEL_COMPACT_LEADER;
+    let mut draw = || Manners {
+        fails: storage.fails,
+        refuses_writes: sometimes(dice, 20, 2_000),
+        stores_at_once: match dice.below(3) {
+            0 => 1_000_000,
+            1 => 0,
+            _ => dice.scaled(1_000, 500_000) as Ppm,
+        },
+        lazy: *dice.pick(&[0, 200_000, 1_000_000]),
+        gives_up: sometimes(dice, 5_000, 200_000),
+        refuses_entries: sometimes(dice, 20, 1_000),
+        vetoes: sometimes(dice, 50_000, 900_000),
+        image,
+        alike,
+    };
+    let (common, other) = (draw(), draw());
+    let mut manners = [common; MAX_NODES];
+    if dice.coin() {
+        manners[dice.below(MAX_NODES as u64) as usize] = other;
+    }
+    manners
+}
