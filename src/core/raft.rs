@@ -167,6 +167,8 @@ pub struct Raft {
     /// The newest durable snapshot.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) incoming: Option<Incoming>,
+    /// A piece is being kept, of that snapshot or of one that it took the place of.
+    pub(super) storing: bool,
     pub(super) fetched: Fetched,
     pub(super) asks: Vec<Ask>,
     pub(super) reads: Reads,
@@ -233,6 +235,7 @@ impl Raft {
             incoming: incoming
                 .filter(|(snapshot, _)| snapshot.last.index > commit)
                 .map(|(snapshot, stored)| Incoming::new(snapshot, stored)),
+            storing: false,
             fetched: Fetched::default(),
             asks: Vec::new(),
             reads: Reads::default(),
