@@ -8,7 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cluster::{Peer, bootstrap_entry};
 use crate::core::{Millis, Random};
-use crate::storage::{Directory, HostStorage, Identity, Memory, Opened, Storage, Writes};
+use crate::storage::{Directory, HostStorage, Identity, Memory, Opened, Options, Storage, Writes};
 
 use super::action::Answer;
 use super::descriptor::Descriptor;
@@ -234,7 +234,11 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
             if create {
                 Directory::create(&path, &identity, draw_instance()?)?;
             }
-            let (directory, opened) = Directory::open(&path, &identity)?;
+            let options = Options {
+                tail_bytes: settings.tail_bytes,
+                ..Options::default()
+            };
+            let (directory, opened) = Directory::open_with(&path, &identity, options)?;
             Ok(Found {
                 opened,
                 storage: Box::new(directory),
@@ -243,7 +247,8 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
         }
         Place::Host { store, create } => {
             let instance = if create { Some(draw_instance()?) } else { None };
-            let (storage, opened, writes) = HostStorage::open(store, &identity, instance)?;
+            let (storage, opened, writes) =
+                HostStorage::open(store, &identity, instance, settings.tail_bytes)?;
             Ok(Found {
                 opened,
                 storage: Box::new(storage),

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::core::{Entry, Position, Restored};
+use crate::core::{Position, Restored};
+use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Opened, StorageError};
 
 use super::meta::{self, Meta};
@@ -39,7 +40,7 @@ impl Directory {
         }
         fs.lock(LOCK)?;
         let names = fs.list()?;
-        let mut contents = Contents::read(&*fs, &names, Some(identity))?;
+        let mut contents = Contents::read(&*fs, &names, Some(identity), options.tail_bytes)?;
         let reset = contents.reconcile(&*fs)?;
         remove_prepared(&*fs, &names)?;
         Directory::resume(Arc::from(fs), options, contents, reset)
@@ -73,7 +74,7 @@ impl Directory {
         directory.layout.remade(&directory.segment.header);
         if let Some(base) = reset {
             directory.append(Some(base), &[])?;
-            recovered.log.clear();
+            recovered.log.reset(base);
         }
         directory.resume_partial(contents.partial, contents.received)?;
         for name in &recovered.trimmed {
@@ -89,12 +90,19 @@ impl Directory {
         Ok((directory, opened))
     }
 
-    fn restored(&self, entries: Vec<Entry>) -> Restored {
+    fn restored(&self, log: ReadBack) -> Restored {
+        assert_eq!(
+            self.layout.base(),
+            log.base(),
+            "both say where the log begins"
+        );
         let partial = self.partial.as_ref();
+        let (outline, entries) = log.into_parts();
         Restored {
             hard: self.meta.hard,
             snapshot: self.snapshots.newest(),
             base: self.layout.base(),
+            outline,
             entries,
             partial: partial.map(|p| (p.snapshot().clone(), p.stored())),
         }
@@ -126,11 +134,13 @@ impl Contents {
         self.recovered.torn_bytes
     }
 
-    /// Reads everything, if it is of the node that is asked for. Changes nothing.
+    /// Reads everything, if it is of the node that is asked for, and keeps so many bytes of the
+    /// last entries. Changes nothing.
     pub(super) fn read(
         fs: &dyn Vfs,
         names: &[String],
         asked: Option<&Identity>,
+        tail_bytes: usize,
     ) -> Result<Contents, StorageError> {
         let (meta, meta_repaired) = load_meta(fs, names)?;
         if let Some(asked) = asked.filter(|asked| **asked != meta.identity) {
@@ -140,7 +150,7 @@ impl Contents {
                 asked: *asked,
             });
         }
-        let recovered = recover(fs, names, &meta)?;
+        let recovered = recover(fs, names, &meta, tail_bytes)?;
         let found = snapshot::find(fs, names, &meta)?;
         let received = names.iter().any(|name| name == receive::NAME);
         let partial = match received {
@@ -168,10 +178,10 @@ impl Contents {
             Some(last) => last == base || last.index > base.index,
             None => base.index == 0,
         };
-        let reset = newest.filter(|last| !log.holds(*last));
+        let reset = newest.filter(|last| !log.log.holds(*last));
         // What a damaged image stood for must be found in the log, behind an older one.
         for (last, error) in self.found.damaged.drain(..) {
-            if !reached || reset.is_some() || !log.holds(last) {
+            if !reached || reset.is_some() || !log.log.holds(last) {
                 return Err(error);
             }
         }

@@ -116,7 +116,9 @@ pub fn host(data: &[u8]) {
     }
     let bound = liar.bound();
     let liar = Arc::new(liar);
-    let opened = within(bound, || HostStorage::open(liar.clone(), &me(), None));
+    let opened = within(bound, || {
+        HostStorage::open(liar.clone(), &me(), None, usize::MAX)
+    });
     if let Ok((mut storage, opened, writes)) = opened {
         let found = opened.restored;
         let first = found.base.index + 1;
@@ -288,7 +290,7 @@ fn the_worst_log_is_opened_within_the_bound() {
             ..Liar::default()
         };
         let (bound, liar) = (liar.bound(), Arc::new(liar));
-        let opened = within(bound, || HostStorage::open(liar, &me(), None));
+        let opened = within(bound, || HostStorage::open(liar, &me(), None, usize::MAX));
         let (_, opened, _) = opened.expect("nothing is damaged");
         assert_eq!(opened.restored.entries.len() as u64, count);
     }

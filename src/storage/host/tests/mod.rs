@@ -68,7 +68,8 @@ struct Store {
 
 impl Store {
     fn open(fake: Fake, instance: Option<u64>) -> Result<Store, StorageError> {
-        let (storage, opened, writes) = HostStorage::open(Arc::new(fake.clone()), &me(), instance)?;
+        let (storage, opened, writes) =
+            HostStorage::open(Arc::new(fake.clone()), &me(), instance, usize::MAX)?;
         Ok(Store {
             fake,
             storage,
@@ -172,7 +173,7 @@ fn a_store_of_another_node_is_foreign() {
             node: node(id),
         };
         let fake = Arc::new(store.fake.crash(0));
-        let error = HostStorage::open(fake, &other, None).map(|_| ());
+        let error = HostStorage::open(fake, &other, None, usize::MAX).map(|_| ());
         assert!(
             matches!(error, Err(StorageError::Foreign { .. })),
             "{error:?}"
