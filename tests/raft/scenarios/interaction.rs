@@ -313,6 +313,27 @@ fn a_voter_alone_is_joined_by_two_and_left_again() {
 }
 
 #[test]
+fn a_joint_configuration_is_not_left_when_what_came_before_is_committed() {
+    let mut c = Cluster::led_with_spares(3, 4);
+    c.change(1, plain(2, &[1, 2, 3], &[4])).unwrap();
+    for _ in 0..3 {
+        c.heartbeat(1);
+    }
+    let (_, before) = c.propose(1, "X").unwrap();
+    c.network.hold(|e| kind(e) == "entries");
+    let (_, entered) = c
+        .change(1, joint(3, &[1, 2, 3, 4], &[1, 2, 3], &[]))
+        .unwrap();
+    c.deliver_all();
+    assert_eq!((before, entered), (c.commit(1), before + 1));
+    assert_eq!(entered, c.raft(1).log().last_index());
+    c.release();
+    c.heartbeat(1);
+    assert_eq!(entered + 1, c.commit(1));
+    assert_eq!(&plain(3, &[1, 2, 3, 4], &[]), c.raft(1).configuration());
+}
+
+#[test]
 fn a_leader_that_is_replaced_leads_to_the_end_and_steps_down() {
     let mut c = Cluster::led_with_spares(3, 4);
     c.change(1, plain(2, &[1, 2, 3], &[4])).unwrap();
