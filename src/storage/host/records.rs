@@ -18,7 +18,7 @@ pub struct Records {
 #[derive(Debug)]
 enum Wanted {
     /// Everything.
-    All(Found),
+    All(Box<Found>),
     /// Some entries.
     Some(Fetch),
 }
@@ -50,14 +50,14 @@ struct Fetch {
 impl Records {
     /// Takes everything that belongs to this node, and keeps so many bytes of the last entries.
     pub(super) fn all(identity: Identity, takes_images: bool, tail_bytes: usize) -> Records {
-        Records::wanting(Wanted::All(Found {
+        Records::wanting(Wanted::All(Box::new(Found {
             identity,
             takes_images,
             state: None,
             log: None,
             tail_bytes,
             images: Vec::new(),
-        }))
+        })))
     }
 
     /// Takes entries from `first` to at most `last`, about as many as weigh `bytes`.
@@ -128,7 +128,7 @@ impl Records {
     pub(super) fn found(self) -> Result<Found, StorageError> {
         match (self.failure, self.wanted) {
             (Some(error), _) => Err(error),
-            (None, Wanted::All(found)) => Ok(found),
+            (None, Wanted::All(found)) => Ok(*found),
             (None, Wanted::Some(_)) => panic!("entries were asked for, not everything"),
         }
     }
