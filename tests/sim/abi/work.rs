@@ -35,13 +35,7 @@ impl World {
                 self.propose(at, ENTRY_MIN);
             }
             Work::Read => self.order(at, Order::Barrier),
-            Work::ReadEverywhere => {
-                for at in 0..self.nodes.len() {
-                    for _ in 0..self.dice.within(1, 3) {
-                        self.order(at, Order::Barrier);
-                    }
-                }
-            }
+            Work::ReadEverywhere => self.read_everywhere(),
             Work::Change => self.change_members(),
             Work::Transfer => self.transfer(),
             Work::Priority => {
@@ -59,6 +53,15 @@ impl World {
             }),
         }
         self.look_around();
+    }
+
+    /// Several barriers at each node, some of which one question to the leader is for.
+    fn read_everywhere(&mut self) {
+        for at in 0..self.nodes.len() {
+            for _ in 0..self.dice.within(1, 3) {
+                self.order(at, Order::Barrier);
+            }
+        }
     }
 
     /// The judge sees what some member says of itself.
