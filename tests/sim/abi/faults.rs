@@ -93,7 +93,7 @@ impl World {
             return false;
         }
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
-            let bare = self.nodes[other].seat.disk.image.is_blank();
+            let bare = self.nodes[other].seat.disk.image.holds_nothing();
             let knows = self.look_at(other) && self.look.epoch > 0;
             if bare || !knows || self.look.applied != self.look.last {
                 return false;

@@ -153,7 +153,7 @@ impl World {
             let votes = |id: &&u64| {
                 let place = well.iter().find(|at| self.nodes[**at].seat.id == **id);
                 // Who holds nothing abstains.
-                place.is_some_and(|at| !self.nodes[*at].seat.disk.image.is_blank())
+                place.is_some_and(|at| !self.nodes[*at].seat.disk.image.holds_nothing())
             };
             let enough = |voters: &Vec<u64>| 2 * voters.iter().filter(votes).count() > voters.len();
             if voters.iter().all(enough) {
