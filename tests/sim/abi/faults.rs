@@ -2,6 +2,7 @@
 
 use super::keel::Order;
 use super::marks::Mark::DiskLost;
+use super::plan::draw_rate;
 use super::world::{Due, Event, World};
 use crate::disk::Health;
 use crate::marks::Fault::{self, *};
@@ -252,7 +253,10 @@ impl World {
         let limits = Limits::draw(&mut self.dice, size, unit);
         let setup = &mut self.nodes[at].setup;
         setup.memory_max = limits.tail_bytes as u64;
-        setup.snapshot_rate = limits.snapshot_rate.map_or(0, |rate| rate.get());
+        setup.snapshot_rate = match limits.snapshot_rate {
+            Some(_) => draw_rate(&mut self.dice, self.plan.manners[at].image, unit),
+            None => 0,
+        };
         if self.dice.coin() && self.nodes[at].leads() {
             self.order(at, Order::Transfer(0));
         }
