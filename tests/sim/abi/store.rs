@@ -38,6 +38,11 @@ impl Store {
         self.state.is_empty()
     }
 
+    /// There is neither a log nor a snapshot, and so no vote.
+    pub fn holds_nothing(&self) -> bool {
+        self.log.is_empty() && !self.images.values().any(|image| image.committed)
+    }
+
     /// A batch has reached the disk.
     pub fn land(&mut self, batch: Batch) {
         self.state = batch.state;
