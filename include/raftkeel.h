@@ -337,7 +337,10 @@ typedef struct keel_record {
  * snapshot, and the indexes between are left out.
  */
 typedef struct keel_batch {
-    /** For keel_write_done(): 1, 2, 3 .. in every run of the engine. */
+    /**
+     * For keel_write_done(): one more than that of the batch before. Each run of the engine that has
+     * stored anything has numbers of its own.
+     */
     uint64_t number;
     /** Less than 256 bytes. */
     struct keel_record state;
@@ -400,8 +403,8 @@ typedef struct keel_storage {
      *
      * A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
      * leaves the node before the first batch is durable. Required. What is still under way at
-     * keel_free() is reported to nobody any more: the next engine counts from 1 again, and would take
-     * it for its own.
+     * keel_free() is reported to nobody any more; the next engine's numbers are others, and it
+     * refuses such a report with KEEL_ERR_INVALID, but when nothing of the earlier run was stored.
      */
     int (*write)(void *ud, const struct keel_batch *batch);
     /**

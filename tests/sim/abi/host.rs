@@ -151,6 +151,10 @@ pub struct Host {
     is_fresh: bool,
     /// Batches taken in this run.
     batches: u64,
+    /// The number of the last one.
+    number: u64,
+    /// The last number of the earlier runs that have stored anything.
+    past: u64,
     /// What a snapshot that is being saved holds.
     pub saving: Option<(u64, u64)>,
     /// The index of the snapshot that is to be loaded.
@@ -180,6 +184,8 @@ impl Host {
             state: EMPTY,
             is_fresh: true,
             batches: 0,
+            number: 0,
+            past: 0,
             saving: None,
             loading: None,
             listens: false,
@@ -194,6 +200,9 @@ impl Host {
         self.dice = dice;
         self.manners = manners;
         (self.applied, self.state, self.batches) = (0, EMPTY, 0);
+        if self.disk.image.landed > self.past {
+            self.past = self.number;
+        }
         self.is_fresh = true;
         (self.saving, self.loading, self.eager) = (None, None, None);
         (self.has_failed, self.has_refused) = (false, false);
@@ -322,10 +331,13 @@ impl Host {
     pub fn write(&mut self, batch: Batch) -> Result<bool, c_int> {
         self.batches += 1;
         let length = batch.state.len();
-        let right = batch.number == self.batches
-            && (1..256).contains(&length)
-            && batch.cut >= 1
-            && batch.first >= batch.cut;
+        let numbered = match self.batches {
+            1 => batch.number > self.past,
+            _ => batch.number == self.number + 1,
+        };
+        self.number = batch.number;
+        let right =
+            numbered && (1..256).contains(&length) && batch.cut >= 1 && batch.first >= batch.cut;
         if !right {
             self.complain(|| format!("no batch as promised: {batch:?}"));
         }
