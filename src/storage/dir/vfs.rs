@@ -172,7 +172,9 @@ impl Vfs for Disk {
 
     fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError> {
         let path = self.path(name);
-        let file = File::open(&path).map_err(failed("open", &path))?;
+        let file = File::open(&path)
+            .and_then(off_stdio)
+            .map_err(failed("open", &path))?;
         let mut data = Vec::new();
         file.take(max)
             .read_to_end(&mut data)
