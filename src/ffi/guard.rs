@@ -180,7 +180,9 @@ pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|payload: Box<dyn Any + Send>| {
         // Dropping a payload may run code that panics again.
         std::mem::forget(payload);
-        format!("internal error: {}", PANIC.take())
+        // A thread that is ending may have lost it already.
+        let text = PANIC.try_with(RefCell::take);
+        format!("internal error: {}", text.as_deref().unwrap_or("panic"))
     })
 }
 

@@ -1,8 +1,9 @@
 //! The guard around an engine: death by panic, and what the host is told of it.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::super::callbacks::keel_callbacks;
 use super::super::code::*;
@@ -268,4 +269,29 @@ fn guards_nest_and_keep_their_own_text() {
         panic!("outer");
     });
     assert!(inner.is_err_and(|text: String| text.contains("outer") && !text.contains("inner")));
+}
+
+/// What the thread keeps is gone in the order opposite to that of its first use.
+#[test]
+fn a_panic_in_a_thread_that_is_ending_is_contained() {
+    struct Last(Arc<Mutex<Option<Result<(), String>>>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() = Some(guard::catch(|| panic!("late")));
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+    let caught = Arc::new(Mutex::new(None));
+    let last = Last(caught.clone());
+    std::thread::spawn(|| {
+        LAST.set(Some(last));
+        assert!(guard::catch(|| panic!("early")).is_err());
+    })
+    .join()
+    .unwrap();
+    let caught = caught.lock().unwrap().take();
+    let text = caught.expect("it was dropped").expect_err("it panics");
+    assert_eq!(text, "internal error: panic", "its text was gone before");
 }
