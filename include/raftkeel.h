@@ -38,8 +38,11 @@
  *   still answer: it leads nobody and knows no leader. Nothing more is sent.
  * fork(). An engine belongs to the process that made it: daemonise first. In a child every function
  *   that takes it gives KEEL_ERR_FORKED; only keel_free() works, and should be called: it closes the
- *   child's copies of the descriptors, among them the lock on the directory. Fork while no driving
- *   function runs; a child forked inside a callback must exec or _exit() and not return from it.
+ *   child's copies of the descriptors, among them the lock on the directory. What a keel_save or a
+ *   keel_load uses stays open until the child execs or exits, for a keel_save the lock as well: until
+ *   then the next engine there gets KEEL_ERR_LOCKED. Fork while no driving function runs; in a child
+ *   forked inside a callback keel_free() closes nothing, and it must exec or _exit() and not return
+ *   from the callback.
  * Process. The library does not exit, abort or raise signals for anything that you or a peer can
  *   give it, installs no signal handler, changes no signal mask, never reads or writes descriptors
  *   0 to 2, and keeps no state outside its engines but each thread's last message.
@@ -915,7 +918,7 @@ KEEL_API KEEL_CHECK int keel_bootstrap(struct keel *k, const struct keel_peer *p
  *
  * Returns 0; KEEL_ERR_BUSY when called from a callback or while another thread drives: then
  * nothing is freed. NULL: 0, nothing happens. In a forked child it frees the child's copy, runs
- * no callback and leaves the parent's engine alone.
+ * no callback and leaves the parent's engine alone; forked inside a callback, nothing happens.
  */
 KEEL_API int keel_free(struct keel *k);
 
