@@ -950,8 +950,9 @@ KEEL_API KEEL_CHECK int keel_fd(struct keel *k);
 
 /**
  * Milliseconds until keel_dispatch() is due, for loops that want to know (the descriptor of
- * keel_fd() becomes readable by itself then): 0 = now, -1 = nothing is planned. Query function.
- * Failures are negative too: poll() takes every one of them for "no timeout".
+ * keel_fd() becomes readable by itself then): 0 = now, also while `stopped` is to be called; -1 =
+ * nothing is planned: it was called, or there is no descriptor. Query function. Failures are
+ * negative too: poll() takes every one of them for "no timeout".
  */
 KEEL_API int keel_timeout_ms(const struct keel *k);
 

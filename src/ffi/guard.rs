@@ -53,8 +53,11 @@ pub fn enter<T>(
         None => Err(Failure::invalid("the engine (keel *) is NULL")),
         Some(keel) => admit(keel, access).and_then(|mut entered| {
             let result = contained(keel, || f(&mut entered));
-            if access == Access::Drive {
-                announce(keel);
+            match access {
+                Access::Drive => announce(keel),
+                // Whoever drives is to tell the host.
+                _ if keel.must_tell() => keel.handle().wake(),
+                _ => {}
             }
             result
         }),
@@ -95,9 +98,11 @@ fn admit(keel: &keel, access: Access) -> Result<Entered<'_>, Failure> {
             None => None,
         },
         Access::Drive => {
-            let member = try_drive(keel)?;
+            let mut member = try_drive(keel)?;
             if let Some(death) = keel.death() {
                 let death = death.clone();
+                // Nothing is left to be done after this, so the descriptor is not to say so.
+                let _ = catch(|| member.quiet());
                 announce(keel);
                 return Err(death);
             }

@@ -104,6 +104,11 @@ impl keel {
         self.panicked.load(Ordering::Acquire)
     }
 
+    /// Whether it is dead and the host was not told yet.
+    pub fn must_tell(&self) -> bool {
+        self.death.get().is_some() && !self.announced.load(Ordering::Acquire)
+    }
+
     /// True once: for the caller that has to tell the host of the death.
     pub fn must_announce(&self) -> bool {
         self.death.get().is_some() && !self.announced.swap(true, Ordering::AcqRel)

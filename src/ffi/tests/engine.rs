@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::super::callbacks::keel_callbacks;
 use super::super::code::*;
 use super::super::config::{KEEL_VOLATILE, keel_config, keel_params, keel_peer};
-use super::super::drive::{keel_dispatch, keel_fd, keel_step};
+use super::super::drive::{keel_dispatch, keel_fd, keel_step, keel_timeout_ms};
 use super::super::errmsg::keel_errmsg;
 use super::super::guard::{self, Access};
 use super::super::input::keel_propose;
@@ -205,6 +205,48 @@ fn a_panic_in_an_input_is_told_by_the_next_driving_call() {
     assert_eq!(shared.lock().unwrap().stopped, [KEEL_ERR_INTERNAL]);
     // SAFETY: the engine is alive.
     assert_eq!(unsafe { keel_free(k) }, KEEL_OK);
+}
+
+#[repr(C)]
+struct PollFd {
+    fd: c_int,
+    events: i16,
+    revents: i16,
+}
+
+unsafe extern "C" {
+    fn poll(fds: *mut PollFd, n: std::ffi::c_ulong, timeout_ms: c_int) -> c_int;
+}
+
+fn is_readable(fd: c_int) -> bool {
+    const POLLIN: i16 = 1;
+    let mut asked = PollFd {
+        fd,
+        events: POLLIN,
+        revents: 0,
+    };
+    // SAFETY: it lives here, and there is one.
+    unsafe { poll(&mut asked, 1, 0) == 1 }
+}
+
+#[test]
+fn a_death_is_due_until_it_was_told() {
+    let shared = Shared::default();
+    let k = make_pair(&shared);
+    // SAFETY: the engine is alive, then freed once.
+    unsafe {
+        let fd = keel_fd(k);
+        assert_eq!(keel_dispatch(k), KEEL_OK);
+        assert!(!is_readable(fd) && keel_timeout_ms(k) > 0);
+        assert_eq!(panicking(k, Access::Input), KEEL_ERR_INTERNAL);
+        assert!(is_readable(fd));
+        assert_eq!(keel_timeout_ms(k), 0);
+        assert_eq!(keel_dispatch(k), KEEL_ERR_INTERNAL);
+        assert_eq!(shared.lock().unwrap().stopped, [KEEL_ERR_INTERNAL]);
+        assert!(!is_readable(fd));
+        assert_eq!(keel_timeout_ms(k), -1);
+        assert_eq!(keel_free(k), KEEL_OK);
+    }
 }
 
 #[test]
