@@ -8,6 +8,7 @@
 #   PKGCONFIGDIR  raftkeel.pc                            $(LIBDIR)/pkgconfig
 #   DESTDIR       staging root, put before all of them   (none)
 #   NODES         nodes of `make demo`, 3 or 5           3
+#   HOURS         how long `make soak` runs              1
 #   FUZZ_SECONDS  of `make fuzz`, for each target        60
 #   FUZZ_TARGETS  of `make fuzz`                         all
 #   CARGO, CARGOFLAGS (e.g. "--locked --offline"), INSTALL
@@ -19,6 +20,7 @@ INCLUDEDIR   ?= $(PREFIX)/include
 PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
 DESTDIR      ?=
 NODES        ?= 3
+HOURS        ?= 1
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
 CARGO        ?= cargo
@@ -58,7 +60,7 @@ STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-tests \
-        museum stage demo bench fuzz install uninstall clean help
+        soak museum stage demo bench fuzz install uninstall clean help
 
 all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE) $(BIN)/$(KEELCTL)
 
@@ -120,11 +122,19 @@ check-daemon: stage
 	$(STRANGER) $(MAKE) -C c-examples
 	$(STRANGER) tests/sx/run.sh
 
-# Simulated clusters: 20,000 of them, or four minutes. Profile sim is a release with the checks of a
-# debug build.
+# Simulated clusters: 20,000 of the bare core, or four minutes; then a minute of whole members behind
+# their C functions. Profile sim is a release with the checks of a debug build.
 check-sim:
 	RAFTKEEL_SEEDS=20000 RAFTKEEL_SECONDS=240 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
-		--profile sim --test sim -- --nocapture
+		--profile sim --test sim -- --nocapture --skip through_the_c_interface
+	RAFTKEEL_SECONDS=60 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
+		--profile sim --test sim -- --nocapture through_the_c_interface
+
+# The same for as long as one likes, in seeds that nobody has run before: the core and whole
+# members side by side.
+soak:
+	RAFTKEEL_HOURS=$(HOURS) $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
+		--profile sim --test sim -- --nocapture --test-threads 2 no_promise_is_broken
 
 # Every deliberate bug must be found by the simulator: about ten minutes.
 museum:
@@ -183,7 +193,8 @@ clean:
 help:
 	@echo "make                         libraftkeel.so, libraftkeel.a and keelctl, in $(BUILD)/"
 	@echo "make check                   every test: format, lints, C examples, installation, daemon, cargo test"
-	@echo "make check-sim               of these only the simulated clusters (4 minutes)"
+	@echo "make check-sim               of these only the simulated clusters (5 minutes)"
+	@echo "make soak [HOURS=1]          simulated clusters for hours, in seeds that nobody has run before"
 	@echo "make museum                  bugs put into the Raft core, each of which must be found"
 	@echo "make check-daemon            of these only the failover of real daemons (4 minutes)"
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"

@@ -34,7 +34,7 @@ build() {
     flags="--edition 2024 -C opt-level=3 -C debug-assertions=on -C overflow-checks=on -A warnings"
     rustc $flags --crate-type rlib --crate-name raftkeel --cfg "keel_bug=\"$1\"" \
         --out-dir "$dir" "$out/raftkeel.rs" &&
-        rustc $flags --test --extern raftkeel="$dir/libraftkeel.rlib" \
+        rustc $flags --test --cfg keel_core_alone --extern raftkeel="$dir/libraftkeel.rlib" \
             -o "$dir/sim" tests/sim/main.rs
 }
 

@@ -60,6 +60,7 @@ impl Raft {
             // Nor do they compact: what is not in a log there was never in it.
             snapshot,
             incoming,
+            storing,
             fetched: _,
             asks,
             reads,
@@ -74,7 +75,7 @@ impl Raft {
         let plain =
             *priority == DEFAULT_PRIORITY && priorities.is_empty() && !begins && reads.is_idle();
         assert!(plain, "reads and priorities have no digest");
-        let whole = snapshot.is_none() && incoming.is_none() && asks.is_empty();
+        let whole = snapshot.is_none() && incoming.is_none() && !storing && asks.is_empty();
         assert!(whole, "snapshots have no digest");
         sink.word(hash_of(hard));
         sink.word(log.last_index());

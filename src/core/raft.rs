@@ -167,6 +167,8 @@ pub struct Raft {
     /// The newest durable snapshot.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) incoming: Option<Incoming>,
+    /// A piece is being kept, of that snapshot or of one that it took the place of.
+    pub(super) storing: bool,
     pub(super) fetched: Fetched,
     pub(super) asks: Vec<Ask>,
     pub(super) reads: Reads,
@@ -233,6 +235,7 @@ impl Raft {
             incoming: incoming
                 .filter(|(snapshot, _)| snapshot.last.index > commit)
                 .map(|(snapshot, stored)| Incoming::new(snapshot, stored)),
+            storing: false,
             fetched: Fetched::default(),
             asks: Vec::new(),
             reads: Reads::default(),
@@ -255,7 +258,11 @@ impl Raft {
     /// first member is given the same one. False if the server holds anything.
     pub fn bootstrap(&mut self, entry: Entry) -> bool {
         // A crash may have left the term of an earlier attempt without its entry.
-        if self.log.last_index() > 0 || self.hard.term > 1 || self.hard.vote.is_some() {
+        if self.poisoned
+            || self.log.last_index() > 0
+            || self.hard.term > 1
+            || self.hard.vote.is_some()
+        {
             return false;
         }
         assert_eq!(

@@ -61,7 +61,7 @@ pub(super) struct Incoming {
     snapshot: Snapshot,
     /// So much of the image is kept.
     stored: u64,
-    /// A piece is being kept.
+    /// The piece that is being kept is one of it.
     storing: bool,
     /// The host is loading the image.
     pub installing: bool,
@@ -85,13 +85,6 @@ impl Incoming {
     /// confirm what was never sent to it.
     pub fn forget_number(&mut self) {
         self.seq = 0;
-    }
-
-    fn wants(&self) -> Wants {
-        match self.storing || self.installing {
-            true => Wants::Patience,
-            false => Wants::From(self.stored),
-        }
     }
 }
 
@@ -367,9 +360,10 @@ impl Raft {
             panic!("a piece belongs to a snapshot");
         };
         incoming.seq = incoming.seq.max(piece.seq);
-        let idle = !incoming.storing && !incoming.installing;
+        // One piece at a time, whatever it belongs to: what is said of it names the snapshot only.
+        let idle = !self.storing && !incoming.installing;
         if idle && piece.offset == incoming.stored && !piece.data.is_empty() {
-            incoming.storing = true;
+            (self.storing, incoming.storing) = (true, true);
             self.asks.push(Ask::Store {
                 snapshot: piece.snapshot,
                 offset: piece.offset,
@@ -387,7 +381,7 @@ impl Raft {
         let Some(incoming) = self.incoming.as_mut().filter(|_| follows) else {
             return;
         };
-        let busy = incoming.storing || incoming.installing;
+        let busy = self.storing || incoming.installing;
         if !busy && incoming.snapshot.last.index <= self.commit {
             // The log came up to there meanwhile: it must not go back (raft.md rule 34).
             self.incoming = None;
@@ -417,7 +411,10 @@ impl Raft {
         let Some(incoming) = &self.incoming else {
             return;
         };
-        let wants = incoming.wants();
+        let wants = match self.storing || incoming.installing {
+            true => Wants::Patience,
+            false => Wants::From(incoming.stored),
+        };
         self.tell_sender(to, &incoming.snapshot.clone(), incoming.seq, wants);
     }
 
@@ -436,6 +433,7 @@ impl Raft {
     /// Storage has answered [`Ask::Store`].
     pub fn piece_stored(&mut self, now: Millis, snapshot: &Snapshot, end: u64, ok: bool) {
         self.observe(now);
+        self.storing = false;
         let incoming = self.incoming.as_mut();
         let Some(incoming) = incoming.filter(|i| i.storing && i.snapshot == *snapshot) else {
             return;

@@ -7,6 +7,9 @@ use super::action::Action;
 use super::engine::Engine;
 use super::{Error, Request, Ticket};
 
+/// Requests that may wait for their entries: a host that proposes faster than it applies is told so.
+const PENDING_MAX: usize = 1 << 16;
+
 /// An accepted request, waiting for the entry at its index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
@@ -35,6 +38,9 @@ impl Engine {
     }
 
     fn propose(&mut self, request: Request) -> Result<(Term, Index), Error> {
+        if self.pending.len() >= PENDING_MAX {
+            return Err(Error::Full);
+        }
         if self.outcast().is_some() {
             return Err(Error::Excluded);
         }

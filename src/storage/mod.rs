@@ -30,7 +30,8 @@ use crate::core::{
 
 /// Heap bytes that opening a directory may take at any moment for one byte in its files; over time it
 /// takes at most twice as much. The worst case, 14, is one group of no-ops, 17 bytes each: in a list
-/// that has just grown, and on their way from there to the log, which has grown too.
+/// that has just grown, and on their way from there to the log, which has grown too. An inspection,
+/// which looks at everything twice, may take twice as much.
 pub const OPEN_AMPLIFICATION: usize = 16;
 
 /// Heap bytes that it may take besides: images are read block by block.

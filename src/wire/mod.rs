@@ -52,9 +52,12 @@ pub const VERSION: u8 = 1;
 /// Bytes of one encoded packet: one entry of the largest size, with a mebibyte for what rides along.
 pub const MAX_PACKET: usize = MAX_PAYLOAD + (1 << 20);
 
-/// The highest term that is believed: at a thousand elections a second a cluster needs longer than
+/// The highest term that there may be: at a thousand elections a second a cluster needs longer than
 /// there is time to get there, but one forged message could, and leave no term to go on with.
 pub const MAX_TERM: Term = 1 << 62;
+
+/// The highest term that a peer is believed, so that whoever believed it can still campaign.
+pub const MAX_HEARD_TERM: Term = MAX_TERM / 2;
 
 /// The highest index at which a snapshot may end, for the same reason: the log goes on behind it.
 pub const MAX_SNAPSHOT_INDEX: Index = 1 << 62;

@@ -3,7 +3,10 @@
 use crate::core::{Epoch, Index, Message, NodeId, Priority, Term};
 use crate::detector::Keepalive;
 
-use super::{MAX_PACKET, MAX_PARTS, Reader, VERSION, WireError, Writer, keepalive, raft, snapshot};
+use super::{
+    MAX_HEARD_TERM, MAX_PACKET, MAX_PARTS, Reader, VERSION, WireError, Writer, keepalive, raft,
+    snapshot,
+};
 
 const MAGIC: [u8; 4] = *b"KEEL";
 const HEADER_LEN: usize = 98;
@@ -326,5 +329,8 @@ fn decode_part(kind: u8, body: &mut Reader<'_>) -> Result<Option<Part>, WireErro
         _ => return Ok(None),
     };
     raft::check(&message)?;
+    if message.term() > MAX_HEARD_TERM {
+        return Err(WireError::BadValue { what: "term" });
+    }
     Ok(Some(Part::Raft(message)))
 }

@@ -724,7 +724,11 @@ fn a_term_that_leaves_no_next_one_is_refused() {
     };
     let part = |term| Part::Raft(Message::VoteReply(reply(term)));
     let mut bytes = Vec::new();
-    encode(&packet(vec![part(MAX_TERM)]), &mut bytes);
+    // Whoever believes the highest term campaigns for the next one.
+    encode(&packet(vec![part(MAX_HEARD_TERM + 1)]), &mut bytes);
+    assert_eq!(decode(&bytes), Err(WireError::BadValue { what: "term" }));
+    bytes.clear();
+    encode(&packet(vec![part(MAX_HEARD_TERM)]), &mut bytes);
     assert!(decode(&bytes).is_ok());
     // The body of the only part ends with the term and one byte more, before the checksum.
     let at = bytes.len() - 4 - 1 - 8;

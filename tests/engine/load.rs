@@ -17,6 +17,7 @@ struct Eager {
     led: Vec<Term>,
     applied: u64,
     done: u64,
+    full: u64,
     last: u64,
 }
 
@@ -27,6 +28,7 @@ impl Eager {
             led: Vec::new(),
             applied: 0,
             done: 0,
+            full: 0,
             last,
         }
     }
@@ -51,6 +53,10 @@ impl Host for Eager {
     }
     fn send(&mut self, _to: NodeId, _bytes: &[u8]) {}
     fn done(&mut self, _ticket: Ticket, result: Result<Index, Error>) {
+        if result == Err(Error::Full) {
+            self.full += 1;
+            return;
+        }
         result.unwrap();
         self.done += 1;
         if self.done < self.last {
@@ -89,6 +95,29 @@ fn a_leader_that_always_has_more_to_do_is_not_away() {
     }
     assert!(host.done > 10_000, "hardly anything to do");
     assert_eq!(host.led.len(), 1, "{:?}", host.led);
+}
+
+/// What waits for the host is bounded, and it is told.
+#[test]
+fn a_host_that_proposes_faster_than_it_applies_is_stopped() {
+    let settings = Settings {
+        queue_max: 1 << 20,
+        ..settings(1)
+    };
+    let (mut member, handle) = Member::new(settings, Place::Volatile).unwrap();
+    member.bootstrap(&[peer(1)]).unwrap();
+    let mut host = Eager::new(handle, 0);
+    member.step(1_000, &mut host).unwrap();
+    for _ in 0..100_000 {
+        host.propose();
+    }
+    let mut now = 1_000;
+    while host.done + host.full < 100_000 {
+        now += 1;
+        member.step(now, &mut host).unwrap();
+        assert!(now < 60_000, "{} done, {} refused", host.done, host.full);
+    }
+    assert_eq!(1 << 16, host.done);
 }
 
 /// While the host applies nothing is sent, so a long log must not be applied in one call: a node

@@ -42,6 +42,9 @@ pub trait Simulation: Sized {
     fn take_marks() -> Vec<u64>;
 }
 
+/// How often a soak says how far it is.
+const WORD_EVERY: Duration = Duration::from_secs(600);
+
 /// What a wish in the environment says, if there is one.
 pub fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -331,6 +334,18 @@ struct Shared<S> {
     failure: Mutex<Option<Failure>>,
     total: Mutex<Total<S>>,
     end: Instant,
+    /// When it is next said how far they are.
+    word: Mutex<Instant>,
+}
+
+impl<S> Shared<S> {
+    fn say_how_far(&self, turn: u64) {
+        let mut word = self.word.lock().expect("no thread died");
+        if Instant::now() >= *word {
+            println!("{turn} runs so far, no promise broken");
+            *word += WORD_EVERY;
+        }
+    }
 }
 
 /// Runs seeds on all cores until the budget is used up or one fails.
@@ -341,6 +356,7 @@ fn run_many<S: Simulation>(budget: &Budget) -> Result<Total<S>, Failure> {
         failure: Mutex::new(None),
         total: Mutex::new(Total::new()),
         end: start + budget.time,
+        word: Mutex::new(start + WORD_EVERY),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -366,7 +382,10 @@ fn work<S: Simulation>(budget: &Budget, shared: &Shared<S>) {
             break;
         }
         match run_checked::<S>(budget.first.wrapping_add(turn)) {
-            Ok(summary) => total.add(&summary),
+            Ok(summary) => {
+                total.add(&summary);
+                shared.say_how_far(turn);
+            }
             Err(failure) => {
                 // The others stop as well.
                 shared.next.store(budget.seeds, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use raftkeel::core::{
     VoteReply, VoteRequest, Wants,
 };
 use raftkeel::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
-use raftkeel::wire::{Header, MAX_SNAPSHOT_INDEX, MAX_TERM, Packet, Part, Verdict};
+use raftkeel::wire::{Header, MAX_HEARD_TERM, MAX_SNAPSHOT_INDEX, Packet, Part, Verdict};
 
 use super::rng::Rng;
 
@@ -54,7 +54,7 @@ pub fn payload(rng: &mut Rng<'_>) -> Payload {
 
 pub fn piece(rng: &mut Rng<'_>) -> SnapshotPiece {
     let index = rng.number().clamp(1, MAX_SNAPSHOT_INDEX);
-    let term = rng.number().clamp(1, MAX_TERM);
+    let term = rng.number().clamp(1, MAX_HEARD_TERM);
     let pieces = rng.flag() && index < 1 << 60;
     let first = index.wrapping_add(1 + rng.below(9));
     let data: Bytes = rng.bytes(300).into();
@@ -117,7 +117,7 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
         transfer: rng.flag(),
     };
     let reply = VoteReply {
-        term: rng.number().min(MAX_TERM),
+        term: rng.number().min(MAX_HEARD_TERM),
         granted: rng.flag(),
     };
     let prev_index = last_index.saturating_add(rng.below(9));
@@ -144,19 +144,19 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
             last_term: last_term + 1,
         }),
         6 => Message::ReadIndex(ReadIndex {
-            term: rng.number().clamp(1, MAX_TERM),
+            term: rng.number().clamp(1, MAX_HEARD_TERM),
             run: rng.number(),
             seq: rng.number(),
         }),
         7 => Message::ReadIndexReply(ReadIndexReply {
-            term: rng.number().clamp(1, MAX_TERM),
+            term: rng.number().clamp(1, MAX_HEARD_TERM),
             run: rng.number(),
             seq: rng.number(),
             index: rng.number().max(1),
         }),
         8 => Message::Snapshot(Box::new(piece(rng))),
         9 => Message::SnapshotReply(SnapshotReply {
-            term: rng.number().min(MAX_TERM),
+            term: rng.number().min(MAX_HEARD_TERM),
             seq: rng.number(),
             index: rng.number(),
             crc: rng.number() as u32,
@@ -167,7 +167,7 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
             },
         }),
         _ => Message::AppendReply(AppendReply {
-            term: rng.number().min(MAX_TERM),
+            term: rng.number().min(MAX_HEARD_TERM),
             seq: rng.number(),
             outcome,
         }),

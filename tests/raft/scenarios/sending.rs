@@ -110,6 +110,44 @@ fn a46_pieces_of_two_snapshots_make_no_image() {
     assert_eq!(c.commit(leader), c.commit(3));
 }
 
+/// The first snapshot, another one, and the first once more, from leaders of three terms, while
+/// storage is slow: what it says of the oldest piece is not said of the newest.
+#[test]
+fn a46_an_answer_about_an_older_piece_is_not_one_about_a_newer() {
+    let mut c = compacted(8);
+    for _ in 0..3 {
+        c.propose(1, "Y").unwrap();
+    }
+    c.deliver_all();
+    c.heartbeat(1);
+    let first = |c: &Cluster, term, at| piece(c, 1, term, 1000 + at as u64, (at, at + 8));
+    let message = first(&c, 2, 0);
+    c.inject(1, 3, message);
+    c.node_mut(3).hold_asks = true;
+    let message = first(&c, 2, 8);
+    c.inject(1, 3, message);
+    c.save(2);
+    c.step_down(1);
+    c.elect(2);
+    let other = piece(&c, 2, 3, 1000, (0, 8));
+    c.inject(2, 3, other);
+    c.step_down(2);
+    c.elect(1);
+    assert_eq!((true, 4), (c.raft(1).is_leader(), c.term(1)));
+    let message = first(&c, 4, 0);
+    c.inject(1, 3, message);
+    while !c.nodes[&n(3)].asks.is_empty() {
+        c.answer(3, false);
+    }
+    c.node_mut(3).hold_asks = false;
+    c.network.take_record();
+    for at in [0, 8, 16, 24] {
+        let message = first(&c, 4, at);
+        c.inject(1, 3, message);
+    }
+    assert_eq!(10, c.nodes[&n(3)].loaded);
+}
+
 #[test]
 fn a47_what_could_not_be_loaded_is_sent_again() {
     let mut c = compacted(8);

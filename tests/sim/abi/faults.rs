@@ -1,6 +1,7 @@
 //! The faults: what each does to the world, and how long it lasts.
 
 use super::keel::Order;
+use super::marks::Mark::DiskLost;
 use super::world::{Due, Event, World};
 use crate::disk::Health;
 use crate::marks::Fault::{self, *};
@@ -57,6 +58,11 @@ impl World {
 
     /// How long something lasts.
     pub fn draw_span(&mut self) -> Micros {
+        let deadtime = 1000 * u64::from(self.plan.setup.deadtime_ms);
+        if deadtime > 0 && self.rough && self.dice.once_in(16) {
+            // Or until it is found dead.
+            return self.dice.within(deadtime, 3 * deadtime);
+        }
         let down = self.plan.swarm.down;
         self.dice.scaled(1 + down / 64, 1 + down)
     }
@@ -68,7 +74,39 @@ impl World {
         fault.hit();
         self.crash(at);
         let after = self.draw_span();
-        self.plan_due(after, at, Due::Restart);
+        let lost = self.dice.once_in(12) && self.may_lose(at);
+        if lost {
+            // Its disk is gone, and it must not come back under its id.
+            DiskLost.hit();
+            self.lost.push(self.nodes[at].seat.id);
+            self.nodes[at].gone = true;
+        }
+        let due = if lost { Due::Renew } else { Due::Restart };
+        self.plan_due(after, at, due);
+    }
+
+    /// Whether the cluster can do without the disk of a node: every disk that was lost before is
+    /// out of the membership that every node knows, and a majority remains without this one.
+    fn may_lose(&mut self, at: usize) -> bool {
+        let id = self.nodes[at].seat.id;
+        if self.nodes.len() == 1 {
+            return false;
+        }
+        for other in (0..self.nodes.len()).filter(|other| *other != at) {
+            let bare = self.nodes[other].seat.disk.image.is_blank();
+            let knows = self.look_at(other) && self.look.epoch > 0;
+            if bare || !knows || self.look.applied != self.look.last {
+                return false;
+            }
+            let nodes = &self.look.nodes;
+            let counts = |id: &u64| nodes.iter().any(|n| n.id == *id && n.is_voter());
+            let known = nodes.iter().filter(|n| n.is_voter()).count();
+            let same = known == self.look.voters as usize;
+            if !same || self.lost.iter().any(counts) || (counts(&id) && known < 3) {
+                return false;
+            }
+        }
+        true
     }
 
     fn crash_many(&mut self, strike: Strike) {

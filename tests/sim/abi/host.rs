@@ -149,12 +149,15 @@ pub struct Host {
     pub state: u64,
     /// Nothing was applied or loaded in this run.
     is_fresh: bool,
-    /// Batches taken in this run.
+    /// Batches taken in this run, and those that were reported durable.
     batches: u64,
-    /// The number of the last one.
+    pub durable: u64,
+    /// The number of the last one taken.
     number: u64,
     /// The last number of the earlier runs that have stored anything.
     past: u64,
+    /// The member has said that it is dead.
+    pub is_dead: bool,
     /// What a snapshot that is being saved holds.
     pub saving: Option<(u64, u64)>,
     /// The index of the snapshot that is to be loaded.
@@ -184,8 +187,10 @@ impl Host {
             state: EMPTY,
             is_fresh: true,
             batches: 0,
+            durable: 0,
             number: 0,
             past: 0,
+            is_dead: false,
             saving: None,
             loading: None,
             listens: false,
@@ -199,7 +204,8 @@ impl Host {
     pub fn begin(&mut self, dice: Dice, manners: Manners) {
         self.dice = dice;
         self.manners = manners;
-        (self.applied, self.state, self.batches) = (0, EMPTY, 0);
+        (self.applied, self.state) = (0, EMPTY);
+        (self.batches, self.durable, self.is_dead) = (0, 0, false);
         if self.disk.image.landed > self.past {
             self.past = self.number;
         }
@@ -219,6 +225,18 @@ impl Host {
         let fails = self.dice.chance(self.manners.fails);
         self.has_failed |= fails;
         fails
+    }
+
+    /// A message is to leave. Nothing does before the first batch of the run is durable, and
+    /// nothing after the member's death.
+    pub fn send(&mut self, to: u64, message: &[u8]) {
+        if self.durable == 0 {
+            self.complain(|| "a message leaves, and no batch of this run is durable".to_owned());
+        }
+        if self.is_dead {
+            self.complain(|| "a dead member sends".to_owned());
+        }
+        self.sent.push((to, Rc::from(message)));
     }
 
     // ---- the state -------------------------------------------------------
@@ -352,6 +370,7 @@ impl Host {
         let alone = self.taken.is_empty() && self.disk.is_idle();
         if alone && self.dice.chance(self.manners.stores_at_once) {
             self.disk.image.land(batch);
+            self.durable += 1;
             self.told.push(Told::StoredAtOnce);
             return Ok(true);
         }

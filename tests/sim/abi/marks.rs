@@ -40,6 +40,7 @@ counted! {
     Poisoned = "a failed write ended a member",
     PoisonReplaced = "a member that a failed write had ended ran again",
     RestartedWithLoss = "a node was started that had lost writes",
+    DiskLost = "a disk was lost for good, and another node took the place",
     RestartedBare = "a node was started that had lost all it ever wrote",
     OpenFailed = "a store could not be opened",
     Fetched = "entries were read back",

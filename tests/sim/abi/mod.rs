@@ -1,22 +1,25 @@
 //! The simulator with whole members in its loop: the same networks, disks, clocks and faults, and
 //! everything that a C host does and sees goes through the C functions.
 //!
-//! - `keel`: a member behind its C functions, the only unsafe code; `host`: the program around it;
-//!   `store`: what its database holds
-//! - `plan`: what a seed decides; `world`: nodes, events, time; `lives`: their runs, and what they
-//!   are told
+//! - `keel`: a member behind its C functions; `upcalls`: those that it calls back; `host`: the
+//!   program around it; `store`: what its database holds
+//! - `plan`: what a seed decides; `world`: nodes, events, time; `calls`: messages and driving calls;
+//!   `lives`: runs of nodes; `notice`: what members tell
 //! - `faults`, `work`: what happens to them; `settle`: the end, and what must come to pass then
 //! - `judge`: who looks on, from outside; `marks`: where runs get to
 
+mod calls;
 mod faults;
 mod host;
 mod judge;
 mod keel;
 mod lives;
 mod marks;
+mod notice;
 mod plan;
 mod settle;
 mod store;
+mod upcalls;
 mod work;
 mod world;
 

@@ -1,6 +1,7 @@
 //! The end of a run: faults end, for all nodes or for one quorum of them, and what was promised
 //! for such times must come to pass.
 
+use raftkeel::ffi::code::{KEEL_ERR_EXCLUDED, KEEL_OK};
 use raftkeel::ffi::status::*;
 
 use super::host::Manners;
@@ -75,8 +76,15 @@ impl World {
         self.net.calm(self.plan.swarm.heartbeat * 250);
         self.heal();
         for at in 0..self.nodes.len() {
-            self.cure(at);
+            if self.nodes[at].gone {
+                // Whoever is out for good is another's place now, at the latest.
+                self.renew(at);
+            } else {
+                self.cure(at);
+            }
         }
+        // Those that were started come to know what they hold.
+        self.run_until(self.now + self.plan.swarm.heartbeat * 1000);
         let well = self.draw_well();
         self.trace
             .tell(self.now, format!("calm: {well:?} are well"));
@@ -121,12 +129,12 @@ impl World {
         }
         let mut voters: Vec<Vec<u64>> = Vec::new();
         for at in 0..self.nodes.len() {
-            if !self.look_at(at) || self.look.applied == 0 {
+            if self.look_at(at) && self.look.last == 0 {
                 continue;
             }
-            let known = self.look.nodes.iter().filter(|seen| is_voter(seen.role));
+            let known = self.look.nodes.iter().filter(|seen| seen.is_voter());
             let known: Vec<u64> = known.map(|seen| seen.id).collect();
-            if known.len() != self.look.voters as usize {
+            if known.is_empty() || known.len() != self.look.voters as usize {
                 // A change is under way, and who will count is not to be seen from outside.
                 return all;
             }
@@ -201,6 +209,7 @@ impl World {
 
     fn take_back(&mut self, leader: usize, well: &[usize]) {
         let nodes = self.look.nodes.clone();
+        self.put_out_lost(leader);
         for at in well {
             let id = self.nodes[*at].seat.id;
             let seen = nodes.iter().find(|seen| seen.id == id);
@@ -225,12 +234,18 @@ impl World {
             let seen = look.nodes.iter().find(|seen| seen.id == me);
             let Some(seen) = seen else { continue };
             match seen.state {
-                KEEL_NODE_REPLACED | KEEL_NODE_REMOVED => continue,
+                KEEL_NODE_REPLACED | KEEL_NODE_REMOVED => {
+                    let known = self.nodes[leader].seat.check_epoch(me, look.epoch);
+                    assert_eq!(known, KEEL_ERR_EXCLUDED, "node {me} is out");
+                    continue;
+                }
                 KEEL_NODE_EXCLUDED | KEEL_NODE_RETURNED => return false,
                 _ => {}
             }
+            let known = self.nodes[leader].seat.check_epoch(me, look.epoch);
             let says = self.look_at(at);
-            let same = self.look.applied == look.applied
+            let same = known == KEEL_OK
+                && self.look.applied == look.applied
                 && self.look.last == look.last
                 && self.look.commit == look.last
                 && self.look.epoch == look.epoch
@@ -303,8 +318,4 @@ impl World {
             assert!(!serves, "n{} is excluded for long, and serves", at + 1);
         }
     }
-}
-
-fn is_voter(role: i32) -> bool {
-    !matches!(role, KEEL_ROLE_LEARNER | KEEL_ROLE_EXCLUDED)
 }

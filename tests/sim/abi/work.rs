@@ -229,6 +229,7 @@ impl World {
             if !world.look_at(leader) {
                 return;
             }
+            world.put_out_lost(leader);
             for at in 0..world.nodes.len() {
                 let Some(seen) = world.seen(world.nodes[at].seat.id) else {
                     continue;
@@ -241,6 +242,24 @@ impl World {
                 }
             }
         });
+    }
+
+    /// Nodes that have lost their disks must go: others will take their places.
+    pub fn put_out_lost(&mut self, leader: usize) {
+        let counts = |seen: &&Seen| self.lost.contains(&seen.id);
+        let lost: Vec<Seen> = self.look.nodes.iter().filter(counts).copied().collect();
+        for seen in lost {
+            let spare = self.nodes.iter().map(|node| node.seat.id);
+            let spare = spare.filter(|id| self.seen(*id).is_none()).min();
+            let order = match (seen.state, spare) {
+                (KEEL_NODE_REPLACED | KEEL_NODE_REMOVED, _) => continue,
+                (KEEL_NODE_EXCLUDED | KEEL_NODE_RETURNED, Some(spare)) => {
+                    Order::Replace(seen.id, spare)
+                }
+                _ => Order::Remove(seen.id),
+            };
+            self.order_change(leader, order);
+        }
     }
 
     /// The place of a node that is out for good will be another's.

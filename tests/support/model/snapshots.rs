@@ -17,8 +17,8 @@ pub struct Snapshots {
     came: HashSet<u64, MixState>,
     /// What is being received, and how much is kept.
     pub incoming: Option<(Arc<Snapshot>, u64)>,
-    /// Where the pieces end that storage is keeping, at most one of a snapshot.
-    storing: Vec<(Arc<Snapshot>, u64)>,
+    /// Where the piece ends that storage is keeping.
+    storing: Option<(Arc<Snapshot>, u64)>,
     /// What the host is loading.
     pub installing: Option<Arc<Snapshot>>,
 }
@@ -43,14 +43,7 @@ impl Snapshots {
 
     /// Whether something is being stored or loaded.
     pub fn is_busy(&self) -> bool {
-        !self.storing.is_empty() || self.installing.is_some()
-    }
-
-    /// Whether anything is being loaded, or a piece of this one stored. A piece of another, which
-    /// this one took the place of, may still be: storage tells them apart.
-    fn is_busy_with(&self, snapshot: &Arc<Snapshot>) -> bool {
-        let stores = self.storing.iter().any(|(of, _)| of == snapshot);
-        stores || self.installing.is_some()
+        self.storing.is_some() || self.installing.is_some()
     }
 
     fn keep(&mut self, snapshot: &Arc<Snapshot>) {
@@ -119,12 +112,8 @@ impl Node {
     }
 
     fn piece_stored(&mut self, snapshot: &Arc<Snapshot>, end: u64, ok: bool) -> Verdict {
-        let storing = &mut self.snapshots.storing;
-        let asked = storing.iter().position(|s| *s == (snapshot.clone(), end));
-        let Some(asked) = asked else {
-            return Err(format!("harness: stores to {end} of {snapshot:?} unasked"));
-        };
-        storing.remove(asked);
+        let asked = self.snapshots.storing.take() == Some((snapshot.clone(), end));
+        rule!(asked => "harness", "stores to {end} of {snapshot:?} unasked");
         let incoming = &mut self.snapshots.incoming;
         if incoming.as_ref().is_some_and(|(of, _)| of == snapshot) {
             *incoming = ok.then(|| (snapshot.clone(), end));
@@ -240,7 +229,7 @@ impl Node {
             }
             Ask::Store { snapshot, piece } => self.check_store(snapshot, piece)?,
             Ask::Install { snapshot } => {
-                let idle = !self.snapshots.is_busy_with(snapshot);
+                let idle = !self.snapshots.is_busy();
                 let whole = self.snapshots.kept(snapshot) == snapshot.size;
                 rule!(idle && whole => "rule 38", "installs {snapshot:?} before all of it came");
                 self.check_needed(snapshot)?;
@@ -253,7 +242,7 @@ impl Node {
     fn check_store(&mut self, snapshot: &Arc<Snapshot>, piece: &Piece) -> Verdict {
         let came = self.snapshots.came.contains(&mix(&(snapshot, piece)));
         rule!(came => "rule 38", "stores {piece:?}, which did not come");
-        let idle = !self.snapshots.is_busy_with(snapshot);
+        let idle = !self.snapshots.is_busy();
         rule!(idle => "rule 38", "stores a piece before the last one is kept");
         let kept = self.snapshots.kept(snapshot);
         let right = piece.offset == kept || piece.offset == 0;
@@ -268,7 +257,7 @@ impl Node {
             self.snapshots.incoming = Some((snapshot.clone(), 0));
         }
         let end = piece.offset + piece.len;
-        self.snapshots.storing.push((snapshot.clone(), end));
+        self.snapshots.storing = Some((snapshot.clone(), end));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::super::frame::{Frame, HEADER, Kind, Place, start_group, whiten};
 use super::super::image::{self, Count, DATA, block_checksum, encode_counts};
+use super::super::inspect::inspect_on;
 use super::super::meta::{self, Meta};
 use super::super::open::Contents;
 use super::super::page::{PAGE, SECTOR};
@@ -244,14 +245,17 @@ pub fn directory(data: &[u8]) {
     }
 }
 
-/// All that an opening reads, held against the bound. Not what it writes: of that the simulated disk
+/// All that an opening reads, or an inspection, held against the bound. Not what it writes: of that the simulated disk
 /// keeps copies. An error comes again when it is opened.
 fn read_within(image: &Image) {
     let sim = Sim::boot(image);
     let names: Vec<String> = image.keys().cloned().collect();
     let total: usize = image.values().map(|file| file.len()).sum();
     let bound = OPEN_AMPLIFICATION * total + OPEN_OVERHEAD;
-    let _ = within(bound, || Contents::read(&sim, &names, None));
+    let read = within(bound, || Contents::read(&sim, &names, None));
+    let inspected = within(2 * bound, || inspect_on(&sim));
+    let sound = inspected.is_ok_and(|found| found.verdict.is_ok());
+    assert!(read.is_ok() || !sound, "sound, and not to be read");
 }
 
 /// Files change under an open directory: what is read of them is entries in their order, or an error.
