@@ -120,6 +120,14 @@ impl Member {
         Ok(())
     }
 
+    /// Takes the descriptor's readiness away, if there is one.
+    pub fn quiet(&mut self) {
+        if let Some(descriptor) = &mut self.descriptor {
+            // It is only that a dead engine's host is called once more.
+            let _ = descriptor.clear();
+        }
+    }
+
     /// Why the engine is dead, if it is.
     pub fn stopped(&self) -> Option<&Error> {
         self.engine.stopped.as_ref()

@@ -95,6 +95,13 @@ impl Options {
             .next_multiple_of(PAGE as u64)
             .max(PAGE as u64 + groups)
     }
+
+    /// The same on a disk that has no room for that: what is used and a little more.
+    fn scant_segment_size(&self, groups: u64) -> u64 {
+        (groups + segment::MIN_BYTES)
+            .next_multiple_of(PAGE as u64)
+            .min(self.segment_size(groups))
+    }
 }
 
 /// An open directory.

@@ -2,6 +2,7 @@
 //! process before anything is built on it.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::core::{Position, Restored};
@@ -230,6 +231,8 @@ fn take_over(
     Ok(segment)
 }
 
+/// A node whose disk has no room for a segment of full size can still vote, and take a snapshot that
+/// lets it drop a part of its log.
 fn remake(
     fs: &dyn Vfs,
     options: Options,
@@ -238,15 +241,28 @@ fn remake(
 ) -> Result<Segment, StorageError> {
     let (old, groups) = tail.unzip();
     let groups = groups.unwrap_or_default();
-    let size = options.segment_size(groups.len() as u64);
-    let header = match old {
-        Some(old) => Header {
-            origin: meta.origin(),
-            salt: fs.random()?,
-            bytes: size,
-            ..old
-        },
-        None => Header::new(meta.origin(), 1, &End::default(), fs.random()?, size),
+    let make = |size| {
+        let salt = fs.random()?;
+        let header = match &old {
+            Some(old) => Header {
+                origin: meta.origin(),
+                salt,
+                bytes: size,
+                ..old.clone()
+            },
+            None => Header::new(meta.origin(), 1, &End::default(), salt, size),
+        };
+        Segment::make(fs, header, &groups)
     };
-    Segment::make(fs, header, groups)
+    let used = groups.len() as u64;
+    match make(options.segment_size(used)) {
+        Err(error) if lacks_room(&error) => make(options.scant_segment_size(used)),
+        made => made,
+    }
+}
+
+/// Whether the disk, or this user's part of it, is full.
+pub(super) fn lacks_room(error: &StorageError) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    matches!(error, StorageError::Io { error, .. } if full.contains(&error.kind()))
 }

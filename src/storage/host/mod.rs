@@ -87,7 +87,7 @@ pub trait HostStore: Send + Sync + fmt::Debug {
 /// inserted, the first one at `first`.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// From 1 in every run.
+    /// One more than the batch before; in every run others.
     pub number: u64,
     /// The state record.
     pub state: &'a [u8],
@@ -177,7 +177,7 @@ impl HostStorage {
             torn_bytes: 0,
             meta_repaired: false,
         };
-        let writes = Arc::new(Writes::default());
+        let writes = Arc::new(Writes::of_run(state.incarnation));
         let storage = HostStorage {
             store,
             writes: writes.clone(),

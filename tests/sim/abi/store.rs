@@ -30,6 +30,8 @@ pub struct Store {
     pub state: Vec<u8>,
     pub log: BTreeMap<u64, Rc<[u8]>>,
     pub images: BTreeMap<u64, Picture>,
+    /// The number of the last batch that has reached the disk.
+    pub landed: u64,
 }
 
 impl Store {
@@ -45,6 +47,7 @@ impl Store {
 
     /// A batch has reached the disk.
     pub fn land(&mut self, batch: Batch) {
+        self.landed = batch.number;
         self.state = batch.state;
         self.log.split_off(&batch.cut);
         self.log.extend((batch.first..).zip(batch.entries));

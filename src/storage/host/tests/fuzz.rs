@@ -141,11 +141,12 @@ pub fn host(data: &[u8]) {
 }
 
 fn go_on(storage: &mut HostStorage, writes: &Writes, index: Index, term: Term) {
+    let first = (u64::from(storage.state.incarnation) << 32) + 1;
     assert!(!storage.ready().expect("nothing fails"));
-    assert_eq!(Ok(()), writes.report(1, Ok(())));
+    assert_eq!(Ok(()), writes.report(first, Ok(())));
     assert!(storage.ready().expect("nothing fails"));
     storage.submit(persist(1, index, index, term));
-    assert_eq!(Ok(()), writes.report(2, Ok(())));
+    assert_eq!(Ok(()), writes.report(first + 1, Ok(())));
     let done = storage.poll().expect("it was reported");
     assert!(done.result.is_ok());
 }
