@@ -549,8 +549,7 @@ typedef struct keel_config {
     uint64_t compact_bytes;
     /**
      * The most bytes of log entries that are kept in memory; older ones are read from storage when
-     * a node needs them that has fallen behind. 0 = 16 MiB. At a start keel_new() reads the whole
-     * log into memory first, for now, whatever this says.
+     * a node needs them that has fallen behind. 0 = 16 MiB.
      */
     uint64_t memory_max;
     /**
