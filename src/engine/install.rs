@@ -65,6 +65,10 @@ impl Engine {
     }
 
     fn fetch(&mut self, first: Index, last: Index, bytes: usize) -> Result<Vec<Entry>, ()> {
+        if first <= self.raft.log().base().index {
+            // Asked for before the log was compacted: storage was told that nobody needs it.
+            return Err(());
+        }
         let fetched = self.storage.fetch(first, last, bytes);
         fetched.map_err(|error| self.log(2, format!("log entry {first}: {error}")))
     }

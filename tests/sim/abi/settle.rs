@@ -169,19 +169,22 @@ impl World {
         well
     }
 
-    /// Whether a node whose disk was lost is a voter yet, as far as any node knows.
+    /// Whether a node whose disk was lost is a member yet, as far as any node knows: a learner may be
+    /// about to vote.
     fn counts_on_lost(&mut self) -> bool {
-        let voter =
-            |seen: &super::keel::Seen, lost: &[u64]| seen.is_voter() && lost.contains(&seen.id);
-        let count = !self.lost.is_empty()
-            && (0..self.nodes.len()).any(|at| {
-                let says = self.look_at(at);
-                says && self.look.nodes.iter().any(|seen| voter(seen, &self.lost))
-            });
-        if !count && !self.lost.is_empty() {
+        if self.lost.is_empty() {
+            return false;
+        }
+        let counts = (0..self.nodes.len()).any(|at| {
+            let says = self.look_at(at);
+            let mut members = self.look.nodes.iter();
+            let lost = |id: &u64| self.lost.contains(id);
+            says && members.any(|seen| seen.role != KEEL_ROLE_EXCLUDED && lost(&seen.id))
+        });
+        if !counts {
             DoneWithout.hit();
         }
-        count
+        counts
     }
 
     /// A node that is not healed must not keep the others from their work.
