@@ -170,6 +170,7 @@ pub unsafe extern "C" fn keel_node_promote(
 /// Takes a voter, a learner or an excluded node away for good: it is told and must not serve any
 /// more, and its id is never used again. The leader may take itself away; the others then elect a
 /// new one. `excluded` is not called: whatever a node stores must be elsewhere before it is removed.
+/// Let it run until it has been told: its vote may be needed until then.
 /// At the leader only. Completions: KEEL_ERR_NOT_FOUND, KEEL_ERR_STATE (it is the last voter, or
 /// gone already), KEEL_ERR_NO_QUORUM (too few voters are alive to decide it, or to go on without
 /// it), KEEL_ERR_CONFLICT, KEEL_ERR_NOT_LEADER.
