@@ -38,8 +38,11 @@
  *   still answer: it leads nobody and knows no leader. Nothing more is sent.
  * fork(). An engine belongs to the process that made it: daemonise first. In a child every function
  *   that takes it gives KEEL_ERR_FORKED; only keel_free() works, and should be called: it closes the
- *   child's copies of the descriptors, among them the lock on the directory. Fork while no driving
- *   function runs; a child forked inside a callback must exec or _exit() and not return from it.
+ *   child's copies of the descriptors, among them the lock on the directory. What a keel_save or a
+ *   keel_load uses stays open until the child execs or exits, for a keel_save the lock as well: until
+ *   then the next engine there gets KEEL_ERR_LOCKED. Fork while no driving function runs; in a child
+ *   forked inside a callback keel_free() closes nothing, and it must exec or _exit() and not return
+ *   from the callback.
  * Process. The library does not exit, abort or raise signals for anything that you or a peer can
  *   give it, installs no signal handler, changes no signal mask, never reads or writes descriptors
  *   0 to 2, and keeps no state outside its engines but each thread's last message.
@@ -337,7 +340,10 @@ typedef struct keel_record {
  * snapshot, and the indexes between are left out.
  */
 typedef struct keel_batch {
-    /** For keel_write_done(): 1, 2, 3 .. in every run of the engine. */
+    /**
+     * For keel_write_done(): one more than that of the batch before. Each run of the engine that has
+     * stored anything has numbers of its own.
+     */
     uint64_t number;
     /** Less than 256 bytes. */
     struct keel_record state;
@@ -401,8 +407,8 @@ typedef struct keel_storage {
      *
      * A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
      * leaves the node before the first batch is durable. Required. What is still under way at
-     * keel_free() is reported to nobody any more: the next engine counts from 1 again, and would take
-     * it for its own.
+     * keel_free() is reported to nobody any more; the next engine's numbers are others, and it
+     * refuses such a report with KEEL_ERR_INVALID, but when nothing of the earlier run was stored.
      */
     int (*write)(void *ud, const struct keel_batch *batch);
     /**
@@ -544,7 +550,8 @@ typedef struct keel_config {
     uint64_t compact_bytes;
     /**
      * The most bytes of log entries that are kept in memory; older ones are read from storage when
-     * a node needs them that has fallen behind. 0 = 16 MiB.
+     * a node needs them that has fallen behind. 0 = 16 MiB. At a start keel_new() reads the whole
+     * log into memory first, for now, whatever this says.
      */
     uint64_t memory_max;
     /**
@@ -913,7 +920,7 @@ KEEL_API KEEL_CHECK int keel_bootstrap(struct keel *k, const struct keel_peer *p
  *
  * Returns 0; KEEL_ERR_BUSY when called from a callback or while another thread drives: then
  * nothing is freed. NULL: 0, nothing happens. In a forked child it frees the child's copy, runs
- * no callback and leaves the parent's engine alone.
+ * no callback and leaves the parent's engine alone; forked inside a callback, nothing happens.
  */
 KEEL_API int keel_free(struct keel *k);
 
@@ -944,8 +951,9 @@ KEEL_API KEEL_CHECK int keel_fd(struct keel *k);
 
 /**
  * Milliseconds until keel_dispatch() is due, for loops that want to know (the descriptor of
- * keel_fd() becomes readable by itself then): 0 = now, -1 = nothing is planned. Query function.
- * Failures are negative too: poll() takes every one of them for "no timeout".
+ * keel_fd() becomes readable by itself then): 0 = now, also while `stopped` is to be called; -1 =
+ * nothing is planned: it was called, or there is no descriptor. Query function. Failures are
+ * negative too: poll() takes every one of them for "no timeout".
  */
 KEEL_API int keel_timeout_ms(const struct keel *k);
 

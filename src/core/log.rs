@@ -1,6 +1,6 @@
 //! The log: what of it is in memory, which terms it holds, and how much of it is durable.
 
-use super::types::{Entry, Index, Payload, Position, Restored, Term};
+use super::types::{Entry, Index, Outline, Payload, Position, Restored, Term};
 
 /// Contiguous entries behind a base.
 ///
@@ -27,11 +27,50 @@ impl Log {
     pub fn restore(restored: Restored) -> Log {
         let mut log = Log::default();
         log.reset(restored.base);
+        if let Some(outline) = restored.outline {
+            log.pass(outline.terms, outline.last);
+        }
         for entry in restored.entries {
             log.push(entry);
         }
         log.durable = log.last;
         log
+    }
+
+    /// Takes in entries that stay in storage, behind the base.
+    fn pass(&mut self, terms: Vec<Position>, last: Index) {
+        let first = self.base.index + 1;
+        let ascending =
+            |pair: &[Position]| pair[0].index < pair[1].index && pair[0].term < pair[1].term;
+        let begins = terms.first().is_some_and(|run| run.index == first);
+        let ends = terms.last().is_some_and(|run| run.index <= last);
+        let later = terms.first().is_some_and(|run| run.term >= self.base.term);
+        assert!(
+            begins && ends && later && terms.windows(2).all(ascending),
+            "an outline says which terms all of its entries have"
+        );
+        (self.terms, self.last) = (terms, last);
+    }
+
+    /// All that is not in memory, as a start finds it again; without its configurations.
+    pub fn outline(&self) -> Option<Outline> {
+        let last = self.first_in_memory() - 1;
+        let terms = self.terms.iter().filter(|run| run.index <= last);
+        (last > self.base.index).then(|| Outline {
+            last,
+            terms: terms.copied().collect(),
+            configs: Vec::new(),
+        })
+    }
+
+    /// The first index of every term behind the base, ascending in both.
+    pub fn terms(&self) -> &[Position] {
+        &self.terms
+    }
+
+    /// The entries in memory.
+    pub fn into_tail(self) -> Vec<Entry> {
+        self.tail
     }
 
     /// What was dropped: the log begins behind it.
@@ -137,14 +176,14 @@ impl Log {
         self.tail.push(entry);
     }
 
-    /// Drops everything from `first` on, which is in memory.
+    /// Drops everything from `first` on, be it in memory or not.
     pub fn truncate(&mut self, first: Index) {
-        let memory = self.first_in_memory();
         assert!(
-            first > self.base.index && first >= memory,
-            "what is committed is never truncated"
+            first > self.base.index,
+            "what a snapshot has the place of is never truncated"
         );
-        let dropped = self.tail.drain((first - memory) as usize..);
+        let kept = first.saturating_sub(self.first_in_memory()) as usize;
+        let dropped = self.tail.drain(kept.min(self.tail.len())..);
         self.tail_bytes -= dropped.map(|e| e.payload.weight()).sum::<usize>();
         self.last = first - 1;
         self.terms.retain(|run| run.index < first);

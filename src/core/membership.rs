@@ -19,15 +19,17 @@ impl Configurations {
     pub fn restore(restored: &Restored) -> Configurations {
         let snapshot = restored.snapshot.as_ref();
         let covered = snapshot.map_or(0, |s| s.config_index);
-        let logged = restored.entries.iter().filter_map(|e| match &e.payload {
-            Payload::Config(..)
-                if cfg!(keel_bug = "config_forgotten") && e.index > restored.hard.commit =>
-            {
-                None
-            }
-            Payload::Config(config, _) if e.index > covered => Some((e.index, config.clone())),
+        let outline = restored.outline.iter().flat_map(|o| &o.configs);
+        let outline = outline.map(|(index, config)| (*index, config));
+        let entries = restored.entries.iter().filter_map(|e| match &e.payload {
+            Payload::Config(config, _) => Some((e.index, config)),
             _ => None,
         });
+        let forgotten = |index| cfg!(keel_bug = "config_forgotten") && index > restored.hard.commit;
+        let logged = outline
+            .chain(entries)
+            .filter(|(index, _)| *index > covered && !forgotten(*index))
+            .map(|(index, config)| (index, config.clone()));
         let first = snapshot.map(|s| (s.config_index, s.config.clone()));
         Configurations {
             stack: first.into_iter().chain(logged).collect(),
@@ -74,6 +76,12 @@ impl Configurations {
 
     pub(super) fn truncate(&mut self, first: Index) {
         self.stack.retain(|(index, _)| *index < first);
+    }
+
+    /// Whether any stands from `first` to `last`, none of which has been committed before.
+    pub(super) fn any_within(&self, first: Index, last: Index) -> bool {
+        let mut stack = self.stack.iter();
+        stack.any(|(index, _)| (first..=last).contains(index))
     }
 
     /// Forgets what no truncation can bring back.

@@ -50,5 +50,5 @@ pub use snapshot::Sending;
 pub use transfer::{DEFAULT_PRIORITY, MAY_NOT_LEAD, Priority, TransferError};
 pub use types::{
     Ask, Bytes, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis,
-    NodeId, Payload, Persist, Position, Restored, Snapshot, Term, Token,
+    NodeId, Outline, Payload, Persist, Position, Restored, Snapshot, Term, Token,
 };

@@ -277,13 +277,12 @@ impl Raft {
             return;
         }
         self.commit = index;
-        let count = (index - first + 1) as usize;
-        let committed = &self.log.from(first)[..count];
-        let changed = committed
-            .iter()
-            .any(|e| matches!(e.payload, Payload::Config(..)));
+        let changed = self.configs.any_within(first, index);
         if let Role::Leader(leader) = &mut self.role {
-            let own = committed.iter().filter(|e| e.index >= leader.opened_at);
+            // Its own entries stay in memory until they are committed; older ones need not.
+            let own = first.max(leader.opened_at);
+            let count = (index + 1).saturating_sub(own) as usize;
+            let own = self.log.from(own).iter().take(count);
             let bytes: usize = own.map(|e| e.payload.weight()).sum();
             assert!(
                 bytes <= leader.uncommitted,

@@ -250,6 +250,19 @@ pub struct Persist {
     pub entries: Vec<Entry>,
 }
 
+/// Entries that are left in storage at a start, where they are fetched from when somebody needs
+/// them: what a server must know of them nevertheless. They are contiguous from `base.index + 1` of
+/// the [`Restored`] on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Index of the last of them.
+    pub last: Index,
+    /// The first of every term, ascending in both.
+    pub terms: Vec<Position>,
+    /// The configurations among them, in order.
+    pub configs: Vec<(Index, Arc<Configuration>)>,
+}
+
 /// What storage found when a node starts again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
@@ -259,7 +272,9 @@ pub struct Restored {
     pub snapshot: Option<Snapshot>,
     /// What was dropped of the log: it begins behind this place, which no snapshot is older than.
     pub base: Position,
-    /// The log, contiguous from `base.index + 1`.
+    /// What the log begins with and storage keeps for itself; `None` if that is nothing.
+    pub outline: Option<Outline>,
+    /// The log behind it, contiguous.
     pub entries: Vec<Entry>,
     /// A snapshot that was being received, and how many bytes of its image are durable.
     pub partial: Option<(Snapshot, u64)>,

@@ -1,5 +1,6 @@
 //! One pollable descriptor with a timer and wake-ups from other threads behind it.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -29,12 +30,9 @@ pub(super) struct Descriptor {
 impl Descriptor {
     /// Readable at once, so that the first dispatch happens.
     pub fn new(shared: &Shared) -> Result<Descriptor, Error> {
+        let (timer, _low) = timers().map_err(|e| failed("timerfd_create", &e))?;
         let poll = Poll::new().map_err(|e| failed("epoll_create", &e))?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(|e| failed("eventfd", &e))?;
-        // The clock that counts suspended time: a lease must not outlive a suspend.
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Boottime, flags)
-            .map_err(|e| failed("timerfd_create", &e.into()))?;
         poll.registry()
             .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)
             .map_err(|e| failed("epoll_ctl", &e))?;
@@ -63,7 +61,7 @@ impl Descriptor {
     /// Takes the readiness away; what comes later makes it readable again.
     pub fn clear(&mut self) -> Result<(), Error> {
         match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
             other => other.map_err(|e| failed("epoll_wait", &e)),
         }
     }
@@ -89,6 +87,22 @@ impl Descriptor {
     }
 }
 
-fn failed(call: &str, error: &std::io::Error) -> Error {
+/// A timer, and others that hold what was free of the descriptors 0 to 2: in a daemon that has closed
+/// those, what is made as long as the others live does not get a number that anybody prints to.
+fn timers() -> io::Result<(OwnedFd, Vec<OwnedFd>)> {
+    const FIRST_FREE: RawFd = 3;
+    // The clock that counts suspended time: a lease must not outlive a suspend.
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let mut low = Vec::new();
+    loop {
+        let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
+        if timer.as_raw_fd() >= FIRST_FREE {
+            return Ok((timer, low));
+        }
+        low.push(timer);
+    }
+}
+
+fn failed(call: &str, error: &io::Error) -> Error {
     Error::Io(format!("{call}: {error}"))
 }

@@ -8,7 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cluster::{Peer, bootstrap_entry};
 use crate::core::{Millis, Random};
-use crate::storage::{Directory, HostStorage, Identity, Memory, Opened, Storage, Writes};
+use crate::storage::{Directory, HostStorage, Identity, Memory, Opened, Options, Storage, Writes};
 
 use super::action::Answer;
 use super::descriptor::Descriptor;
@@ -118,6 +118,14 @@ impl Member {
             self.shared.wake();
         }
         Ok(())
+    }
+
+    /// Takes the descriptor's readiness away, if there is one.
+    pub fn quiet(&mut self) {
+        if let Some(descriptor) = &mut self.descriptor {
+            // It is only that a dead engine's host is called once more.
+            let _ = descriptor.clear();
+        }
     }
 
     /// Why the engine is dead, if it is.
@@ -234,7 +242,11 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
             if create {
                 Directory::create(&path, &identity, draw_instance()?)?;
             }
-            let (directory, opened) = Directory::open(&path, &identity)?;
+            let options = Options {
+                tail_bytes: settings.tail_bytes,
+                ..Options::default()
+            };
+            let (directory, opened) = Directory::open_with(&path, &identity, options)?;
             Ok(Found {
                 opened,
                 storage: Box::new(directory),
@@ -243,7 +255,8 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
         }
         Place::Host { store, create } => {
             let instance = if create { Some(draw_instance()?) } else { None };
-            let (storage, opened, writes) = HostStorage::open(store, &identity, instance)?;
+            let (storage, opened, writes) =
+                HostStorage::open(store, &identity, instance, settings.tail_bytes)?;
             Ok(Found {
                 opened,
                 storage: Box::new(storage),

@@ -122,13 +122,20 @@ impl Engine {
     /// The administrator decides who is out, but never against the quorum: a majority of the
     /// present voters must be alive besides.
     fn require_quorum_without(&self, id: NodeId) -> Result<(), Error> {
-        let alive = |voter: NodeId| voter != id && self.is_heard(voter);
+        let alive = |voter: NodeId| voter != id && self.can_vote(voter);
         if agreed(self.raft.configuration(), alive) {
             return Ok(());
         }
         Err(Error::NoQuorum(format!(
             "without {id} no majority of the present voters is alive"
         )))
+    }
+
+    /// Alive, and known to hold something: one that does not abstains from every vote (raft.md rule
+    /// 51), so no change may come to need it.
+    fn can_vote(&self, voter: NodeId) -> bool {
+        let holds = |id| self.raft.progress(id).is_some_and(|p| p.match_index() > 0);
+        self.is_heard(voter) && (voter == self.settings.id || holds(voter))
     }
 
     /// A node that comes back without its state would never be listened to.
@@ -171,7 +178,7 @@ impl Engine {
         let expect = self.cluster.epoch();
         let command = Command::Remove { expect, id };
         let change = self.cluster.check(self.raft.configuration(), &command)?;
-        let alive = |voter: NodeId| self.is_heard(voter);
+        let alive = |voter: NodeId| self.can_vote(voter);
         match change {
             Change::Config(target) if !agreed(&target, alive) => Err(Error::NoQuorum(format!(
                 "too few voters are alive to remove {id} and to go on without it"

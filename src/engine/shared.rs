@@ -270,6 +270,11 @@ impl Handle {
         self.shared.receive(from, bytes)
     }
 
+    /// Makes the member's descriptor readable, if it has one.
+    pub fn wake(&self) {
+        self.shared.wake();
+    }
+
     /// The host's storage has finished a batch, or failed to: `Invalid` unless it is the oldest one
     /// under way, and then nothing happened; `State` if the node's state is kept elsewhere.
     pub fn write_done(&self, batch: u64, result: Result<(), HostCode>) -> Result<(), Error> {

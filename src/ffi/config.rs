@@ -153,7 +153,8 @@ pub struct keel_config {
     /// snapshot has, if that is more. 0 = 64 MiB.
     pub compact_bytes: u64,
     /// The most bytes of log entries that are kept in memory; older ones are read from storage when
-    /// a node needs them that has fallen behind. 0 = 16 MiB.
+    /// a node needs them that has fallen behind. 0 = 16 MiB. At a start keel_new() reads the whole
+    /// log into memory first, for now, whatever this says.
     pub memory_max: u64,
     /// The most bytes of snapshots that this node sends in a second as leader, to all nodes together;
     /// one piece, of at most 256 KiB, is always sent whole. 0 = no limit.

@@ -61,17 +61,20 @@ pub unsafe extern "C" fn keel_fd(k: *mut keel) -> c_int {
 }
 
 /// Milliseconds until keel_dispatch() is due, for loops that want to know (the descriptor of
-/// keel_fd() becomes readable by itself then): 0 = now, -1 = nothing is planned. Query function.
-/// Failures are negative too: poll() takes every one of them for "no timeout".
+/// keel_fd() becomes readable by itself then): 0 = now, also while `stopped` is to be called; -1 =
+/// nothing is planned: it was called, or there is no descriptor. Query function. Failures are
+/// negative too: poll() takes every one of them for "no timeout".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keel_timeout_ms(k: *const keel) -> c_int {
     // SAFETY: the host vouches for the engine.
     let k = unsafe { k.as_ref() };
     let result = guard::enter(k, Access::Query, |e| {
-        // A dead engine has its death to tell, unless it was told already.
+        let planned = e.keel.handle().timeout_ms();
         Ok(match e.keel.death() {
+            None => planned,
+            // One that ended in an input or a query has its death to tell.
+            Some(_) if e.keel.must_tell() => planned.map(|_| 0),
             Some(_) => None,
-            None => e.keel.handle().timeout_ms(),
         })
     });
     match result {

@@ -53,8 +53,11 @@ pub fn enter<T>(
         None => Err(Failure::invalid("the engine (keel *) is NULL")),
         Some(keel) => admit(keel, access).and_then(|mut entered| {
             let result = contained(keel, || f(&mut entered));
-            if access == Access::Drive {
-                announce(keel);
+            match access {
+                Access::Drive => announce(keel),
+                // Whoever drives is to tell the host.
+                _ if keel.must_tell() => keel.handle().wake(),
+                _ => {}
             }
             result
         }),
@@ -95,9 +98,11 @@ fn admit(keel: &keel, access: Access) -> Result<Entered<'_>, Failure> {
             None => None,
         },
         Access::Drive => {
-            let member = try_drive(keel)?;
+            let mut member = try_drive(keel)?;
             if let Some(death) = keel.death() {
                 let death = death.clone();
+                // Nothing is left to be done after this, so the descriptor is not to say so.
+                let _ = catch(|| member.quiet());
                 announce(keel);
                 return Err(death);
             }
@@ -180,7 +185,9 @@ pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|payload: Box<dyn Any + Send>| {
         // Dropping a payload may run code that panics again.
         std::mem::forget(payload);
-        format!("internal error: {}", PANIC.take())
+        // A thread that is ending may have lost it already.
+        let text = PANIC.try_with(RefCell::take);
+        format!("internal error: {}", text.as_deref().unwrap_or("panic"))
     })
 }
 

@@ -104,6 +104,11 @@ impl keel {
         self.panicked.load(Ordering::Acquire)
     }
 
+    /// Whether it is dead and the host was not told yet.
+    pub fn must_tell(&self) -> bool {
+        self.death.get().is_some() && !self.announced.load(Ordering::Acquire)
+    }
+
     /// True once: for the caller that has to tell the host of the death.
     pub fn must_announce(&self) -> bool {
         self.death.get().is_some() && !self.announced.swap(true, Ordering::AcqRel)
@@ -199,7 +204,7 @@ pub fn last_words(keel: &keel, failure: Failure) -> Failure {
 ///
 /// Returns 0; KEEL_ERR_BUSY when called from a callback or while another thread drives: then
 /// nothing is freed. NULL: 0, nothing happens. In a forked child it frees the child's copy, runs
-/// no callback and leaves the parent's engine alone.
+/// no callback and leaves the parent's engine alone; forked inside a callback, nothing happens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keel_free(k: *mut keel) -> c_int {
     // SAFETY: the host vouches for the engine.

@@ -42,7 +42,8 @@ pub struct keel_record {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct keel_batch {
-    /// For keel_write_done(): 1, 2, 3 .. in every run of the engine.
+    /// For keel_write_done(): one more than that of the batch before. Each run of the engine that has
+    /// stored anything has numbers of its own.
     pub number: u64,
     /// Less than 256 bytes.
     pub state: keel_record,
@@ -103,8 +104,8 @@ pub struct keel_storage {
     ///
     /// A failed write, here or in keel_write_done(), ends the engine: KEEL_ERR_IO. Nothing of a run
     /// leaves the node before the first batch is durable. Required. What is still under way at
-    /// keel_free() is reported to nobody any more: the next engine counts from 1 again, and would take
-    /// it for its own.
+    /// keel_free() is reported to nobody any more; the next engine's numbers are others, and it
+    /// refuses such a report with KEEL_ERR_INVALID, but when nothing of the earlier run was stored.
     pub write: Option<unsafe extern "C" fn(ud: *mut c_void, batch: *const keel_batch) -> c_int>,
     /// Give back entries from `first` to `last`, with keel_records_entry(), until that returns
     /// anything but KEEL_OK. They are durable, and no batch under way touches them. After a failure

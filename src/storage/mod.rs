@@ -12,6 +12,7 @@
 mod dir;
 mod host;
 mod memory;
+mod read_back;
 
 pub use dir::{Directory, Options, inspect};
 pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};

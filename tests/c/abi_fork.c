@@ -132,9 +132,81 @@ static void behind_a_descriptor(void)
     CHECK_CODE(keel_free(k), KEEL_OK);
 }
 
+static keel_save *saving;
+
+static int on_apply(void *ud, uint64_t index, uint64_t term, const void *data, size_t len)
+{
+    (void)ud, (void)index, (void)term, (void)data, (void)len;
+    return 0;
+}
+
+static void on_save(void *ud, keel_save *s, uint64_t index)
+{
+    (void)ud, (void)index;
+    saving = s;
+}
+
+static void on_load(void *ud, keel_load *l, uint64_t index)
+{
+    (void)ud, (void)index;
+    keel_load_finish(l, KEEL_OK);
+}
+
+/* A child that frees its copy while a snapshot is written keeps the lock as long as it lives. */
+static void while_a_snapshot_is_written(void)
+{
+    keel_config config = KEEL_CONFIG_INIT;
+    keel_callbacks callbacks = KEEL_CALLBACKS_INIT;
+    keel_peer peer = KEEL_PEER_INIT;
+    uint64_t now_ms = 0;
+    int ended, line[2], freed[2];
+    char c = 0;
+    pid_t child;
+    keel *k;
+
+    config.id = 1;
+    config.cluster = 77;
+    config.dir = "saving";
+    config.flags = KEEL_NEW_NODE;
+    callbacks.send = drop_message;
+    callbacks.apply = on_apply;
+    callbacks.save = on_save;
+    callbacks.load = on_load;
+    peer.id = 1;
+    CHECK_CODE(keel_new(&k, &config, &callbacks, NULL), KEEL_OK);
+    CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_OK);
+    while (keel_role(k) != KEEL_ROLE_LEADER)
+        CHECK_CODE(keel_step(k, now_ms += 100, NULL), KEEL_OK);
+    CHECK_CODE(keel_snapshot(k, NULL, NULL), KEEL_OK);
+    while (saving == NULL)
+        CHECK_CODE(keel_step(k, now_ms += 100, NULL), KEEL_OK);
+    CHECK(pipe(line) == 0 && pipe(freed) == 0);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        close(line[1]);
+        CHECK_CODE(keel_free(k), KEEL_OK);
+        CHECK_CODE(keel_save_finish(saving, KEEL_OK), KEEL_ERR_FORKED);
+        CHECK(write(freed[1], "x", 1) == 1);
+        _exit(read(line[0], &c, 1) != 0); /* until the parent closes it */
+    }
+    CHECK(read(freed[0], &c, 1) == 1);
+    CHECK_CODE(keel_save_finish(saving, KEEL_OK), KEEL_OK);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    config.flags = 0;
+    CHECK_CODE(keel_new(&k, &config, &callbacks, NULL), KEEL_ERR_LOCKED);
+    CHECK(close(line[1]) == 0);
+    CHECK(waitpid(child, &ended, 0) == child);
+    CHECK(WIFEXITED(ended) && WEXITSTATUS(ended) == 0);
+    CHECK_CODE(keel_new(&k, &config, &callbacks, NULL), KEEL_OK);
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    close(line[0]), close(freed[0]), close(freed[1]);
+}
+
 int main(void)
 {
     by_steps();
     behind_a_descriptor();
+    while_a_snapshot_is_written();
     return 0;
 }

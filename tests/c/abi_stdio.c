@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * Nothing is ever written to descriptors 0 to 2. The runner looks at both outputs, which must be
- * empty. With the argument "closed" the three are closed, as in a careless daemon, and the
- * library's own descriptors may get their numbers: nothing may be different, whatever is printed
+ * empty. With the argument "closed" the three are closed, as in a careless daemon: the library's
+ * own descriptors must not get their numbers, and nothing may be different, whatever is printed
  * there.
  */
 #define _POSIX_C_SOURCE 200809L
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,6 +45,13 @@ static void misbehave(void)
     cluster_free(c);
 }
 
+/* Whoever makes a descriptor next gets 0, and then 1 and 2. */
+static void expect_closed(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        CHECK(fcntl(fd, F_GETFD) == -1);
+}
+
 /* What others in the process print, a good deal of it. */
 static void print(void)
 {
@@ -73,8 +81,10 @@ static void use_descriptors(const char *dir, int closed)
     CHECK_CODE(keel_bootstrap(k, &peer, 1), KEEL_OK);
     CHECK(keel_fd(k) >= 0);
     CHECK_CODE(keel_dispatch(k), KEEL_OK);
-    if (closed)
+    if (closed) {
+        expect_closed();
         print();
+    }
     CHECK_CODE(keel_free(k), KEEL_OK);
     config.flags = 0;
     CHECK_CODE(keel_new(&k, &config, &callbacks, NULL), KEEL_OK);

@@ -448,6 +448,33 @@ static void reports_come_in_order(void)
     CHECK_CODE(keel_free(k), KEEL_OK);
 }
 
+/* Of a batch whose engine is gone, when the next one has as many under way. */
+static void a_late_report_is_refused(void)
+{
+    struct store *s = leader();
+    uint64_t late;
+
+    s->held = 1;
+    propose();
+    step();
+    late = s->number;
+    CHECK_CODE(keel_free(k), KEEL_OK);
+    store_crash(s, 0);
+    CHECK_CODE(open_again(s, 0), KEEL_OK);
+    for (unsigned taken = s->taken; s->taken == taken;)
+        step();
+    CHECK(store_under_way(s) == 1 && s->number != late);
+    for (uint64_t number = 0; number <= 10; number++)
+        CHECK_CODE(keel_write_done(k, number, 0), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_write_done(k, late, 0), KEEL_ERR_INVALID);
+    s->held = 0;
+    while (store_land(s))
+        ;
+    run_until(leads);
+    close_store(s);
+    store_free(s);
+}
+
 /* What was under way when the machine stopped is there in part, from the first on. */
 static void a_crash(size_t landed)
 {
@@ -795,6 +822,7 @@ int main(void)
     nothing_is_done_before_it_is_durable();
     few_are_under_way();
     reports_come_in_order();
+    a_late_report_is_refused();
     crashes();
     failures();
     calls_from_within();

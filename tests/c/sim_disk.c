@@ -31,7 +31,7 @@ static uint64_t on_taken(void *arg)
 
     if (d->stalls)
         most += 6 * ELECTION_MS;
-    if ((d->store->number == 1 || d->store->log.n == 0) && most > SILENT_MS)
+    if ((d->store->batches == 1 || d->store->log.n == 0) && most > SILENT_MS)
         most = SILENT_MS;
     at_ms = c->now_ms + cluster_random(c, most);
     d->stalls = 0;

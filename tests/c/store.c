@@ -99,6 +99,7 @@ static struct batch *shift(struct store *s)
 /* One transaction: what the header says, in its order. */
 static void land(struct store *s, struct batch *b)
 {
+    s->stored = 1;
     free(s->state.data);
     s->state.data = copy(b->state.data, b->state.len);
     s->state.len = b->state.len;
@@ -123,7 +124,9 @@ static int on_open(void *ud, keel_records *r)
 
     lock(s);
     s->opened++;
-    s->number = 0;
+    s->past = s->stored ? s->number : s->past;
+    s->batches = 0;
+    s->stored = 0;
     CHECK(s->first == NULL);
     code = failure(&s->fail_open);
     if (code == 0 && s->state.data != NULL)
@@ -167,7 +170,8 @@ static int on_write(void *ud, const keel_batch *given)
 
     CHECK(b != NULL);
     lock(s);
-    CHECK(given->number == ++s->number);
+    CHECK(s->batches++ > 0 ? given->number == s->number + 1 : given->number > s->past);
+    s->number = given->number;
     CHECK(given->state.len > 0 && given->state.len < 256);
     CHECK(given->cut >= 1 && given->first >= given->cut);
     s->taken++;

@@ -52,6 +52,9 @@ struct store {
     keel_storage storage;
     struct batch *first, *last; /* under way, in order */
     uint64_t number;            /* of the last batch taken */
+    uint64_t past;              /* the last number of the earlier runs that have stored anything */
+    unsigned batches;           /* of this run */
+    int stored;                 /* at least one of them */
     int broken;                 /* a batch has failed: nothing lands any more before a crash */
     pthread_mutex_t mutex;
     pthread_cond_t changed;

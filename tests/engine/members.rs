@@ -210,6 +210,26 @@ fn a_removal_leaves_a_living_majority() {
     assert_works(&mut c, leader, &[alive]);
 }
 
+/// One that holds nothing does not vote, and nothing may come to depend on it.
+#[test]
+fn a_removal_leaves_a_majority_that_can_vote() {
+    let mut c = Cluster::new(3);
+    c.wipe(3, false);
+    c.cut_off(3);
+    let leader = c.elect();
+    for request in [
+        Request::Remove(id(leader)),
+        Request::Exclude(id(3 - leader)),
+    ] {
+        c.hear(leader, 3);
+        let result = c.ask(leader, request);
+        assert!(matches!(result, Err(Error::NoQuorum(_))), "{result:?}");
+    }
+    c.cut.clear();
+    c.run(3_000);
+    c.ask(leader, Request::Remove(id(leader))).unwrap();
+}
+
 #[test]
 fn learners_and_the_excluded_can_be_removed() {
     let mut c = Cluster::new(3);

@@ -55,6 +55,7 @@ impl Disk {
             hard: self.hard,
             snapshot: self.snapshot.as_ref().map(|(snapshot, _)| snapshot.clone()),
             base: self.base,
+            outline: None,
             entries: self.entries.clone(),
             partial: partial.map(|(of, data)| (of.clone(), data.len() as u64)),
         }

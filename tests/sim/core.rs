@@ -4,8 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Configuration, Entry, Index, Message, Millis, NodeId, Options, Payload, Persist, ProposeError,
-    Raft, Term, Token,
+    Configuration, Entry, Index, Message, Millis, NodeId, Options, Outline, Payload, Persist,
+    Position, ProposeError, Raft, Restored, Term, Token,
 };
 
 use crate::image::Image;
@@ -16,7 +16,8 @@ impl Server for Raft {
     type Write = Persist;
 
     fn start(setup: &Setup, image: &Image, now: Millis) -> Raft {
-        let mut raft = Raft::new(options(setup), image.restored(), now);
+        let restored = outlined(image.restored(), setup.tail_bytes);
+        let mut raft = Raft::new(options(setup), restored, now);
         raft.set_priority(setup.priority);
         raft
     }
@@ -101,6 +102,32 @@ impl Server for Raft {
     fn digest_write<H: Hasher>(write: &Persist, hasher: &mut H) {
         (write.token.0, write.hard, &write.reset, &write.entries).hash(hasher);
     }
+}
+
+/// As storage hands it out: so many bytes of the last entries, and what to know of the others.
+fn outlined(mut restored: Restored, most: usize) -> Restored {
+    let mut weight = 0;
+    let entries = restored.entries.iter().rev();
+    let kept = entries.take_while(|entry| {
+        weight += entry.payload.weight();
+        weight <= most
+    });
+    let left = restored.entries.len() - kept.count();
+    let tail = restored.entries.split_off(left);
+    let left = std::mem::replace(&mut restored.entries, tail);
+    let mut outline = Outline::default();
+    for entry in &left {
+        outline.last = entry.index;
+        if outline.terms.last().is_none_or(|run| run.term < entry.term) {
+            let (index, term) = (entry.index, entry.term);
+            outline.terms.push(Position { index, term });
+        }
+        if let Payload::Config(config, _) = &entry.payload {
+            outline.configs.push((entry.index, config.clone()));
+        }
+    }
+    restored.outline = (!left.is_empty()).then_some(outline);
+    restored
 }
 
 /// What a server is told once.

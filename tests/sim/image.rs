@@ -48,6 +48,7 @@ impl Image {
             hard: self.hard,
             snapshot: self.snapshots.last().map(|(snapshot, _)| snapshot.clone()),
             base: self.base,
+            outline: None,
             entries: self.entries.clone(),
             partial: partial.map(|(snapshot, bytes)| (snapshot.clone(), bytes.len() as u64)),
         }

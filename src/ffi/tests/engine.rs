@@ -1,13 +1,14 @@
 //! The guard around an engine: death by panic, and what the host is told of it.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::super::callbacks::keel_callbacks;
 use super::super::code::*;
 use super::super::config::{KEEL_VOLATILE, keel_config, keel_params, keel_peer};
-use super::super::drive::{keel_dispatch, keel_fd, keel_step};
+use super::super::drive::{keel_dispatch, keel_fd, keel_step, keel_timeout_ms};
 use super::super::errmsg::keel_errmsg;
 use super::super::guard::{self, Access};
 use super::super::input::keel_propose;
@@ -206,6 +207,48 @@ fn a_panic_in_an_input_is_told_by_the_next_driving_call() {
     assert_eq!(unsafe { keel_free(k) }, KEEL_OK);
 }
 
+#[repr(C)]
+struct PollFd {
+    fd: c_int,
+    events: i16,
+    revents: i16,
+}
+
+unsafe extern "C" {
+    fn poll(fds: *mut PollFd, n: std::ffi::c_ulong, timeout_ms: c_int) -> c_int;
+}
+
+fn is_readable(fd: c_int) -> bool {
+    const POLLIN: i16 = 1;
+    let mut asked = PollFd {
+        fd,
+        events: POLLIN,
+        revents: 0,
+    };
+    // SAFETY: it lives here, and there is one.
+    unsafe { poll(&mut asked, 1, 0) == 1 }
+}
+
+#[test]
+fn a_death_is_due_until_it_was_told() {
+    let shared = Shared::default();
+    let k = make_pair(&shared);
+    // SAFETY: the engine is alive, then freed once.
+    unsafe {
+        let fd = keel_fd(k);
+        assert_eq!(keel_dispatch(k), KEEL_OK);
+        assert!(!is_readable(fd) && keel_timeout_ms(k) > 0);
+        assert_eq!(panicking(k, Access::Input), KEEL_ERR_INTERNAL);
+        assert!(is_readable(fd));
+        assert_eq!(keel_timeout_ms(k), 0);
+        assert_eq!(keel_dispatch(k), KEEL_ERR_INTERNAL);
+        assert_eq!(shared.lock().unwrap().stopped, [KEEL_ERR_INTERNAL]);
+        assert!(!is_readable(fd));
+        assert_eq!(keel_timeout_ms(k), -1);
+        assert_eq!(keel_free(k), KEEL_OK);
+    }
+}
+
 #[test]
 fn what_waits_is_answered_before_free_returns() {
     let shared = Shared::default();
@@ -268,4 +311,29 @@ fn guards_nest_and_keep_their_own_text() {
         panic!("outer");
     });
     assert!(inner.is_err_and(|text: String| text.contains("outer") && !text.contains("inner")));
+}
+
+/// What the thread keeps is gone in the order opposite to that of its first use.
+#[test]
+fn a_panic_in_a_thread_that_is_ending_is_contained() {
+    struct Last(Arc<Mutex<Option<Result<(), String>>>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() = Some(guard::catch(|| panic!("late")));
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+    let caught = Arc::new(Mutex::new(None));
+    let last = Last(caught.clone());
+    std::thread::spawn(|| {
+        LAST.set(Some(last));
+        assert!(guard::catch(|| panic!("early")).is_err());
+    })
+    .join()
+    .unwrap();
+    let caught = caught.lock().unwrap().take();
+    let text = caught.expect("it was dropped").expect_err("it panics");
+    assert_eq!(text, "internal error: panic", "its text was gone before");
 }

@@ -154,7 +154,8 @@ fn storage(calls: &keel_storage) -> HostStorage {
         node: node(),
     };
     let (mut storage, _, _) =
-        HostStorage::open(Arc::new(store(calls)), &identity, Some(9)).expect("it is new");
+        HostStorage::open(Arc::new(store(calls)), &identity, Some(9), usize::MAX)
+            .expect("it is new");
     assert!(!storage.ready().expect("it is taken"));
     storage
 }

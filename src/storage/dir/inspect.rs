@@ -184,7 +184,7 @@ fn state_of(meta: &Meta, repaired: bool) -> MetaState {
 }
 
 fn verdict(fs: &dyn Vfs, names: &[String]) -> Result<Sound, StorageError> {
-    let mut contents = Contents::read(fs, names, None)?;
+    let mut contents = Contents::read(fs, names, None, 0)?;
     let reset = contents.reconcile(fs)?;
     let (base, last) = contents.span();
     Ok(Sound {

@@ -72,12 +72,17 @@ pub struct Options {
     /// 256 MiB. All of it is written when the file is made, by the submit that needs it. A group
     /// of entries that is larger gets a segment of its own size.
     pub segment_bytes: u64,
+    /// Bytes of the last entries that an opening hands out, counted by
+    /// [`Payload::weight`](crate::core::Payload::weight); the others are outlined, and fetched when
+    /// somebody needs them.
+    pub tail_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: 4 * 1024 * 1024,
+            tail_bytes: usize::MAX,
         }
     }
 }
@@ -89,6 +94,13 @@ impl Options {
             .clamp(segment::MIN_BYTES, segment::MAX_BYTES)
             .next_multiple_of(PAGE as u64)
             .max(PAGE as u64 + groups)
+    }
+
+    /// The same on a disk that has no room for that: what is used and a little more.
+    fn scant_segment_size(&self, groups: u64) -> u64 {
+        (groups + segment::MIN_BYTES)
+            .next_multiple_of(PAGE as u64)
+            .min(self.segment_size(groups))
     }
 }
 

@@ -2,9 +2,11 @@
 //! process before anything is built on it.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use crate::core::{Entry, Position, Restored};
+use crate::core::{Position, Restored};
+use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Opened, StorageError};
 
 use super::meta::{self, Meta};
@@ -39,7 +41,7 @@ impl Directory {
         }
         fs.lock(LOCK)?;
         let names = fs.list()?;
-        let mut contents = Contents::read(&*fs, &names, Some(identity))?;
+        let mut contents = Contents::read(&*fs, &names, Some(identity), options.tail_bytes)?;
         let reset = contents.reconcile(&*fs)?;
         remove_prepared(&*fs, &names)?;
         Directory::resume(Arc::from(fs), options, contents, reset)
@@ -73,7 +75,7 @@ impl Directory {
         directory.layout.remade(&directory.segment.header);
         if let Some(base) = reset {
             directory.append(Some(base), &[])?;
-            recovered.log.clear();
+            recovered.log.reset(base);
         }
         directory.resume_partial(contents.partial, contents.received)?;
         for name in &recovered.trimmed {
@@ -89,12 +91,19 @@ impl Directory {
         Ok((directory, opened))
     }
 
-    fn restored(&self, entries: Vec<Entry>) -> Restored {
+    fn restored(&self, log: ReadBack) -> Restored {
+        assert_eq!(
+            self.layout.base(),
+            log.base(),
+            "both say where the log begins"
+        );
         let partial = self.partial.as_ref();
+        let (outline, entries) = log.into_parts();
         Restored {
             hard: self.meta.hard,
             snapshot: self.snapshots.newest(),
             base: self.layout.base(),
+            outline,
             entries,
             partial: partial.map(|p| (p.snapshot().clone(), p.stored())),
         }
@@ -126,11 +135,13 @@ impl Contents {
         self.recovered.torn_bytes
     }
 
-    /// Reads everything, if it is of the node that is asked for. Changes nothing.
+    /// Reads everything, if it is of the node that is asked for, and keeps so many bytes of the
+    /// last entries. Changes nothing.
     pub(super) fn read(
         fs: &dyn Vfs,
         names: &[String],
         asked: Option<&Identity>,
+        tail_bytes: usize,
     ) -> Result<Contents, StorageError> {
         let (meta, meta_repaired) = load_meta(fs, names)?;
         if let Some(asked) = asked.filter(|asked| **asked != meta.identity) {
@@ -140,7 +151,7 @@ impl Contents {
                 asked: *asked,
             });
         }
-        let recovered = recover(fs, names, &meta)?;
+        let recovered = recover(fs, names, &meta, tail_bytes)?;
         let found = snapshot::find(fs, names, &meta)?;
         let received = names.iter().any(|name| name == receive::NAME);
         let partial = match received {
@@ -168,10 +179,10 @@ impl Contents {
             Some(last) => last == base || last.index > base.index,
             None => base.index == 0,
         };
-        let reset = newest.filter(|last| !log.holds(*last));
+        let reset = newest.filter(|last| !log.log.holds(*last));
         // What a damaged image stood for must be found in the log, behind an older one.
         for (last, error) in self.found.damaged.drain(..) {
-            if !reached || reset.is_some() || !log.holds(last) {
+            if !reached || reset.is_some() || !log.log.holds(last) {
                 return Err(error);
             }
         }
@@ -220,6 +231,8 @@ fn take_over(
     Ok(segment)
 }
 
+/// A node whose disk has no room for a segment of full size can still vote, and take a snapshot that
+/// lets it drop a part of its log.
 fn remake(
     fs: &dyn Vfs,
     options: Options,
@@ -228,15 +241,28 @@ fn remake(
 ) -> Result<Segment, StorageError> {
     let (old, groups) = tail.unzip();
     let groups = groups.unwrap_or_default();
-    let size = options.segment_size(groups.len() as u64);
-    let header = match old {
-        Some(old) => Header {
-            origin: meta.origin(),
-            salt: fs.random()?,
-            bytes: size,
-            ..old
-        },
-        None => Header::new(meta.origin(), 1, &End::default(), fs.random()?, size),
+    let make = |size| {
+        let salt = fs.random()?;
+        let header = match &old {
+            Some(old) => Header {
+                origin: meta.origin(),
+                salt,
+                bytes: size,
+                ..old.clone()
+            },
+            None => Header::new(meta.origin(), 1, &End::default(), salt, size),
+        };
+        Segment::make(fs, header, &groups)
     };
-    Segment::make(fs, header, groups)
+    let used = groups.len() as u64;
+    match make(options.segment_size(used)) {
+        Err(error) if lacks_room(&error) => make(options.scant_segment_size(used)),
+        made => made,
+    }
+}
+
+/// Whether the disk, or this user's part of it, is full.
+pub(super) fn lacks_room(error: &StorageError) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    matches!(error, StorageError::Io { error, .. } if full.contains(&error.kind()))
 }

@@ -269,6 +269,9 @@ impl Directory {
         if let Some(partial) = self.partial.take() {
             partial.image.file.sync()?;
         }
-        self.snapshots.publish(NAME, snapshot)
+        if !self.snapshots.publish(NAME, snapshot)? {
+            self.snapshots.discard(NAME);
+        }
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@
 
 use crate::core::{Entry, Index, Position};
 use crate::storage::StorageError;
+use crate::storage::read_back::ReadBack;
 
 use super::frame::{Frame, HEADER, Kind, has_hole, is_zero, whiten};
 use super::layout::Layout;
@@ -22,8 +23,8 @@ use super::vfs::Vfs;
 
 /// What the segments hold.
 pub(super) struct Recovered {
-    /// The log, contiguous from behind the layout's base.
-    pub(super) log: Vec<Entry>,
+    /// The log behind the layout's base.
+    pub(super) log: ReadBack,
     pub(super) layout: Layout,
     /// Where it ends.
     pub(super) end: End,
@@ -35,38 +36,26 @@ pub(super) struct Recovered {
     pub(super) trimmed: Vec<String>,
 }
 
-impl Recovered {
-    /// Whether the log holds what stands at `at`, or begins behind it.
-    pub(super) fn holds(&self, at: Position) -> bool {
-        let base = self.layout.base();
-        match at.index.checked_sub(base.index + 1) {
-            Some(nth) => {
-                let entry = self.log.get(nth as usize);
-                entry.is_some_and(|entry| entry.term == at.term)
-            }
-            None => at == base,
-        }
-    }
-}
-
 /// Reads and checks every segment among `names` that was not trimmed. Changes nothing.
 pub(super) fn recover(
     fs: &dyn Vfs,
     names: &[String],
     meta: &Meta,
+    tail_bytes: usize,
 ) -> Result<Recovered, StorageError> {
     let names = names.iter().filter(|name| is_segment(name)).cloned();
     let is_trimmed = |name: &String| seq_of(name).is_some_and(|seq| seq < meta.first_seq);
     let (trimmed, mut names): (Vec<String>, Vec<String>) = names.partition(is_trimmed);
     names.sort();
     let headers = headers(fs, &names, meta)?;
+    // What the first one continues was trimmed, so it is taken at its word.
+    let end = headers.first().map_or(End::default(), Header::start);
     let mut scan = Scan {
         fs,
         meta,
-        log: Vec::new(),
+        log: ReadBack::behind(end.last, tail_bytes),
         layout: Layout::default(),
-        // What the first one continues was trimmed, so it is taken at its word.
-        end: headers.first().map_or(End::default(), Header::start),
+        end,
         torn_bytes: 0,
     };
     let mut tail = None;
@@ -112,7 +101,7 @@ fn headers(fs: &dyn Vfs, names: &[String], meta: &Meta) -> Result<Vec<Header>, S
 struct Scan<'a> {
     fs: &'a dyn Vfs,
     meta: &'a Meta,
-    log: Vec<Entry>,
+    log: ReadBack,
     layout: Layout,
     end: End,
     torn_bytes: u64,
@@ -222,7 +211,7 @@ impl Scan<'_> {
         if base.term > self.meta.hard.term {
             return Err(stale(self.fs, base.index));
         }
-        self.log.clear();
+        self.log.reset(base);
         self.layout.reset(base);
         self.end.last = base;
         Ok(())
@@ -235,11 +224,11 @@ impl Scan<'_> {
         first: Index,
         entries: Vec<Entry>,
     ) -> Result<(), StorageError> {
-        let base = self.layout.base();
-        // Not above the number of entries in memory.
-        self.log.truncate((first - 1 - base.index) as usize);
+        if first < self.next_index() {
+            self.log.truncate(first);
+        }
         for entry in entries {
-            if entry.term < self.log.last().map_or(base.term, |last| last.term) {
+            if entry.term < self.log.last().term {
                 return Err(self.corrupt(header, "term out of order"));
             }
             if entry.term > self.meta.hard.term {
@@ -247,10 +236,7 @@ impl Scan<'_> {
             }
             self.log.push(entry);
         }
-        self.end.last = Position {
-            index: self.next_index() - 1,
-            term: self.log.last().map_or(base.term, |last| last.term),
-        };
+        self.end.last = self.log.last();
         Ok(())
     }
 
@@ -293,7 +279,7 @@ impl Scan<'_> {
     }
 
     fn next_index(&self) -> u64 {
-        self.layout.base().index + self.log.len() as u64 + 1
+        self.log.last().index + 1
     }
 
     fn corrupt(&self, header: &Header, what: &'static str) -> StorageError {

@@ -166,19 +166,33 @@ impl Segment {
     pub(super) fn make(
         fs: &dyn Vfs,
         header: Header,
-        mut groups: Vec<u8>,
+        groups: &[u8],
     ) -> Result<Segment, StorageError> {
         assert!(header.bytes.is_multiple_of(PAGE as u64) && header.bytes <= MAX_BYTES);
         assert!(groups.len() as u64 <= header.bytes - PAGE as u64);
-        let name = header.name();
-        let prepared = format!("{PREPARED}{name}");
-        let file = fs.create(&prepared)?;
+        let prepared = format!("{PREPARED}{}", header.name());
+        let made = Segment::make_as(fs, &prepared, header, groups);
+        if made.is_err() {
+            // On a full disk it may hold all that was free. The next opening removes it if this fails.
+            let _ = fs.remove(&prepared);
+        }
+        made
+    }
+
+    fn make_as(
+        fs: &dyn Vfs,
+        prepared: &str,
+        header: Header,
+        groups: &[u8],
+    ) -> Result<Segment, StorageError> {
+        let file = fs.create(prepared)?;
         file.write(&header.encode(), 0)?;
         let mut end = PAGE as u64;
-        if !groups.is_empty() {
-            whiten(header.salt, end, &mut groups);
-            file.write(&groups, end)?;
-            end += groups.len() as u64;
+        for part in groups.chunks(ZEROS.len()) {
+            let mut stored = part.to_vec();
+            whiten(header.salt, end, &mut stored);
+            file.write(&stored, end)?;
+            end += part.len() as u64;
         }
         while end < header.bytes {
             let len = (header.bytes - end).min(ZEROS.len() as u64);
@@ -186,7 +200,8 @@ impl Segment {
             end += len;
         }
         file.sync()?;
-        fs.rename(&prepared, &name)?;
+        let name = header.name();
+        fs.rename(prepared, &name)?;
         fs.sync_dir()?;
         let file = fs.open(&name)?;
         Ok(Segment { header, file })

@@ -129,6 +129,8 @@ pub(super) fn verify(
 /// What is kept, shared with those who write an image in another thread.
 pub(super) struct Snapshots {
     fs: Arc<dyn Vfs>,
+    /// Held by who gives a file its place; taken before `state`, never while that is held.
+    publishing: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -151,6 +153,7 @@ impl Snapshots {
         };
         Snapshots {
             fs,
+            publishing: Mutex::new(()),
             state: Mutex::new(state),
         }
     }
@@ -192,8 +195,17 @@ impl Snapshots {
         self.state().kept.contains(snapshot)
     }
 
-    /// Gives a file, durable and verified, its place, and removes those that are not kept any more.
-    pub(super) fn publish(&self, file: &str, snapshot: &Snapshot) -> Result<(), StorageError> {
+    /// Gives a file, durable and verified, its place, and removes those that are not kept any more;
+    /// `false`, and nothing happened, if a snapshot at least as new is kept. This node's own image
+    /// and a leader's may come at once, and end at the same entry.
+    pub(super) fn publish(&self, file: &str, snapshot: &Snapshot) -> Result<bool, StorageError> {
+        let _one = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.is_old(snapshot) {
+            return Ok(false);
+        }
         let name = name(snapshot.last);
         let renamed = self.fs.rename(file, &name);
         if let Err(error) = renamed.and_then(|()| self.fs.sync_dir()) {
@@ -207,7 +219,7 @@ impl Snapshots {
                 self.state().obsolete.push(name);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -323,11 +335,7 @@ impl Writer {
         self.file.sync()?;
         let written = Image::open(self.snapshots.fs(), &self.prepared)?;
         written.verify()?;
-        if self.snapshots.is_old(&snapshot) {
-            return Ok(snapshot);
-        }
-        self.snapshots.publish(&self.prepared, &snapshot)?;
-        self.published = true;
+        self.published = self.snapshots.publish(&self.prepared, &snapshot)?;
         Ok(snapshot)
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::storage::StorageError;
 
@@ -56,6 +57,9 @@ pub(super) trait VfsFile: Send {
 pub(super) struct Disk {
     root: PathBuf,
     lock: Option<File>,
+    /// Held from its first use on: a host that has run out of descriptors for a moment must not
+    /// keep a renaming from being made durable.
+    dir: OnceLock<File>,
 }
 
 struct DiskFile {
@@ -75,7 +79,20 @@ impl Disk {
     /// A relative path is relative to where the process is now, wherever it goes later.
     pub(super) fn new(root: &Path) -> Disk {
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
-        Disk { root, lock: None }
+        Disk {
+            root,
+            lock: None,
+            dir: OnceLock::new(),
+        }
+    }
+
+    /// The directory itself.
+    fn dir(&self) -> Result<&File, StorageError> {
+        if let Some(dir) = self.dir.get() {
+            return Ok(dir);
+        }
+        let dir = open_dir(&self.root)?;
+        Ok(self.dir.get_or_init(|| dir))
     }
 
     fn open_with(
@@ -112,7 +129,7 @@ impl Vfs for Disk {
             Some(_) => Path::new("."),
             None => return Ok(()),
         };
-        sync_dir(parent)
+        sync_dir(&open_dir(parent)?, parent)
     }
 
     fn lock(&mut self, name: &str) -> Result<(), StorageError> {
@@ -155,7 +172,9 @@ impl Vfs for Disk {
 
     fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError> {
         let path = self.path(name);
-        let file = File::open(&path).map_err(failed("open", &path))?;
+        let file = File::open(&path)
+            .and_then(off_stdio)
+            .map_err(failed("open", &path))?;
         let mut data = Vec::new();
         file.take(max)
             .read_to_end(&mut data)
@@ -182,7 +201,7 @@ impl Vfs for Disk {
     }
 
     fn sync_dir(&self) -> Result<(), StorageError> {
-        sync_dir(&self.root)
+        sync_dir(self.dir()?, &self.root)
     }
 
     fn random(&self) -> Result<u64, StorageError> {
@@ -245,8 +264,12 @@ fn off_stdio(file: File) -> io::Result<File> {
     }
 }
 
-fn sync_dir(path: &Path) -> Result<(), StorageError> {
+fn open_dir(path: &Path) -> Result<File, StorageError> {
     File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed("fsync", path))
+        .and_then(off_stdio)
+        .map_err(failed("open", path))
+}
+
+fn sync_dir(dir: &File, path: &Path) -> Result<(), StorageError> {
+    dir.sync_all().map_err(failed("fsync", path))
 }

@@ -87,7 +87,7 @@ impl Directory {
         let size = self.options.segment_size(size);
         let origin = self.meta.origin();
         let header = Header::new(origin, seq, &self.end, self.fs.random()?, size);
-        self.segment = Segment::make(&*self.fs, header, Vec::new())?;
+        self.segment = Segment::make(&*self.fs, header, &[])?;
         self.layout.enter(&self.segment.header);
         // Before the first group in it: a segment that holds anything acknowledged is one that
         // META misses when it is gone.

@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use crate::core::{Entry, HardState, Index, Persist, Position, Restored, Snapshot, Token};
 
+use super::read_back::ReadBack;
 use super::{
     Completion, Draft, Identity, Opened, SnapshotReader, SnapshotWriter, Storage, StorageError,
 };
@@ -86,7 +87,7 @@ pub trait HostStore: Send + Sync + fmt::Debug {
 /// inserted, the first one at `first`.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// From 1 in every run.
+    /// One more than the batch before; in every run others.
     pub number: u64,
     /// The state record.
     pub state: &'a [u8],
@@ -132,7 +133,8 @@ impl fmt::Debug for Receiving {
 
 impl HostStorage {
     /// Opens the node's store; with an instance, drawn by the caller, it is that of a node which
-    /// never existed, and must be empty. Nothing is written before the first driving call.
+    /// never existed, and must be empty. Of the log so many bytes of the last entries are handed
+    /// out, the others are outlined. Nothing is written before the first driving call.
     ///
     /// # Errors
     /// `Missing`, `Exists`, `Foreign`, `Version`, `Record`, `Io`.
@@ -140,8 +142,9 @@ impl HostStorage {
         store: Arc<dyn HostStore>,
         identity: &Identity,
         instance: Option<u64>,
+        tail_bytes: usize,
     ) -> Result<(HostStorage, Opened, Arc<Writes>), StorageError> {
-        let mut records = Records::all(*identity, store.keeps_snapshots());
+        let mut records = Records::all(*identity, store.keeps_snapshots(), tail_bytes);
         let result = store.open(&mut records);
         if !records.has_failed() {
             said("open", result)?;
@@ -153,11 +156,20 @@ impl HostStorage {
             .checked_add(1)
             .ok_or_else(|| corrupt(0, "opened more often than can be counted"))?;
         let (images, damaged) = Images::find(store.clone(), seal.clone(), &found.images)?;
-        let (restored, stale) = restore(found, &mut state, images.newest(), damaged)?;
-        let mut terms = Terms::behind(restored.base);
-        for entry in &restored.entries {
-            terms.push(entry.index, entry.term);
+        let (log, stale) = reconcile(found, &mut state, images.newest().as_ref(), damaged)?;
+        let mut terms = Terms::behind(log.base());
+        for run in log.terms() {
+            terms.push(run.index, run.term);
         }
+        let (base, (outline, entries)) = (log.base(), log.into_parts());
+        let restored = Restored {
+            hard: state.hard,
+            snapshot: images.newest(),
+            base,
+            outline,
+            entries,
+            partial: None,
+        };
         let opened = Opened {
             restored,
             incarnation: state.incarnation,
@@ -165,7 +177,7 @@ impl HostStorage {
             torn_bytes: 0,
             meta_repaired: false,
         };
-        let writes = Arc::new(Writes::default());
+        let writes = Arc::new(Writes::of_run(state.incarnation));
         let storage = HostStorage {
             store,
             writes: writes.clone(),
@@ -432,31 +444,27 @@ fn owner(
     }
 }
 
-/// Hard state and log as the core takes them, and whether the stored log is another one.
-fn restore(
+/// The log as it counts, and whether the stored one is another.
+fn reconcile(
     found: Found,
     state: &mut State,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<&Snapshot>,
     damaged: Option<StorageError>,
-) -> Result<(Restored, bool), StorageError> {
-    let (mut base, mut entries) = (found.base, found.entries);
-    let end = entries.last().map(position);
+) -> Result<(ReadBack, bool), StorageError> {
+    // Without an entry it was reset, or trimmed to its end.
+    let end = found.log.as_ref().map(ReadBack::last);
+    let mut log = found.log.unwrap_or(ReadBack::behind(state.last, 0));
     check_end(end, state)?;
-    if end.is_none() {
-        // Reset, or trimmed to its end.
-        base = state.last;
-    }
-    let covered = snapshot.as_ref().map_or(0, |s| s.last.index);
-    if base.index > covered {
+    let covered = snapshot.map_or(0, |s| s.last.index);
+    if log.base().index > covered {
         return Err(damaged.unwrap_or_else(|| corrupt(covered + 1, "entry is missing")));
     }
     let mut stale = false;
-    if let Some(last) = snapshot.as_ref().map(|s| s.last) {
+    if let Some(last) = snapshot.map(|s| s.last) {
         // It counts once it is there: the write that drops the log for it was cut off.
-        let held = base == last || entries.iter().any(|e| position(e) == last);
-        if !held {
-            (base, stale) = (last, true);
-            entries.clear();
+        if !log.holds(last) {
+            stale = true;
+            log.reset(last);
             state.last = last;
         }
         // So was, perhaps, the one that says what its leader's term is. This node has promised
@@ -469,14 +477,7 @@ fn restore(
     if state.hard.commit > state.last.index || state.last.term > state.hard.term {
         return Err(corrupt(state.last.index, "state that contradicts the log"));
     }
-    let restored = Restored {
-        hard: state.hard,
-        snapshot,
-        base,
-        entries,
-        partial: None,
-    };
-    Ok((restored, stale))
+    Ok((log, stale))
 }
 
 /// The log ends where the last write left it.

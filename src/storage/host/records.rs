@@ -1,6 +1,7 @@
 //! What the host gives back, checked record by record as it comes.
 
 use crate::core::{Entry, Index, Position, Term};
+use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, StorageError};
 
 use super::record::{Flaw, Seal, State};
@@ -17,7 +18,7 @@ pub struct Records {
 #[derive(Debug)]
 enum Wanted {
     /// Everything.
-    All(Found),
+    All(Box<Found>),
     /// Some entries.
     Some(Fetch),
 }
@@ -28,9 +29,9 @@ pub(super) struct Found {
     identity: Identity,
     takes_images: bool,
     pub(super) state: Option<(State, Seal)>,
-    /// Where the log begins.
-    pub(super) base: Position,
-    pub(super) entries: Vec<Entry>,
+    /// The log; `None` if not an entry was given.
+    pub(super) log: Option<ReadBack>,
+    tail_bytes: usize,
     /// Numbers and sizes.
     pub(super) images: Vec<(u64, u64)>,
 }
@@ -47,16 +48,16 @@ struct Fetch {
 }
 
 impl Records {
-    /// Takes everything that belongs to this node.
-    pub(super) fn all(identity: Identity, takes_images: bool) -> Records {
-        Records::wanting(Wanted::All(Found {
+    /// Takes everything that belongs to this node, and keeps so many bytes of the last entries.
+    pub(super) fn all(identity: Identity, takes_images: bool, tail_bytes: usize) -> Records {
+        Records::wanting(Wanted::All(Box::new(Found {
             identity,
             takes_images,
             state: None,
-            base: Position::default(),
-            entries: Vec::new(),
+            log: None,
+            tail_bytes,
             images: Vec::new(),
-        }))
+        })))
     }
 
     /// Takes entries from `first` to at most `last`, about as many as weigh `bytes`.
@@ -127,7 +128,7 @@ impl Records {
     pub(super) fn found(self) -> Result<Found, StorageError> {
         match (self.failure, self.wanted) {
             (Some(error), _) => Err(error),
-            (None, Wanted::All(found)) => Ok(found),
+            (None, Wanted::All(found)) => Ok(*found),
             (None, Wanted::Some(_)) => panic!("entries were asked for, not everything"),
         }
     }
@@ -169,15 +170,15 @@ impl Found {
         let Some((_, seal)) = &self.state else {
             return Err(corrupt(index, "entry, and no state before it"));
         };
-        let previous = self.entries.last().map(|e| (e.index, e.term));
+        let previous = self.log.as_ref().map(|log| log.last());
+        let previous = previous.map(|last| (last.index, last.term));
         let (before, entry) = decoded(seal, previous, index, record)?;
-        if previous.is_none() {
-            self.base = Position {
-                index: index - 1,
-                term: before,
-            };
-        }
-        self.entries.push(entry);
+        let behind = Position {
+            index: index - 1,
+            term: before,
+        };
+        let empty = || ReadBack::behind(behind, self.tail_bytes);
+        self.log.get_or_insert_with(empty).push(entry);
         Ok(())
     }
 
@@ -196,7 +197,7 @@ impl Found {
 
     /// Whether nothing was ever written here.
     pub(super) fn is_empty(&self) -> bool {
-        self.state.is_none() && self.entries.is_empty() && self.images.is_empty()
+        self.state.is_none() && self.log.is_none() && self.images.is_empty()
     }
 }
 

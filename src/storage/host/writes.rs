@@ -12,7 +12,9 @@ pub struct Writes(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last batch that was given to the host; they are numbered from 1.
+    /// What the numbers of this run begin behind.
+    before: u64,
+    /// The last batch that was given to the host.
     given: u64,
     /// The last one that it has reported.
     reported: u64,
@@ -30,6 +32,18 @@ pub struct OutOfOrder {
 }
 
 impl Writes {
+    /// Of a run whose first number is one behind its incarnation in the upper half: a late report of
+    /// an earlier run's batch is none of this one's.
+    pub(super) fn of_run(incarnation: u32) -> Writes {
+        let before = u64::from(incarnation) << 32;
+        Writes(Mutex::new(State {
+            before,
+            given: before,
+            reported: before,
+            ..State::default()
+        }))
+    }
+
     /// The number of a batch that is about to be given: it may be reported from now on.
     pub(super) fn give(&self) -> u64 {
         let mut state = self.lock();
@@ -59,7 +73,8 @@ impl Writes {
 
     /// Whether any batch was given yet.
     pub(super) fn has_begun(&self) -> bool {
-        self.lock().given > 0
+        let state = self.lock();
+        state.given > state.before
     }
 
     /// Whether the first batch is known to be durable.
@@ -84,7 +99,7 @@ mod tests {
 
     #[test]
     fn each_batch_is_reported_once_and_in_order() {
-        let writes = Writes::default();
+        let writes = Writes::of_run(0);
         let none = Err(OutOfOrder { next: None });
         assert_eq!(none, writes.report(1, Ok(())), "nothing was given");
         assert_eq!([1, 2, 3], [writes.give(), writes.give(), writes.give()]);
@@ -104,5 +119,19 @@ mod tests {
             (writes.take(), writes.take(), writes.take())
         );
         assert_eq!(none, writes.report(4, Ok(())));
+    }
+
+    #[test]
+    fn what_one_run_gave_another_does_not_take() {
+        let (earlier, later) = (Writes::of_run(6), Writes::of_run(7));
+        let late = [earlier.give(), earlier.give()];
+        assert!(!later.has_begun());
+        let first = later.give();
+        assert!(later.has_begun());
+        for number in late {
+            let next = Some(first);
+            assert_eq!(Err(OutOfOrder { next }), later.report(number, Ok(())));
+        }
+        assert_eq!(Ok(()), later.report(first, Ok(())));
     }
 }

@@ -91,7 +91,6 @@ fn a46_pieces_of_two_snapshots_make_no_image() {
     let mut at = 0;
     while at < size {
         for from in [at, 0, at + 16, at] {
-            // In term 3 as well: a leader that was replaced, and came back.
             let delayed = old(&c, 1001, 8);
             c.inject(1, 3, delayed);
             if from < size {

@@ -2,6 +2,7 @@
 
 use super::keel::Order;
 use super::marks::Mark::DiskLost;
+use super::plan::draw_rate;
 use super::world::{Due, Event, World};
 use crate::disk::Health;
 use crate::marks::Fault::{self, *};
@@ -93,7 +94,7 @@ impl World {
             return false;
         }
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
-            let bare = self.nodes[other].seat.disk.image.is_blank();
+            let bare = self.nodes[other].seat.disk.image.holds_nothing();
             let knows = self.look_at(other) && self.look.epoch > 0;
             if bare || !knows || self.look.applied != self.look.last {
                 return false;
@@ -252,7 +253,10 @@ impl World {
         let limits = Limits::draw(&mut self.dice, size, unit);
         let setup = &mut self.nodes[at].setup;
         setup.memory_max = limits.tail_bytes as u64;
-        setup.snapshot_rate = limits.snapshot_rate.map_or(0, |rate| rate.get());
+        setup.snapshot_rate = match limits.snapshot_rate {
+            Some(_) => draw_rate(&mut self.dice, self.plan.manners[at].image, unit),
+            None => 0,
+        };
         if self.dice.coin() && self.nodes[at].leads() {
             self.order(at, Order::Transfer(0));
         }

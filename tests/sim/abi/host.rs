@@ -152,6 +152,10 @@ pub struct Host {
     /// Batches taken in this run, and those that were reported durable.
     batches: u64,
     pub durable: u64,
+    /// The number of the last one taken.
+    number: u64,
+    /// The last number of the earlier runs that have stored anything.
+    past: u64,
     /// The member has said that it is dead.
     pub is_dead: bool,
     /// What a snapshot that is being saved holds.
@@ -184,6 +188,8 @@ impl Host {
             is_fresh: true,
             batches: 0,
             durable: 0,
+            number: 0,
+            past: 0,
             is_dead: false,
             saving: None,
             loading: None,
@@ -200,6 +206,9 @@ impl Host {
         self.manners = manners;
         (self.applied, self.state) = (0, EMPTY);
         (self.batches, self.durable, self.is_dead) = (0, 0, false);
+        if self.disk.image.landed > self.past {
+            self.past = self.number;
+        }
         self.is_fresh = true;
         (self.saving, self.loading, self.eager) = (None, None, None);
         (self.has_failed, self.has_refused) = (false, false);
@@ -340,10 +349,13 @@ impl Host {
     pub fn write(&mut self, batch: Batch) -> Result<bool, c_int> {
         self.batches += 1;
         let length = batch.state.len();
-        let right = batch.number == self.batches
-            && (1..256).contains(&length)
-            && batch.cut >= 1
-            && batch.first >= batch.cut;
+        let numbered = match self.batches {
+            1 => batch.number > self.past,
+            _ => batch.number == self.number + 1,
+        };
+        self.number = batch.number;
+        let right =
+            numbered && (1..256).contains(&length) && batch.cut >= 1 && batch.first >= batch.cut;
         if !right {
             self.complain(|| format!("no batch as promised: {batch:?}"));
         }

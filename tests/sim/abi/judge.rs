@@ -28,6 +28,8 @@ pub struct Request {
     floor: u64,
     /// And the last of it that hosts had been given.
     top: u64,
+    /// The newest term in which anybody had led.
+    term: u64,
     accepted: bool,
     pub completion: Option<(c_int, u64)>,
     /// Where a proposal stands in the log.
@@ -132,6 +134,7 @@ impl Judge {
             at,
             floor: self.committed,
             top: self.top(),
+            term: self.tenures.keys().next_back().copied().unwrap_or(0),
             accepted: false,
             completion: None,
             applied_at: None,
@@ -173,9 +176,36 @@ impl Judge {
         }
         match request.kind {
             Kind::Proposal => self.proposal_done(&request, number, status, index),
-            Kind::Order(Order::Barrier) if status == KEEL_OK => self.read(&request, number, index),
-            Kind::Order(_) => {}
+            Kind::Order(_) if status != KEEL_OK => {}
+            Kind::Order(Order::Barrier) => self.read(&request, number, index),
+            Kind::Order(Order::Snapshot | Order::Settle(_)) => {}
+            Kind::Order(Order::Transfer(to)) => self.handed_over(&request, number, to),
+            Kind::Order(order) => self.changed(number, order, index),
         }
+    }
+
+    /// The target leads, or has led since.
+    fn handed_over(&self, request: &Request, number: u64, to: u64) {
+        let mut since = self.tenures.range(request.term..);
+        assert!(
+            since.any(|(_, leader)| to == 0 || *leader == to),
+            "transfer {number} to node {to} is done, and it never led"
+        );
+    }
+
+    /// A change of members that is done was told, at its place in the log.
+    fn changed(&self, number: u64, order: Order, index: u64) {
+        let told = match order {
+            Order::Exclude(id) => {
+                let mut all = self.exclusions.iter();
+                all.any(|e| e.index == index && e.ids.contains(&id))
+            }
+            _ => self.epochs.values().any(|at| *at == index),
+        };
+        assert!(
+            told,
+            "request {number}, {order:?}, is done at index {index}, and nobody was told"
+        );
     }
 
     fn proposal_done(&mut self, request: &Request, number: u64, status: c_int, index: u64) {

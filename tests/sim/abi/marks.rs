@@ -41,6 +41,7 @@ counted! {
     PoisonReplaced = "a member that a failed write had ended ran again",
     RestartedWithLoss = "a node was started that had lost writes",
     DiskLost = "a disk was lost for good, and another node took the place",
+    DoneWithout = "a run ended well in which a disk had been lost for good",
     RestartedBare = "a node was started that had lost all it ever wrote",
     OpenFailed = "a store could not be opened",
     Fetched = "entries were read back",

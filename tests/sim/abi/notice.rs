@@ -144,7 +144,9 @@ impl World {
             return;
         }
         let heard = ids.iter().filter_map(|id| self.place_of(*id));
-        let heard = heard.filter(|at| self.nodes[*at].lives() && !self.net.is_cut(*at, by));
+        // One that hears nothing may not even know whom to tell that it lives.
+        let cut = |at: usize| self.net.is_cut(at, by) || self.net.is_cut(by, at);
+        let heard = heard.filter(|at| self.nodes[*at].lives() && !cut(*at));
         let heard: Vec<usize> = heard.collect();
         assert!(
             heard.is_empty(),

@@ -36,8 +36,13 @@ impl Plan {
         let swarm = Swarm::draw(seed ^ 0xab1_0000_0000);
         let dice = &mut Dice::new(seed ^ 0x00ab_15ee_d000);
         let unit = swarm.election_micros();
-        let setup = draw_setup(dice, &swarm);
-        let manners = draw_manners(dice, &swarm, &setup);
+        // Some images are of several pieces.
+        let image = swarm.storage.size * if dice.once_in(8) { 24 } else { 1 };
+        let mut setup = draw_setup(dice, &swarm);
+        if swarm.limits.snapshot_rate.is_some() {
+            setup.snapshot_rate = draw_rate(dice, image, unit);
+        }
+        let manners = draw_manners(dice, &swarm, &setup, image);
         Plan {
             setup,
             manners,
@@ -50,6 +55,14 @@ impl Plan {
             swarm,
         }
     }
+}
+
+/// Bytes of snapshots in a second: all of an image, and of what the cluster adds to it, passes in a
+/// few election timeouts to all nodes.
+pub fn draw_rate(dice: &mut Dice, image: usize, unit: Micros) -> u64 {
+    const OWN: u64 = 4_000;
+    let least = 1 + (image as u64 + OWN) * MAX_NODES as u64 * 1_000_000 / (4 * unit);
+    dice.scaled(least, 64 * least)
 }
 
 fn draw_setup(dice: &mut Dice, swarm: &Swarm) -> Setup {
@@ -83,7 +96,7 @@ fn draw_setup(dice: &mut Dice, swarm: &Swarm) -> Setup {
             true => 0,
             false => dice.scaled(1, 4000),
         },
-        snapshot_rate: swarm.limits.snapshot_rate.map_or(0, |rate| rate.get()),
+        snapshot_rate: 0,
         lease_reads: swarm.limits.lease_reads,
         keepalive_ms: keepalive,
         deadtime_ms: deadtime,
@@ -93,10 +106,13 @@ fn draw_setup(dice: &mut Dice, swarm: &Swarm) -> Setup {
 }
 
 /// One of the hosts may be another program than the others.
-fn draw_manners(dice: &mut Dice, swarm: &Swarm, setup: &Setup) -> [Manners; MAX_NODES] {
+fn draw_manners(
+    dice: &mut Dice,
+    swarm: &Swarm,
+    setup: &Setup,
+    image: usize,
+) -> [Manners; MAX_NODES] {
     let storage = &swarm.storage;
-    // Some images are of several pieces.
-    let image = storage.size * if dice.once_in(8) { 24 } else { 1 };
     // Members that compare their snapshots are promised equal ones.
     let alike = storage.alike || setup.compaction == KEEL_COMPACT_LEADER;
     let mut draw = || Manners {

@@ -30,6 +30,8 @@ pub struct Store {
     pub state: Vec<u8>,
     pub log: BTreeMap<u64, Rc<[u8]>>,
     pub images: BTreeMap<u64, Picture>,
+    /// The number of the last batch that has reached the disk.
+    pub landed: u64,
 }
 
 impl Store {
@@ -38,8 +40,14 @@ impl Store {
         self.state.is_empty()
     }
 
+    /// There is neither a log nor a snapshot, and so no vote.
+    pub fn holds_nothing(&self) -> bool {
+        self.log.is_empty() && !self.images.values().any(|image| image.committed)
+    }
+
     /// A batch has reached the disk.
     pub fn land(&mut self, batch: Batch) {
+        self.landed = batch.number;
         self.state = batch.state;
         self.log.split_off(&batch.cut);
         self.log.extend((batch.first..).zip(batch.entries));

@@ -35,13 +35,7 @@ impl World {
                 self.propose(at, ENTRY_MIN);
             }
             Work::Read => self.order(at, Order::Barrier),
-            Work::ReadEverywhere => {
-                for at in 0..self.nodes.len() {
-                    for _ in 0..self.dice.within(1, 3) {
-                        self.order(at, Order::Barrier);
-                    }
-                }
-            }
+            Work::ReadEverywhere => self.read_everywhere(),
             Work::Change => self.change_members(),
             Work::Transfer => self.transfer(),
             Work::Priority => {
@@ -59,6 +53,15 @@ impl World {
             }),
         }
         self.look_around();
+    }
+
+    /// Several barriers at each node, some of which one question to the leader is for.
+    fn read_everywhere(&mut self) {
+        for at in 0..self.nodes.len() {
+            for _ in 0..self.dice.within(1, 3) {
+                self.order(at, Order::Barrier);
+            }
+        }
     }
 
     /// The judge sees what some member says of itself.
@@ -170,11 +173,6 @@ impl World {
     // ---- members ---------------------------------------------------------
 
     fn change_members(&mut self) {
-        // A founder that holds nothing abstains, and nobody may be made to need its vote.
-        let bare = |node: &super::world::Node| node.founder && node.seat.disk.image.is_blank();
-        if self.nodes.iter().any(bare) {
-            return;
-        }
         self.each_leader(|world, at| {
             if let Some(order) = world.draw_change(at) {
                 world.order_change(at, order);
@@ -230,12 +228,17 @@ impl World {
                 return;
             }
             world.put_out_lost(leader);
+            // A change of voters goes through a joint configuration: until that is left, the vote
+            // of one who is on its way out may be needed.
+            let over = world.look.applied == world.look.last;
             for at in 0..world.nodes.len() {
                 let Some(seen) = world.seen(world.nodes[at].seat.id) else {
                     continue;
                 };
                 match seen.state {
-                    KEEL_NODE_REPLACED | KEEL_NODE_REMOVED => world.take_away(at),
+                    KEEL_NODE_REPLACED | KEEL_NODE_REMOVED if over && at != leader => {
+                        world.take_away(at);
+                    }
                     KEEL_NODE_RETURNED => world.order(leader, Order::Readmit(seen.id)),
                     _ if seen.awaits_promotion => world.order(leader, Order::Promote(seen.id)),
                     _ => {}

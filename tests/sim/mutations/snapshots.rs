@@ -323,7 +323,22 @@ pub const KINDS: &[Kind] = &[
             last_term,
         };
         let said = t.idle().saying(to, word)?;
-        Some(t.renewed()?.then(said).then(served(t)))
+        // Who has answered something later may forget that, but no entry that is on its disk.
+        let later = Message::Accepted {
+            term,
+            seq: seq + 1,
+            match_index: last_index,
+        };
+        let heartbeat = Message::Append {
+            term,
+            seq: seq + 1,
+            prev_index: last_index,
+            prev_term: last_term,
+            commit: 0,
+            entries: Vec::new(),
+        };
+        let answered = t.idle().saying(to, heartbeat)?.then(t.hears(to, later));
+        Some(t.renewed()?.then(said).then(answered).then(served(t)))
     }),
     ("a lease of one who was away", "rule 52", |t| {
         leased(t)?;

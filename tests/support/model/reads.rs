@@ -49,7 +49,7 @@ pub struct Lease {
     pub enabled: bool,
     /// When messages were sent: number and time, ascending; not for longer than they matter.
     sent: VecDeque<(u64, u64)>,
-    /// Who was told to take over, and by which message.
+    /// Who was told to take over, and where its log must end for that.
     successors: Vec<(Id, u64)>,
     /// What was sent up to here proves nothing: the process was away since.
     void: u64,
@@ -78,15 +78,15 @@ impl Lease {
         self.successors.is_empty() && self.void == 0
     }
 
-    pub fn hand_over(&mut self, to: Id, seq: u64) {
-        self.successors.push((to, seq));
+    pub fn hand_over(&mut self, to: Id, last: u64) {
+        self.successors.push((to, last));
     }
 }
 
 impl Node {
     /// Rule 55: a quorum has answered what was sent less than an election timeout ago, less a
-    /// twentieth for its clocks; those who were told to take over have answered what was sent to
-    /// them later, and so will not (rule 57).
+    /// twentieth for its clocks; those who were told to take over hold a later entry durably, and so
+    /// will not, not even after a restart (rule 57).
     fn holds_lease(&mut self, now: u64) -> bool {
         let since = now.saturating_sub(self.election - self.election.div_ceil(20));
         while self.lease.sent.front().is_some_and(|(_, at)| *at < since) {
@@ -97,7 +97,8 @@ impl Node {
         };
         let first = *first.max(&(self.lease.void + 1));
         let has = |id, seq| self.peer(id).is_some_and(|peer| peer.answered >= seq);
-        let loyal = |(to, seq): &(Id, u64)| has(*to, seq + 1);
+        let holds = |id, last| self.peer(id).is_some_and(|peer| peer.matched > last);
+        let loyal = |(to, last): &(Id, u64)| holds(*to, *last);
         let agrees = |c: &Config| c.agrees(|id| id == self.id || has(id, first));
         self.config().is_some_and(|(_, c)| agrees(c)) && self.lease.successors.iter().all(loyal)
     }

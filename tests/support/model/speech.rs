@@ -239,8 +239,8 @@ impl Node {
         rule!(number > self.seq => "Append::seq", "message {number} after {}", self.seq);
         self.seq = number;
         self.lease.sent(number, now);
-        if let Message::TimeoutNow { .. } = message {
-            self.lease.hand_over(to, number);
+        if let Message::TimeoutNow { last_index, .. } = message {
+            self.lease.hand_over(to, *last_index);
         }
         Ok(())
     }

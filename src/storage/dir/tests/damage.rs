@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::page::{PAGE, SECTOR};
 use super::super::vfs::Vfs;
 use super::super::{Directory, Options, meta};
-use super::model::Model;
+use super::model::{self, Model};
 use super::sim::{Image, Loss, Sim};
 use super::workload::{Mix, run};
 use super::{INSTANCE, OPTIONS, identity, seed};
@@ -31,6 +31,7 @@ fn sample(seed: u64) -> Sample {
     let mut before = restored(&outcome.live);
     let options = Options {
         segment_bytes: 64 * 1024,
+        tail_bytes: usize::MAX,
     };
     let (mut directory, _) =
         Directory::open_on(Box::new(sim.clone()), &identity(), options).unwrap();
@@ -69,7 +70,7 @@ fn next(restored: &Restored, len: usize) -> Entry {
 }
 
 fn open(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
-    Directory::open_on(Box::new(sim.clone()), &identity(), OPTIONS)
+    model::open(sim)
 }
 
 fn write(directory: &mut Directory, hard: Option<HardState>, entries: Vec<Entry>) {

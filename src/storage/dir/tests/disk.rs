@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 
+use super::super::vfs::{Disk, Vfs};
 use super::super::{Directory, meta};
 use super::images::{draft, image, read_all};
 use super::{INSTANCE, OPTIONS, identity};
@@ -140,6 +141,19 @@ fn restarts_use_up_no_space() {
         open(&temp.0).unwrap();
     }
     assert_eq!(files(), before);
+}
+
+/// There is no path to it, as there is no descriptor for one in a host that has run out of them.
+#[test]
+fn a_directory_in_use_is_synced_without_being_opened_anew() {
+    let temp = Temp::made();
+    let aside = temp.0.with_extension("aside");
+    let disk = Disk::new(&temp.0);
+    disk.sync_dir().unwrap();
+    fs::rename(&temp.0, &aside).unwrap();
+    let synced = disk.sync_dir();
+    fs::rename(&aside, &temp.0).unwrap();
+    synced.unwrap();
 }
 
 #[test]

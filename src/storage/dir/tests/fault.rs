@@ -2,14 +2,16 @@
 //! the next process does not believe the page cache.
 
 use super::super::Directory;
+use super::super::Options;
 use super::super::image::BLOCK;
+use super::super::open::lacks_room;
 use super::disk::{nth, write};
 use super::images::{image, offered, read_all, save};
 use super::model::{check, open};
 use super::sim::{Loss, Sim};
 use super::workload::{Mix, Outcome, persevere, run};
-use super::{INSTANCE, identity, seed};
-use crate::storage::{Storage, StorageError};
+use super::{INSTANCE, OPTIONS, identity, seed};
+use crate::storage::{Opened, Storage, StorageError};
 
 const LOSSES: [Loss; 5] = [
     Loss::All,
@@ -148,4 +150,73 @@ fn an_append_costs_one_write_and_one_sync() {
     second.entries[0].term = 1;
     write(&mut directory, second);
     assert_eq!(sim.operations() - before, 2);
+}
+
+/// A directory whose segments are much larger than what is in them.
+fn open_wide(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
+    let options = Options {
+        segment_bytes: 32 * OPTIONS.segment_bytes,
+    };
+    Directory::open_on(Box::new(sim.clone()), &identity(), options)
+}
+
+/// With entries 1 to 5, and no room for another segment.
+fn full_disk() -> Sim {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    let (mut directory, _) = open_wide(&sim).unwrap();
+    (1..=5).for_each(|n| write(&mut directory, nth(n)));
+    sim.be_full_after(Some(4 * OPTIONS.segment_bytes as usize));
+    sim
+}
+
+#[test]
+fn a_full_disk_does_not_keep_a_node_from_its_start() {
+    let sim = full_disk();
+    for _ in 0..3 {
+        sim.be_full_after(Some(4 * OPTIONS.segment_bytes as usize));
+        let (mut directory, opened) = open_wide(&sim).unwrap();
+        assert_eq!(opened.restored.entries.len(), 5);
+        let mut vote = nth(6);
+        vote.entries.clear();
+        vote.hard.as_mut().unwrap().commit = 5;
+        write(&mut directory, vote);
+    }
+    // A little is left to be written in, and what does not fit is an error that loses nothing.
+    sim.be_full_after(Some(4 * OPTIONS.segment_bytes as usize));
+    let (mut directory, _) = open_wide(&sim).unwrap();
+    write(&mut directory, nth(6));
+    sim.be_full_after(Some(0));
+    let mut last = 6;
+    let error = loop {
+        directory.submit(nth(last + 1));
+        match directory.poll().unwrap().result {
+            Ok(()) => last += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(lacks_room(&error), "{error}");
+    assert!(last < 15, "there is much more room");
+    assert!(open_wide(&sim).is_err(), "no room at all");
+    sim.be_full_after(None);
+    let (mut directory, opened) = open_wide(&sim).unwrap();
+    assert_eq!(opened.restored.entries.len() as u64, last);
+    write(&mut directory, nth(last + 1));
+}
+
+#[test]
+fn power_may_fail_while_a_full_disk_is_made_do_with() {
+    let sim = full_disk();
+    sim.keep_history();
+    open_wide(&sim).unwrap();
+    let history = sim.history();
+    assert!(history.len() > 10, "only {} operations", history.len());
+    for (at, (moment, _)) in history.iter().enumerate() {
+        for loss in LOSSES {
+            let image = moment.lose_power(loss);
+            let (_, opened) = open_wide(&Sim::boot(&image)).unwrap();
+            let entries = opened.restored.entries.len();
+            assert_eq!(entries, 5, "operation {at}, {loss:?}");
+        }
+    }
 }

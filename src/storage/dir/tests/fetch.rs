@@ -102,7 +102,13 @@ impl Sample {
 #[test]
 fn whatever_is_asked_for_comes_back() {
     for (round, segment_bytes) in [16 * 1024, 300_000, 2_000_000].into_iter().enumerate() {
-        let mut sample = Sample::new(seed(20) + round as u64, Options { segment_bytes });
+        let mut sample = Sample::new(
+            seed(20) + round as u64,
+            Options {
+                segment_bytes,
+                tail_bytes: usize::MAX,
+            },
+        );
         for _ in 0..10 {
             sample.grow(15);
             for _ in 0..40 {

@@ -252,7 +252,7 @@ fn read_within(image: &Image) {
     let names: Vec<String> = image.keys().cloned().collect();
     let total: usize = image.values().map(|file| file.len()).sum();
     let bound = OPEN_AMPLIFICATION * total + OPEN_OVERHEAD;
-    let read = within(bound, || Contents::read(&sim, &names, None));
+    let read = within(bound, || Contents::read(&sim, &names, None, usize::MAX));
     let inspected = within(2 * bound, || inspect_on(&sim));
     let sound = inspected.is_ok_and(|found| found.verdict.is_ok());
     assert!(read.is_ok() || !sound, "sound, and not to be read");
@@ -449,7 +449,7 @@ fn forge(image: &mut Image, rng: &mut Rng<'_>) {
     let Ok((meta, _)) = meta::load(&sim) else {
         return;
     };
-    let Ok(found) = recover(&sim, &names, &meta) else {
+    let Ok(found) = recover(&sim, &names, &meta, usize::MAX) else {
         return;
     };
     let Some((header, _)) = found.tail else {

@@ -6,6 +6,8 @@ use std::thread;
 
 use super::super::Directory;
 use super::super::image::DATA;
+use super::super::snapshot::{self, Found, Snapshots};
+use super::super::vfs::{Disk, Vfs};
 use super::Rng;
 use super::disk::{Temp, nth, open, write};
 use crate::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Snapshot};
@@ -500,4 +502,23 @@ fn an_image_that_is_written_aside_is_nobodys_snapshot() {
     let (_, opened) = open(&temp.0).unwrap();
     assert_eq!(None, opened.restored.snapshot);
     assert!(read_all(&mut *reader).unwrap() == image, "another image");
+}
+
+/// As when a leader's image and this node's own are finished by two threads.
+#[test]
+fn of_two_images_of_the_same_entry_one_has_the_place() {
+    let temp = Temp::made();
+    let disk = Disk::new(&temp.0);
+    for name in ["own", "received", "next"] {
+        disk.create(name).unwrap();
+    }
+    let snapshots = Snapshots::new(Arc::new(disk), Found::default());
+    let (fifth, sixth) = (offered(5, b"five"), offered(6, b"six"));
+    assert!(snapshots.publish("own", &fifth).unwrap());
+    assert!(!snapshots.publish("received", &fifth).unwrap());
+    assert_eq!(files(&temp, "received").len(), 1, "left to its owner");
+    assert!(snapshots.publish("next", &sixth).unwrap());
+    assert_eq!((snapshots.oldest(), snapshots.newest()), (5, Some(sixth)));
+    let expected = [snapshot::name(fifth.last)];
+    assert_eq!(files(&temp, &expected[0]), expected, "kept, and there");
 }

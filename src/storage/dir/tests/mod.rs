@@ -24,6 +24,7 @@ use super::Options;
 /// Small segments, so that a short workload fills several.
 const OPTIONS: Options = Options {
     segment_bytes: 16 * 1024,
+    tail_bytes: usize::MAX,
 };
 
 const INSTANCE: u64 = 0x1234;

@@ -1,11 +1,12 @@
 //! What a directory must hold, told by what was done to it; and the check that it does, that power
 //! may fail right after, and that it can be gone on with.
 
-use super::super::Directory;
+use super::super::{Directory, Options};
 use super::images::{image, read_all};
 use super::sim::{Loss, Sim};
 use super::{INSTANCE, OPTIONS, identity};
 use crate::core::{Entry, HardState, Index, Payload, Persist, Position, Restored, Snapshot, Token};
+use crate::storage::read_back::unfold;
 use crate::storage::{Opened, Storage, StorageError};
 
 /// One state that an opening may find.
@@ -128,8 +129,17 @@ pub(super) fn image_of(last: Position, size: u64) -> Vec<u8> {
     image(last.index << 20 ^ last.term, size as usize)
 }
 
+/// What opening finds, with the entries that it leaves in storage.
 pub(super) fn open(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
-    Directory::open_on(Box::new(sim.clone()), &identity(), OPTIONS)
+    // Most of the log is left in storage.
+    let options = Options {
+        tail_bytes: 1500,
+        ..OPTIONS
+    };
+    let opened = Directory::open_on(Box::new(sim.clone()), &identity(), options);
+    let (mut directory, mut opened) = opened?;
+    unfold(&mut directory, &mut opened.restored)?;
+    Ok((directory, opened))
 }
 
 /// The machine after power failed, with everything lost that was not synced.

@@ -72,6 +72,8 @@ struct State {
     /// notice.
     deaf_files: Option<&'static str>,
     deaf_names: bool,
+    /// Bytes of all files together that it has room for.
+    capacity: Option<usize>,
     /// A copy before each operation, with the caller's mark, if kept.
     history: Option<Vec<(Moment, usize)>>,
     mark: usize,
@@ -134,6 +136,12 @@ impl Moment {
             .into_iter()
             .zip(inodes.into_iter().map(content))
             .collect()
+    }
+
+    /// Bytes of all files that have a name.
+    fn used(&self) -> usize {
+        let size = |inode: &usize| self.inodes[*inode].cache.len();
+        self.names.values().map(size).sum()
     }
 
     /// Most sectors that a last pending write has; tells which torn writes are worth trying.
@@ -218,6 +226,12 @@ impl Sim {
     pub(super) fn be_deaf(&self, files: Option<&'static str>, names: bool) {
         let mut state = self.state();
         (state.deaf_files, state.deaf_names) = (files, names);
+    }
+
+    /// Lets it have room for so many bytes more; `None` for any number.
+    pub(super) fn be_full_after(&self, bytes: Option<usize>) {
+        let mut state = self.state();
+        state.capacity = bytes.map(|bytes| state.now.used() + bytes);
     }
 
     pub(super) fn operations(&self) -> u64 {
@@ -367,6 +381,18 @@ impl VfsFile for SimFile {
 
     fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError> {
         let (mut state, fails) = self.sim.step();
+        let size = state.now.inodes[self.inode].cache.len();
+        let growth = (offset as usize + data.len()).saturating_sub(size);
+        let full = state
+            .capacity
+            .is_some_and(|c| state.now.used() + growth > c);
+        if growth > 0 && full {
+            return Err(StorageError::Io {
+                op: "pwrite",
+                path: self.sim.path(&self.name),
+                error: io::ErrorKind::StorageFull.into(),
+            });
+        }
         // A failing write leaves its first half behind, in whole sectors.
         let len = match fails {
             true => data.len() / 2 / SECTOR * SECTOR,

@@ -116,7 +116,9 @@ pub fn host(data: &[u8]) {
     }
     let bound = liar.bound();
     let liar = Arc::new(liar);
-    let opened = within(bound, || HostStorage::open(liar.clone(), &me(), None));
+    let opened = within(bound, || {
+        HostStorage::open(liar.clone(), &me(), None, usize::MAX)
+    });
     if let Ok((mut storage, opened, writes)) = opened {
         let found = opened.restored;
         let first = found.base.index + 1;
@@ -139,11 +141,12 @@ pub fn host(data: &[u8]) {
 }
 
 fn go_on(storage: &mut HostStorage, writes: &Writes, index: Index, term: Term) {
+    let first = (u64::from(storage.state.incarnation) << 32) + 1;
     assert!(!storage.ready().expect("nothing fails"));
-    assert_eq!(Ok(()), writes.report(1, Ok(())));
+    assert_eq!(Ok(()), writes.report(first, Ok(())));
     assert!(storage.ready().expect("nothing fails"));
     storage.submit(persist(1, index, index, term));
-    assert_eq!(Ok(()), writes.report(2, Ok(())));
+    assert_eq!(Ok(()), writes.report(first + 1, Ok(())));
     let done = storage.poll().expect("it was reported");
     assert!(done.result.is_ok());
 }
@@ -288,7 +291,7 @@ fn the_worst_log_is_opened_within_the_bound() {
             ..Liar::default()
         };
         let (bound, liar) = (liar.bound(), Arc::new(liar));
-        let opened = within(bound, || HostStorage::open(liar, &me(), None));
+        let opened = within(bound, || HostStorage::open(liar, &me(), None, usize::MAX));
         let (_, opened, _) = opened.expect("nothing is damaged");
         assert_eq!(opened.restored.entries.len() as u64, count);
     }

@@ -16,6 +16,7 @@ use super::{HostStorage, Writes};
 use crate::core::{
     Bytes, Entry, HardState, Index, NodeId, Payload, Persist, Restored, Term, Token,
 };
+use crate::storage::read_back::unfold;
 use crate::storage::{Identity, Opened, Storage, StorageError};
 
 use fake::Fake;
@@ -68,7 +69,10 @@ struct Store {
 
 impl Store {
     fn open(fake: Fake, instance: Option<u64>) -> Result<Store, StorageError> {
-        let (storage, opened, writes) = HostStorage::open(Arc::new(fake.clone()), &me(), instance)?;
+        // Most of the log is left to the host.
+        let (mut storage, mut opened, writes) =
+            HostStorage::open(Arc::new(fake.clone()), &me(), instance, 300)?;
+        unfold(&mut storage, &mut opened.restored)?;
         Ok(Store {
             fake,
             storage,
@@ -172,7 +176,7 @@ fn a_store_of_another_node_is_foreign() {
             node: node(id),
         };
         let fake = Arc::new(store.fake.crash(0));
-        let error = HostStorage::open(fake, &other, None).map(|_| ());
+        let error = HostStorage::open(fake, &other, None, usize::MAX).map(|_| ());
         assert!(
             matches!(error, Err(StorageError::Foreign { .. })),
             "{error:?}"

@@ -1,5 +1,6 @@
 //! Writes that are late, fail, or are lost.
 
+use super::super::OutOfOrder;
 use super::*;
 use crate::core::Configuration;
 use crate::core::{Position, Snapshot};
@@ -14,12 +15,17 @@ fn numbers(store: &Store) -> Vec<u64> {
         .collect()
 }
 
+/// Of the run's batches.
+fn first(incarnation: u32) -> u64 {
+    (u64::from(incarnation) << 32) + 1
+}
+
 #[test]
 fn nothing_begins_before_the_run_has_its_number() {
     let mut store = Store::open(Fake::default(), Some(7)).unwrap();
     for _ in 0..3 {
         assert!(!store.storage.ready().unwrap());
-        assert_eq!([1], numbers(&store)[..], "begun once");
+        assert_eq!([first(1)], numbers(&store)[..], "begun once");
     }
     let lost = Store::open(store.fake.crash(0), Some(8)).unwrap();
     assert_eq!(1, lost.opened.incarnation, "the number was never used");
@@ -38,11 +44,35 @@ fn nothing_begins_before_the_run_has_its_number() {
 }
 
 #[test]
+fn a_report_that_comes_after_its_run_is_refused() {
+    let mut store = Store::new();
+    store.storage.submit(persist(1, 1, 1, 1));
+    let late = numbers(&store);
+    let mut again = store.again(0);
+    let _ = again.storage.ready();
+    again.settle();
+    again.storage.submit(persist(1, 1, 1, 1));
+    assert_eq!(late.len(), numbers(&again).len());
+    let next = numbers(&again).first().copied();
+    assert_eq!(
+        Err(OutOfOrder { next }),
+        again.writes.report(late[0], Ok(()))
+    );
+    assert_eq!(again.polled(), []);
+    again.settle();
+    assert_eq!(again.polled(), [(1, true)]);
+}
+
+#[test]
 fn a_first_entry_opens_as_well() {
     let mut store = Store::open(Fake::default(), Some(7)).unwrap();
     store.storage.submit(persist(1, 1, 1, 1));
     assert!(!store.storage.ready().unwrap());
-    assert_eq!([1], numbers(&store)[..], "it carries the number of the run");
+    assert_eq!(
+        [first(1)],
+        numbers(&store)[..],
+        "it carries the number of the run"
+    );
     store.settle();
     assert!(store.storage.ready().unwrap());
     assert_eq!(store.polled(), [(1, true)]);
@@ -130,7 +160,7 @@ fn a_failed_opening_is_no_opening() {
     assert!(store.storage.ready().is_err());
     let mut store = Store::open(Fake::default(), Some(7)).unwrap();
     assert!(!store.storage.ready().unwrap());
-    store.report(1, Err(-5));
+    store.report(first(1), Err(-5));
     let text = store.storage.ready().unwrap_err().to_string();
     assert_eq!("keel_write_done keel_storage: the host says -5", text);
 }
