@@ -117,7 +117,7 @@ check-c: stage
 check-install: all
 	scripts/test-install.sh
 
-# The example daemon as real processes: about four minutes, most of them dead times.
+# The C examples as real processes: about five minutes, most of them dead times.
 check-daemon: stage
 	$(STRANGER) $(MAKE) -C c-examples
 	$(STRANGER) tests/sx/run.sh
@@ -196,7 +196,7 @@ help:
 	@echo "make check-sim               of these only the simulated clusters (5 minutes)"
 	@echo "make soak [HOURS=1]          simulated clusters for hours, in seeds that nobody has run before"
 	@echo "make museum                  bugs put into the Raft core, each of which must be found"
-	@echo "make check-daemon            of these only the failover of real daemons (4 minutes)"
+	@echo "make check-daemon            of these only the C examples, and the failover of real daemons (5 minutes)"
 	@echo "make demo [NODES=5]          failover of real daemons on this machine, as a story"
 	@echo "make bench                   measurements, each with its target; also as $(TARGET)/bench.json"
 	@echo "make fuzz [FUZZ_SECONDS=60]  fuzzes every decoder, each so long (needs a nightly compiler); [FUZZ_TARGETS=]"

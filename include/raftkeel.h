@@ -365,7 +365,8 @@ typedef struct keel_batch {
  * checked when they come back. Initialise with KEEL_STORAGE_INIT.
  *
  * Results. 0 is success. Anything else is a failure, of a code of the host's own (errno, for
- * instance), which keel_errmsg() shows; but KEEL_ENOUGH, which `read` may hand on.
+ * instance), which keel_errmsg() shows; but KEEL_ENOUGH, which `read` may hand on, so that its own
+ * failures must have other numbers than 1.
  *
  * Threads. `open` runs inside keel_new(); `write`, `read` and `trim` inside driving functions, in
  * the thread that drives; the snap_ functions there, inside keel_new(), and inside

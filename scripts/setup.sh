@@ -36,6 +36,7 @@ find_missing() {
     need_lib libmicrohttpd libmicrohttpd-dev
     need_lib libcurl libcurl4-openssl-dev
     need_lib libcjson libcjson-dev
+    need_lib sqlite3 libsqlite3-dev
     [ "$purpose" = demo ] && return
     need gcc gcc
     need clang clang

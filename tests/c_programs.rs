@@ -16,28 +16,29 @@ fn run(program: &Path, label: &str, args: &[&str]) -> Output {
     clib::succeed(command.args(args).current_dir(clib::empty_dir(label)))
 }
 
-fn run_under_valgrind(program: &Path, label: &str) {
+fn run_under_valgrind(program: &Path, label: &str, args: &[&str]) {
     if !clib::present("valgrind") {
         return;
     }
     let mut command = Command::new("valgrind");
     command
         .args(["--quiet", "--leak-check=full", "--error-exitcode=99"])
-        .arg(program);
+        .arg(program)
+        .args(args);
     clib::succeed(command.current_dir(clib::empty_dir(label)));
 }
 
 /// In every way that a host may be built.
 fn try_in_all_ways(name: &str) {
-    try_with(name, &[&format!("{name}.c"), HARNESS]);
+    try_with(name, &[&format!("{name}.c"), HARNESS], &[]);
 }
 
-fn try_with(name: &str, sources: &[&str]) {
+fn try_with(name: &str, sources: &[&str], args: &[&str]) {
     for variant in [Variant::Shared, Variant::Static, Variant::Sanitized] {
         let program = clib::compile(name, sources, variant);
-        run(&program, &format!("{name}-{variant:?}"), &[]);
+        run(&program, &format!("{name}-{variant:?}"), args);
         if variant == Variant::Static {
-            run_under_valgrind(&program, &format!("{name}-valgrind"));
+            run_under_valgrind(&program, &format!("{name}-valgrind"), args);
         }
     }
 }
@@ -79,12 +80,23 @@ fn every_accepted_request_is_completed_once() {
 
 #[test]
 fn the_host_may_store() {
-    try_with("abi_storage", &["abi_storage.c", STORE, HARNESS]);
+    try_with("abi_storage", &["abi_storage.c", STORE, HARNESS], &[]);
 }
 
 #[test]
 fn the_host_may_store_snapshots() {
-    try_with("abi_snapshots", &["abi_snapshots.c", STORE, HARNESS]);
+    try_with("abi_snapshots", &["abi_snapshots.c", STORE, HARNESS], &[]);
+}
+
+/// The checks that hosts are given for their own, against ours; against one that is on a disk, and
+/// against broken ones, tests/sx/run.sh runs them.
+#[test]
+fn the_conformance_checks_pass() {
+    let checks = ["checks.c", "nodes.c", "syncs.c"];
+    let checks = checks.map(|file| format!("../../c-examples/conformance/{file}"));
+    let mut sources = vec!["store_conformance.c", STORE];
+    sources.extend(checks.iter().map(String::as_str));
+    try_with("store_conformance", &sources, &["."]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The C examples as programs that run: each of them, and each story about sxd, is one test. Run by
 # `make check`, after they are built. Prints a line a test, and `N passed, N failed` at the end.
-#   run.sh [NAME...]    only these: hello replica demo-3 demo-5 admin hung_peer kill9 valgrind
+#   run.sh [NAME...]    only these: hello replica notes conformance conformance-broken demo-3 demo-5
+#                       admin hung_peer kill9 valgrind
 set -u
 
 cd "$(dirname "$0")/../.."
@@ -30,6 +31,10 @@ WANTED=$*
 try hello build/c-examples/hello
 rm -rf "$LOGS/replica" && mkdir "$LOGS/replica"
 try replica build/c-examples/replica "$LOGS/replica"
+try notes env WORK=$LOGS/notes tests/sx/notes.sh
+rm -rf "$LOGS/conformance" && mkdir "$LOGS/conformance"
+try conformance build/c-examples/conformance "$LOGS/conformance"
+try conformance-broken env WORK=$LOGS/conformance-broken tests/sx/conformance.sh
 try admin env WORK=$LOGS/admin tests/sx/admin.sh
 try demo-3 env WORK=$LOGS/demo-3 c-examples/demo.sh 3
 try demo-5 env WORK=$LOGS/demo-5 c-examples/demo.sh 5
