@@ -113,20 +113,29 @@ impl Raft {
         entries: Result<Vec<Entry>, ()>,
     ) {
         self.observe(now);
-        if let Ok(entries) = &entries {
-            assert!(!entries.is_empty(), "nothing was fetched, and no error");
-            for (index, entry) in (first..).zip(entries) {
-                let known = self.log.term(index);
+        let current = entries.as_ref().is_ok_and(|e| self.are_current(first, e));
+        match to {
+            // Whoever asked was deposed, perhaps, and they were replaced.
+            Some(to) if !current => self.fetched_for(to, first, Err(())),
+            Some(to) => self.fetched_for(to, first, entries),
+            None => {
                 assert!(
-                    entry.index == index && known.is_none_or(|term| term == entry.term),
-                    "storage gave another entry {index} than it holds"
+                    current || entries.is_err(),
+                    "storage gave other entries from {first} on than the log holds"
                 );
+                self.fetched_to_apply(first, entries);
             }
         }
-        match to {
-            Some(to) => self.fetched_for(to, first, entries),
-            None => self.fetched_to_apply(first, entries),
-        }
+    }
+
+    /// Whether these are the log's entries from `first` on, as far as it was not compacted.
+    fn are_current(&self, first: Index, entries: &[Entry]) -> bool {
+        assert!(!entries.is_empty(), "nothing was fetched, and no error");
+        let base = self.log.base().index;
+        (first..).zip(entries).all(|(index, entry)| {
+            assert_eq!(index, entry.index, "what is fetched is contiguous");
+            index < base || self.log.term(index) == Some(entry.term)
+        })
     }
 
     fn fetched_to_apply(&mut self, first: Index, entries: Result<Vec<Entry>, ()>) {

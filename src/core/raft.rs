@@ -474,6 +474,9 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = leader;
         if was_leader {
+            // What peers needed may be truncated now, and storage be told so before it answers.
+            let of_peers = |ask: &Ask| matches!(ask, Ask::Entries { to: Some(_), .. });
+            self.asks.retain(|ask| !of_peers(ask));
             self.leader_heard_at = self.now;
             // A leader had no election timer: start one.
             self.draw_election_timeout();

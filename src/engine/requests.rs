@@ -132,10 +132,11 @@ impl Engine {
     }
 
     /// Alive, and known to hold something: one that does not abstains from every vote (raft.md rule
-    /// 51), so no change may come to need it.
+    /// 51), and so does one that has lost its state, so no change may come to need it.
     fn can_vote(&self, voter: NodeId) -> bool {
         let holds = |id| self.raft.progress(id).is_some_and(|p| p.match_index() > 0);
-        self.is_heard(voter) && (voter == self.settings.id || holds(voter))
+        let keeps = !self.instances.has_lost(voter);
+        keeps && self.is_heard(voter) && (voter == self.settings.id || holds(voter))
     }
 
     /// A node that comes back without its state would never be listened to.
@@ -170,7 +171,8 @@ impl Engine {
     /// A voter's storage must be on record before it votes, or its loss could not be found.
     fn is_promotable(&self, learner: NodeId) -> bool {
         let registered = self.cluster.instance(learner).is_some();
-        registered && self.raft.is_ready_to_vote(learner)
+        let keeps = !self.instances.has_lost(learner);
+        registered && keeps && self.raft.is_ready_to_vote(learner)
     }
 
     /// The node that leaves may help to decide it, but the others must be able to go on alone.
@@ -190,6 +192,13 @@ impl Engine {
     /// The detector's verdict on dead nodes.
     pub fn exclude_dead(&mut self, ids: Vec<NodeId>, silent: Vec<u32>) {
         let text = format!("excluding {ids:?}, silent for {silent:?} ms");
+        // The detector hears nothing of lost states: to it such a node is alive for a while.
+        let stays = |id: NodeId| !ids.contains(&id) && !self.instances.has_lost(id);
+        if !agreed(self.raft.configuration(), stays) {
+            self.log(2, format!("{text}: too few voters have their state"));
+            self.detector.proposal_failed();
+            return;
+        }
         let expect = self.cluster.epoch();
         let by = Cause::Detector;
         let command = Command::Exclude {

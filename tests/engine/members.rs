@@ -311,6 +311,46 @@ fn a_wiped_voter_counts_as_dead() {
     assert_works(&mut c, leader, &stay);
 }
 
+/// It was heard a moment ago, and will never vote again.
+#[test]
+fn no_change_needs_the_vote_of_a_wiped_voter() {
+    let mut c = Cluster::new(3);
+    let leader = c.elect();
+    c.run(3_000);
+    let (leaves, wiped) = (others(&c, leader)[0], others(&c, leader)[1]);
+    c.wipe(wiped, true);
+    let event = Event::PeerLostState { id: id(wiped) };
+    assert!(c.wait(2_000, |c| has_event(c, leader, &event)));
+    assert_eq!(c.state(leader, wiped), NodeState::Alive, "not silent yet");
+    let removed = c.ask(leader, Request::Remove(id(leaves)));
+    assert!(matches!(removed, Err(Error::NoQuorum(_))), "{removed:?}");
+    assert_works(&mut c, leader, &[leaves]);
+}
+
+/// Whenever it is wiped while the leader judges the third: it will never vote for the exclusion.
+#[test]
+fn no_exclusion_needs_the_vote_of_a_wiped_voter() {
+    for wiped_at in (3_000..12_000).step_by(100) {
+        let mut c = Cluster::new(3);
+        let leader = c.elect();
+        c.ask(leader, deadtime(6)).unwrap();
+        c.run(3_000);
+        let (dead, wiped) = (others(&c, leader)[0], others(&c, leader)[1]);
+        down(&mut c, dead, true);
+        c.run(wiped_at);
+        // What is under way already may need it.
+        let decided = voters(&c, leader) < 3;
+        c.wipe(wiped, true);
+        c.run(20_000);
+        down(&mut c, dead, false);
+        let leads = |c: &Cluster| c.leader().is_some();
+        assert!(
+            decided || c.wait(20_000, leads),
+            "wiped after {wiped_at} ms"
+        );
+    }
+}
+
 #[test]
 fn a_wiped_learner_is_not_promoted() {
     let mut c = Cluster::new(3);

@@ -5,6 +5,7 @@
 mod election;
 mod interaction;
 mod membership;
+mod outlined;
 mod persistence;
 mod read;
 mod receiving;
