@@ -80,11 +80,14 @@ impl Node {
                 self.snapshots.read.insert(mix(&(to, snapshot, piece)));
             }
             Input::Fetched { first, entries } if !entries.is_empty() => {
-                let before = self.log.place(first - 1).unwrap_or_default();
-                let place = entries
-                    .iter()
-                    .fold(before, |place, entry| place.then(entry));
-                let own = self.log.place(first - 1 + entries.len() as u64) == Some(place);
+                // Of the log as it is, or as it was before a write that is under way.
+                let own = [&self.log, &self.durable].into_iter().any(|log| {
+                    let before = log.place(first - 1).unwrap_or_default();
+                    let place = entries
+                        .iter()
+                        .fold(before, |place, entry| place.then(entry));
+                    log.place(first - 1 + entries.len() as u64) == Some(place)
+                });
                 rule!(own => "harness", "reads other entries than were written from {first}");
             }
             Input::PieceStored { snapshot, end, ok } => self.piece_stored(snapshot, *end, *ok)?,
