@@ -235,7 +235,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; ok && i < NODES; i++)
         ok = start(&nodes[i], i + 1, argv[1], KEEL_NEW_NODE);
     if (!ok)
-        return fprintf(stderr, "usage: %s EMPTY-DIRECTORY [%s]\n", argv[0], keel_errmsg()), 2;
+        return fprintf(stderr, "usage: %s DIRECTORY    (an empty one)\n", argv[0]), 2;
     ok = work(2) && settled();
     printf("%u commands are applied on every node\n", nodes[0].applied);
 

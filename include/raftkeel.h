@@ -767,7 +767,10 @@ typedef struct keel_info {
     uint64_t recorded_term;
     /** Where `recorded_leader` is to be found. */
     const char *recorded_address;
-    /** The lowest index in this node's log: what came before is in its snapshots only. */
+    /**
+     * The lowest index that this node goes by in its log: what came before is in its snapshots
+     * only. The files may hold more, until all of a segment can go.
+     */
     uint64_t first_index;
     /** The last index that the newest snapshot covers, 0 if there is none. */
     uint64_t snapshot_index;
@@ -1176,7 +1179,7 @@ KEEL_API int keel_load_finish(struct keel_load *l, int status);
 
 /**
  * Makes a snapshot now, whatever has been applied since the last one, so that the log before the
- * one before it can be dropped. With KEEL_COMPACT_APPLICATION on this node; with the other two
+ * one before it can be dropped; a keel_storage keeps the newest one only. With KEEL_COMPACT_APPLICATION on this node; with the other two
  * kinds on all of them, at the leader only. Completed when this node's own is durable, with the last
  * log index that it covers. Completions: KEEL_ERR_STATE (no `save`; a keel_storage without
  * snap_put; nothing to be saved yet), KEEL_ERR_CONFLICT (one is being made or loaded already),

@@ -1,6 +1,7 @@
 #!/bin/sh
-# The museum of bugs: src/core holds classic Raft bugs, each compiled in by `--cfg keel_bug="name"`
-# and out otherwise. The simulator must find every one of them, or its silence proves nothing.
+# The museum of bugs: src holds classic bugs of Raft and of its storage, each compiled in by
+# `--cfg keel_bug="name"` and out otherwise. The simulator must find every one of the core's, and the
+# tests of the log directory every one of storage, or their silence proves nothing.
 # Prints a table: bug, seeds until it was found (one number for each attempt), what found it.
 #
 #   scripts/museum.sh [bug ...]      all of them by default
@@ -19,10 +20,11 @@ attempts=${ATTEMPTS:-1}
 out=${CARGO_TARGET_DIR:-target}/museum
 mkdir -p "$out"
 
-bugs=$*
-if [ -z "$bugs" ]; then
-    bugs=$(grep -rhoE 'keel_bug = "[a-z_]+"' src/core | cut -d'"' -f2 | sort -u)
-fi
+known() { grep -rhoE 'keel_bug = "[a-z_]+"' "$1" | cut -d'"' -f2 | sort -u; }
+bugs=${*:-$(known src)}
+for bug in $bugs; do
+    known src | grep -qx "$bug" || { echo "museum: there is no bug $bug" >&2; exit 2; }
+done
 
 # The library without anything but the core, under its own name.
 printf '#![allow(missing_docs)]\n#[path = "%s/src/core/mod.rs"]\npub mod core;\n' "$PWD" \
@@ -50,9 +52,34 @@ search() {
     echo $((seed - first + 1))
 }
 
+# A bug of storage: the tests of the directory must find it.
+storage() {
+    program=$(cargo rustc --locked --quiet --target-dir "$out/storage" --lib --profile test \
+        --message-format json -- --cfg "keel_bug=\"$1\"" |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+    RUST_BACKTRACE=0 "$program" storage::dir >"$out/storage.log" 2>&1 && return 1
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$out/storage.log" | head -1
+}
+
+# Without a bug nothing is found, or what is found below proves nothing.
+build none
+if found=$(seconds=30 search none 0); then
+    echo "museum: without any bug, seed $found fails" >&2
+    exit 2
+fi
+
 survivors=0
 printf '%-28s %-20s %s\n' "bug" "seeds" "found by"
 for bug in $bugs; do
+    if known src/storage | grep -qx "$bug"; then
+        if found=$(storage "$bug"); then
+            printf '%-28s %-20s %s\n' "$bug" "-" "$found"
+        else
+            printf '%-28s %-20s %s\n' "$bug" "-" SURVIVED
+            survivors=$((survivors + 1))
+        fi
+        continue
+    fi
     if ! build "$bug"; then
         printf '%-28s does not compile\n' "$bug"
         survivors=$((survivors + 1))

@@ -481,6 +481,13 @@ impl Raft {
         self.install(snapshot);
         if let Some(leader) = self.leader.filter(|_| !self.is_leader()) {
             let (to, term) = (leader, self.hard.term);
+            if cfg!(keel_bug = "snapshot_acked_before_durable") {
+                let outcome = AppendOutcome::Accepted {
+                    match_index: snapshot.last.index,
+                };
+                let reply = AppendReply { term, seq, outcome };
+                self.messages.push((to, Message::AppendReply(reply)));
+            }
             self.after_hard(Effect::Acknowledge { to, term, seq });
         }
     }

@@ -97,6 +97,7 @@ impl Engine {
             run: incarnation,
             ..Options::new(settings.id)
         };
+        let found = remarks(&opened);
         let raft = Raft::new(options, opened.restored, 0);
         let replayed_to = raft.commit();
         let cluster = match raft.snapshot() {
@@ -138,6 +139,9 @@ impl Engine {
         };
         if let Some(snapshot) = engine.raft.snapshot().cloned() {
             engine.note_snapshot(&snapshot);
+        }
+        for (level, text) in found {
+            engine.log(level, text);
         }
         Ok(engine)
     }
@@ -332,4 +336,27 @@ impl Engine {
             self.actions.push(Action::Stopped(why));
         }
     }
+}
+
+/// What an administrator should know of what was opened, with the levels of the log.
+fn remarks(opened: &Opened) -> Vec<(i32, String)> {
+    let mut remarks = Vec::new();
+    if opened.torn_bytes > 0 {
+        let bytes = opened.torn_bytes;
+        let text = format!(
+            "dropped {bytes} bytes of a write that was cut off, and acknowledged to nobody"
+        );
+        remarks.push((2, text));
+    }
+    if opened.meta_repaired {
+        let text = "one of the two copies in META was damaged: it was written anew from the other";
+        remarks.push((1, text.to_owned()));
+    }
+    for what in &opened.damaged {
+        remarks.push((
+            1,
+            format!("a snapshot is passed over, the log has its place: {what}"),
+        ));
+    }
+    remarks
 }

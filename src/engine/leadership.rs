@@ -63,10 +63,11 @@ impl Engine {
                 self.leadership.questions.insert(from, question);
                 return;
             }
-            Message::Append(_) | Message::Snapshot(_) => self.leadership.heard |= leased,
             _ => {}
         }
+        let promises = matches!(message, Message::Append(_) | Message::Snapshot(_));
         self.raft.receive(self.now, from, message);
+        self.leadership.heard |= leased && promises && self.raft.leader() == Some(from);
     }
 
     /// Goes on with what came before this driving call and depends on its time.

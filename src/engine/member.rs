@@ -274,6 +274,7 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
                 instance,
                 torn_bytes: 0,
                 meta_repaired: false,
+                damaged: Vec::new(),
             };
             Ok(Found {
                 opened,

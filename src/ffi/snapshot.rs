@@ -174,7 +174,7 @@ pub unsafe extern "C" fn keel_load_finish(l: *mut keel_load, status: c_int) -> c
 }
 
 /// Makes a snapshot now, whatever has been applied since the last one, so that the log before the
-/// one before it can be dropped. With KEEL_COMPACT_APPLICATION on this node; with the other two
+/// one before it can be dropped; a keel_storage keeps the newest one only. With KEEL_COMPACT_APPLICATION on this node; with the other two
 /// kinds on all of them, at the leader only. Completed when this node's own is durable, with the last
 /// log index that it covers. Completions: KEEL_ERR_STATE (no `save`; a keel_storage without
 /// snap_put; nothing to be saved yet), KEEL_ERR_CONFLICT (one is being made or loaded already),

@@ -130,7 +130,8 @@ pub struct keel_info {
     pub recorded_term: u64,
     /// Where `recorded_leader` is to be found.
     pub recorded_address: *const c_char,
-    /// The lowest index in this node's log: what came before is in its snapshots only.
+    /// The lowest index that this node goes by in its log: what came before is in its snapshots
+    /// only. The files may hold more, until all of a segment can go.
     pub first_index: u64,
     /// The last index that the newest snapshot covers, 0 if there is none.
     pub snapshot_index: u64,

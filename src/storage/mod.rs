@@ -190,6 +190,8 @@ pub struct Opened {
     pub torn_bytes: u64,
     /// Whether one of the two META slots had to be rewritten from the other.
     pub meta_repaired: bool,
+    /// What is wrong with snapshots that were passed over: others, and the log, have their place.
+    pub damaged: Vec<String>,
 }
 
 /// Everything that can be wrong with a directory, a host's storage, or a write.

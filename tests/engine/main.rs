@@ -9,5 +9,6 @@ mod leadership;
 mod lease;
 mod load;
 mod members;
+mod opening;
 mod snapshots;
 mod versions;

@@ -95,7 +95,11 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.words)?;
         writeln!(f, "{}", self.what)?;
-        write!(f, "failed: RAFTKEEL_SEED={} replays it", self.seed)
+        write!(
+            f,
+            "failed: RAFTKEEL_SEED={} replays it: put that before cargo test --profile sim --test sim",
+            self.seed
+        )
     }
 }
 

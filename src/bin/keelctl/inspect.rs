@@ -240,11 +240,12 @@ fn verdict(out: &mut String, found: &Inspection) -> bool {
             if damaged {
                 line(
                     out,
-                    "A snapshot is damaged; an older one and the log behind it hold the same, and\n\
-                     the next snapshot takes its place.",
+                    "BUT a snapshot is damaged. What it stood for is still in the log, or in an older\n\
+                     snapshot and the log behind it, and the next one takes its place; until then one\n\
+                     more fault may be too many. Look at the disk.",
                 );
             }
-            true
+            !damaged
         }
         Err(error) => {
             line(out, &format!("CANNOT BE OPENED: {error}"));

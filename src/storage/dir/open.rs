@@ -27,6 +27,8 @@ pub(super) struct Contents {
     partial: Option<Partial>,
     /// There is a file of that name, of whatever use.
     received: bool,
+    /// Snapshots that are passed over.
+    damaged: Vec<String>,
 }
 
 impl Directory {
@@ -87,6 +89,7 @@ impl Directory {
             instance: directory.meta.instance,
             torn_bytes: recovered.torn_bytes,
             meta_repaired: contents.meta_repaired,
+            damaged: contents.damaged,
         };
         Ok((directory, opened))
     }
@@ -165,6 +168,7 @@ impl Contents {
             found,
             partial,
             received,
+            damaged: Vec::new(),
         })
     }
 
@@ -185,6 +189,7 @@ impl Contents {
             if !reached || reset.is_some() || !log.log.holds(last) {
                 return Err(error);
             }
+            self.damaged.push(error.to_string());
         }
         if !reached {
             let flaw = Flaw::Bad("the snapshot that the log begins behind is missing");

@@ -156,6 +156,7 @@ impl HostStorage {
             .checked_add(1)
             .ok_or_else(|| corrupt(0, "opened more often than can be counted"))?;
         let (images, damaged) = Images::find(store.clone(), seal.clone(), &found.images)?;
+        let passed_over = damaged.iter().map(StorageError::to_string).collect();
         let (log, stale) = reconcile(found, &mut state, images.newest().as_ref(), damaged)?;
         let mut terms = Terms::behind(log.base());
         for run in log.terms() {
@@ -176,6 +177,7 @@ impl HostStorage {
             instance: state.instance,
             torn_bytes: 0,
             meta_repaired: false,
+            damaged: passed_over,
         };
         let writes = Arc::new(Writes::of_run(state.incarnation));
         let storage = HostStorage {
