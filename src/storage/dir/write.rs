@@ -8,6 +8,7 @@ use crate::storage::StorageError;
 use super::Directory;
 use super::frame::{Kind, MAX_GROUP, Place, start_group};
 use super::meta;
+use super::open::lacks_room;
 use super::segment::{End, Header, Segment};
 
 impl Directory {
@@ -49,7 +50,7 @@ impl Directory {
         let size = group.size();
         let used = self.end.lsn > self.segment.header.start_lsn;
         if (reset.is_some() && used) || !self.segment.has_room(self.end.lsn, size) {
-            self.roll(size)?;
+            self.roll(size, reset.is_some())?;
         }
         let first = reset.map_or_else(|| entries[0].index, |base| base.index + 1);
         let kind = match reset {
@@ -81,13 +82,21 @@ impl Directory {
         Ok(())
     }
 
-    /// Goes on in a new segment that has room for `size` bytes.
-    fn roll(&mut self, size: u64) -> Result<(), StorageError> {
+    /// Goes on in a new segment that has room for `size` bytes. On a full disk it may have room for
+    /// little more if the log is dropped with it: that makes room.
+    fn roll(&mut self, size: u64, drops: bool) -> Result<(), StorageError> {
         let seq = self.segment.header.seq + 1;
-        let size = self.options.segment_size(size);
-        let origin = self.meta.origin();
-        let header = Header::new(origin, seq, &self.end, self.fs.random()?, size);
-        self.segment = Segment::make(&*self.fs, header, &[])?;
+        let make = |bytes| {
+            let origin = self.meta.origin();
+            let header = Header::new(origin, seq, &self.end, self.fs.random()?, bytes);
+            Segment::make(&*self.fs, header, &[])
+        };
+        self.segment = match make(self.options.segment_size(size)) {
+            Err(error) if drops && lacks_room(&error) => {
+                make(self.options.scant_segment_size(size))?
+            }
+            made => made?,
+        };
         self.layout.enter(&self.segment.header);
         // Before the first group in it: a segment that holds anything acknowledged is one that
         // META misses when it is gone.

@@ -221,3 +221,20 @@ fn power_may_fail_while_a_full_disk_is_made_do_with() {
         }
     }
 }
+
+/// The image takes the place of the log, which the last run did not come to drop.
+#[test]
+fn a_full_disk_does_not_keep_a_log_from_being_dropped() {
+    let sim = full_disk();
+    // From here on the last segment is as small as may be, and leaves no room when it goes.
+    let (mut directory, _) = open_wide(&sim).unwrap();
+    sim.be_full_after(None);
+    let image = image(20, 1000);
+    let snapshot = offered(20, &image);
+    directory.store_piece(&snapshot, 0, &image).unwrap();
+    directory.adopt(&snapshot).unwrap();
+    drop(directory);
+    sim.be_full_after(Some(8 * OPTIONS.segment_bytes as usize));
+    let (_, opened) = open_wide(&sim).unwrap();
+    assert_eq!(opened.restored.base, snapshot.last);
+}
