@@ -2,7 +2,8 @@
 # The museum of bugs: src holds classic bugs of Raft and of its storage, each compiled in by
 # `--cfg keel_bug="name"` and out otherwise. The simulator must find every one of the core's, and the
 # tests of the log directory every one of storage, or their silence proves nothing.
-# Prints a table: bug, seeds until it was found (one number for each attempt), what found it.
+# Prints a table: bug, seeds until it was found (one number for each attempt, or `kept` if one of
+# those in tests/sim/seeds.txt did), what found it.
 #
 #   scripts/museum.sh [bug ...]      all of them by default
 #
@@ -49,6 +50,8 @@ search() {
     fi
     seed=$(sed -n 's/.*RAFTKEEL_SEED=\([0-9]*\) .*/\1/p' "$out/$1/log" | head -1)
     [ -n "$seed" ] || return 1
+    # One of the kept seeds, which are always run first.
+    grep -q "^$seed " tests/sim/seeds.txt && { echo kept; return; }
     echo $((seed - first + 1))
 }
 
