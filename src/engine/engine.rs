@@ -59,8 +59,8 @@ pub(super) struct Engine {
     pub snapshots: Snapshots,
     pub open: Open,
     pub instances: Instances,
-    /// What members have said to understand, in this run.
-    pub features: BTreeMap<NodeId, u32>,
+    /// What members understand, and the run and time in which they said so.
+    pub features: BTreeMap<NodeId, ((u64, u64), u32)>,
     pub fate: Fate,
     pub watch: Watch,
     /// What the detector was last told: configuration index, applied epoch.

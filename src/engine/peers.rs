@@ -8,6 +8,19 @@ use super::engine::Engine;
 use super::outbox::Outbox;
 
 impl Engine {
+    /// What a member says of itself: the newest counts, for a late packet says what is no more so.
+    fn note_sender(&mut self, header: &Header) {
+        let (from, at) = (header.from, (header.incarnation, header.stamp));
+        let known = self.features.get(&from);
+        if known.is_some_and(|(newest, _)| at < *newest) {
+            return;
+        }
+        self.raft.note_priority(from, header.priority);
+        if self.raft.configuration().contains(from) {
+            self.features.insert(from, (at, header.features));
+        }
+    }
+
     pub fn packet(&mut self, packet: Packet) {
         let from = packet.header.from;
         if self.has_lost_state() {
@@ -23,10 +36,7 @@ impl Engine {
         if envelope.leader_term >= self.raft.term() && envelope.leader_term > 0 {
             self.watch.leader_fresh_at = Some(self.now);
         }
-        self.raft.note_priority(from, header.priority);
-        if self.raft.configuration().contains(from) {
-            self.features.insert(from, header.features);
-        }
+        self.note_sender(header);
         let barred = self.is_barred(from, header.epoch);
         if barred && self.detector.node(from).is_none() {
             // Out for good: the detector does not follow it, but it must learn its fate.
@@ -73,7 +83,7 @@ impl Engine {
         members.all(|id| {
             let said = match id == self.settings.id {
                 true => Some(self.settings.features),
-                false => self.features.get(&id).copied(),
+                false => self.features.get(&id).map(|(_, said)| *said),
             };
             said.map_or(patient, |said| said & feature == feature)
         })

@@ -1,6 +1,8 @@
 //! The end of a run: faults end, for all nodes or for one quorum of them, and what was promised
 //! for such times must come to pass.
 
+use std::fmt::Write;
+
 use raftkeel::ffi::code::{KEEL_ERR_EXCLUDED, KEEL_OK};
 use raftkeel::ffi::status::*;
 
@@ -70,6 +72,14 @@ impl World {
                 "\n  n{} ({id}) applied {applied}, {state}",
                 at + 1
             ));
+        }
+        for (number, request) in self.judge.requests.iter().enumerate().rev().take(16) {
+            let (at, end) = (request.at + 1, request.completion);
+            let _ = write!(
+                text,
+                "\n  request {number} at n{at}: {:?} {end:?}",
+                request.kind
+            );
         }
         panic!("{what}:{text}");
     }
