@@ -97,18 +97,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         let mut sent = std::mem::take(&mut self.output.sent);
         for (to, packet) in sent.drain(..) {
             let to = to.get() as usize - 1;
-            if self.net.is_cut(from, to) {
-                self.net.stop(Passing { from, to, packet });
-                continue;
-            }
-            self.net.archive((from, to), &packet, &mut self.dice);
-            let fate = self.net.send(self.now, (from, to), &mut self.dice);
-            if let Some(at) = fate.copy {
-                let packet = packet.clone();
-                self.deliver_at(at, Passing { from, to, packet });
-            }
-            if let Some(at) = fate.original {
-                self.deliver_at(at, Passing { from, to, packet });
+            let passing = Passing { from, to, packet };
+            for (at, passing) in self.net.pass(self.now, passing, &mut self.dice) {
+                self.deliver_at(at, passing);
             }
         }
     }

@@ -72,7 +72,11 @@ pub const SHAPES: [Shape; 11] = [
     Shape::Random,
 ];
 
+/// What cuts a leader off.
+pub const CUT_OFFS: [Shape; 4] = [Shape::Isolated, Shape::Deaf, Shape::Mute, Shape::Halves];
+
 /// A packet on a link.
+#[derive(Clone)]
 pub struct Passing<P> {
     pub from: usize,
     pub to: usize,
@@ -112,8 +116,28 @@ impl<P: Clone> Net<P> {
         }
     }
 
+    /// A packet leaves: what arrives of it, and when, a copy first.
+    pub fn pass(
+        &mut self,
+        now: Micros,
+        passing: Passing<P>,
+        dice: &mut Dice,
+    ) -> impl Iterator<Item = (Micros, Passing<P>)> + use<P> {
+        let link = (passing.from, passing.to);
+        let (mut copy, mut original) = (None, None);
+        if self.is_cut(link.0, link.1) {
+            self.stop(passing);
+        } else {
+            self.archive(&passing, dice);
+            let fate = self.send(now, link, dice);
+            copy = fate.copy.map(|at| (at, passing.clone()));
+            original = fate.original.map(|at| (at, passing));
+        }
+        copy.into_iter().chain(original)
+    }
+
     /// When a packet arrives, and when a copy of it does.
-    pub fn send(&mut self, now: Micros, link: (usize, usize), dice: &mut Dice) -> Fate {
+    fn send(&mut self, now: Micros, link: (usize, usize), dice: &mut Dice) -> Fate {
         let (from, to) = link;
         let nature = &self.nature;
         if dice.chance(nature.lost) {
@@ -144,13 +168,11 @@ impl<P: Clone> Net<P> {
     }
 
     /// Keeps some packets for later.
-    pub fn archive(&mut self, link: (usize, usize), packet: &P, dice: &mut Dice) {
+    fn archive(&mut self, passing: &Passing<P>, dice: &mut Dice) {
         if !dice.chance(self.nature.archived) {
             return;
         }
-        let (from, to) = link;
-        let packet = packet.clone();
-        let passing = Passing { from, to, packet };
+        let passing = passing.clone();
         if self.archive.len() < ARCHIVE {
             self.archive.push(passing);
         } else {
@@ -159,8 +181,8 @@ impl<P: Clone> Net<P> {
     }
 
     /// A packet of long ago.
-    pub fn remember(&self, dice: &mut Dice) -> Option<&Passing<P>> {
-        (!self.archive.is_empty()).then(|| dice.pick(&self.archive))
+    pub fn remember(&self, dice: &mut Dice) -> Option<Passing<P>> {
+        (!self.archive.is_empty()).then(|| dice.pick(&self.archive).clone())
     }
 
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
@@ -258,8 +280,13 @@ impl<P: Clone> Net<P> {
         shape.fault().hit();
     }
 
-    /// Cuts these off from all others.
-    pub fn part(&mut self, side: &[usize]) {
+    /// Cuts a node off, with fewer than half of the others.
+    pub fn part_with_few(&mut self, node: usize, dice: &mut Dice) {
+        let mut side: Vec<usize> = (0..self.nodes).filter(|other| *other != node).collect();
+        dice.shuffle(&mut side);
+        let most = (side.len() as u64).saturating_sub(1) / 2;
+        side.truncate(dice.within(0, most) as usize);
+        side.push(node);
         self.keep_links(|a, b| side.contains(&a) == side.contains(&b));
     }
 
@@ -305,9 +332,9 @@ impl<P: Clone> Net<P> {
 
 /// When a packet arrives, if ever.
 #[derive(Default)]
-pub struct Fate {
-    pub original: Option<Micros>,
-    pub copy: Option<Micros>,
+struct Fate {
+    original: Option<Micros>,
+    copy: Option<Micros>,
 }
 
 impl Shape {

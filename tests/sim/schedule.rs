@@ -3,7 +3,7 @@
 use crate::disk::Health;
 use crate::judge::Judge;
 use crate::marks::Fault::*;
-use crate::net::{Passing, Shape};
+use crate::net::{CUT_OFFS, Shape};
 use crate::queue::Micros;
 use crate::server::{Input, Server, State};
 use crate::swarm::{Limits, Occasion, Strike, When};
@@ -124,22 +124,14 @@ impl<S: Server, J: Judge<S>> World<S, J> {
 
     fn cut_leader(&mut self, at: usize) {
         LeaderCutOff.hit();
-        let shapes = [Shape::Isolated, Shape::Deaf, Shape::Mute, Shape::Halves];
-        let shape = *self.dice.pick(&shapes);
+        let shape = *self.dice.pick(&CUT_OFFS);
         self.cut_for_a_while(shape, at);
     }
 
     /// A leader is cut off with a minority, for long enough that the others elect another.
     fn depose(&mut self, at: usize) {
         LeaderDeposed.hit();
-        let mut others: Vec<usize> = (0..self.nodes.len()).filter(|o| *o != at).collect();
-        self.dice.shuffle(&mut others);
-        let with = self
-            .dice
-            .within(0, (others.len() as u64).saturating_sub(1) / 2);
-        others.truncate(with as usize);
-        others.push(at);
-        self.net.part(&others);
+        self.net.part_with_few(at, &mut self.dice);
         let unit = self.swarm.election_micros();
         let after = self.dice.within(2 * unit, 6 * unit);
         self.plan(after, Event::Heal);
@@ -195,16 +187,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
     }
 
     fn replay(&mut self) {
-        let Some(old) = self.net.remember(&mut self.dice) else {
-            return;
-        };
-        PacketReplayed.hit();
-        let passing = Passing {
-            from: old.from,
-            to: old.to,
-            packet: old.packet.clone(),
-        };
-        self.deliver_at(self.now, passing);
+        if let Some(old) = self.net.remember(&mut self.dice) {
+            PacketReplayed.hit();
+            self.deliver_at(self.now, old);
+        }
     }
 
     fn tick_early(&mut self, at: usize) {

@@ -86,18 +86,9 @@ impl World {
                 to: to_id,
                 bytes,
             };
-            if self.net.is_cut(from, to) {
-                self.net.stop(Passing { from, to, packet });
-                continue;
-            }
-            self.net.archive((from, to), &packet, &mut self.dice);
-            let fate = self.net.send(self.now, (from, to), &mut self.dice);
-            if let Some(at) = fate.copy {
-                let packet = packet.clone();
-                self.deliver_at(at, Passing { from, to, packet });
-            }
-            if let Some(at) = fate.original {
-                self.deliver_at(at, Passing { from, to, packet });
+            let passing = Passing { from, to, packet };
+            for (at, passing) in self.net.pass(self.now, passing, &mut self.dice) {
+                self.deliver_at(at, passing);
             }
         }
         self.nodes[from].seat.sent = sent;

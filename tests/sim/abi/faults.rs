@@ -6,7 +6,7 @@ use super::plan::draw_rate;
 use super::world::{Due, Event, World};
 use crate::disk::Health;
 use crate::marks::Fault::{self, *};
-use crate::net::{Passing, Shape};
+use crate::net::{CUT_OFFS, Shape};
 use crate::queue::Micros;
 use crate::swarm::{Limits, Strike, When};
 
@@ -162,20 +162,14 @@ impl World {
 
     fn cut_leader(&mut self, at: usize) {
         LeaderCutOff.hit();
-        let shapes = [Shape::Isolated, Shape::Deaf, Shape::Mute, Shape::Halves];
-        let shape = *self.dice.pick(&shapes);
+        let shape = *self.dice.pick(&CUT_OFFS);
         self.cut_for_a_while(shape, at);
     }
 
     /// A leader is cut off with a minority, for long enough that the others elect another.
     fn depose(&mut self, at: usize) {
         LeaderDeposed.hit();
-        let mut side: Vec<usize> = (0..self.nodes.len()).filter(|o| *o != at).collect();
-        self.dice.shuffle(&mut side);
-        let most = (side.len() as u64).saturating_sub(1) / 2;
-        side.truncate(self.dice.within(0, most) as usize);
-        side.push(at);
-        self.net.part(&side);
+        self.net.part_with_few(at, &mut self.dice);
         let unit = self.unit();
         let after = self.dice.within(2 * unit, 6 * unit);
         self.plan_event(after, Event::Heal);
@@ -231,16 +225,10 @@ impl World {
     }
 
     fn replay(&mut self) {
-        let Some(old) = self.net.remember(&mut self.dice) else {
-            return;
-        };
-        PacketReplayed.hit();
-        let passing = Passing {
-            from: old.from,
-            to: old.to,
-            packet: old.packet.clone(),
-        };
-        self.deliver_at(self.now, passing);
+        if let Some(old) = self.net.remember(&mut self.dice) {
+            PacketReplayed.hit();
+            self.deliver_at(self.now, old);
+        }
     }
 
     /// A node is stopped in order, and starts as another version with other limits of its own.
