@@ -105,10 +105,7 @@ fn tell_log(out: &mut String, found: &Inspection) {
         out,
         &format!(
             "log: {} in {}",
-            match entries {
-                1 => "1 entry".to_owned(),
-                n => format!("{n} entries"),
-            },
+            count(entries, "entry"),
             count(found.segments.len() as u64, "segment")
         ),
     );
@@ -141,7 +138,7 @@ fn contents(walk: &Walk) -> String {
     let Some(indexes) = walk.indexes else {
         return format!("no entries; continues index {}", walk.prev.index);
     };
-    let mut text = range("index", indexes).replacen("indexs", "indexes", 1);
+    let mut text = range("index", indexes);
     if let Some(terms) = walk.terms {
         text += &format!(", {}", range("term", terms));
     }
@@ -207,7 +204,7 @@ fn describe(snapshot: &Snapshot) -> String {
     );
     if let Some(pieces) = snapshot.pieces {
         text += "; the host's part is in the log, ";
-        text += &range("index", pieces).replacen("indexs", "indexes", 1);
+        text += &range("index", pieces);
     }
     text
 }

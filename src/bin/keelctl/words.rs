@@ -22,15 +22,25 @@ pub fn bytes(count: u64) -> String {
 
 /// "1 group", "2 groups".
 pub fn count(count: u64, thing: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {thing}{s}")
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {}", plural(thing)),
+    }
+}
+
+fn plural(thing: &str) -> String {
+    match (thing.strip_suffix('y'), thing.ends_with('x')) {
+        (Some(stem), _) => format!("{stem}ies"),
+        (None, true) => format!("{thing}es"),
+        (None, false) => format!("{thing}s"),
+    }
 }
 
 /// "7", or "5 to 7", with what is counted before it.
 pub fn range(thing: &str, (low, high): (u64, u64)) -> String {
     match low == high {
         true => format!("{thing} {low}"),
-        false => format!("{thing}s {low} to {high}"),
+        false => format!("{} {low} to {high}", plural(thing)),
     }
 }
 
