@@ -37,6 +37,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             self.load(at, &snapshot, &image);
         }
         self.call(at, Input::Take);
+        if self.rough && self.notices[at].is_some() && self.dice.coin() {
+            // The first that it hears may be the oldest.
+            self.tell_excluded(at);
+        }
         if self.rough && self.swarm.late_founders > 0 {
             let after = self.dice.below(self.swarm.late_founders);
             self.plan_due(after, at, Due::Bootstrap);

@@ -50,6 +50,7 @@ pub enum Work {
     Transfer,
     Priority,
     TellExcluded,
+    Churn,
     Save,
     SaveEverywhere,
     Compact,
@@ -209,7 +210,7 @@ impl Swarm {
         };
         // In many runs trouble is rare.
         let peace = *dice.pick(&[1, 1, 1, 2, 4]);
-        Swarm {
+        let mut swarm = Swarm {
             nodes,
             founders,
             election,
@@ -238,7 +239,13 @@ impl Swarm {
             slow_hosts: *dice.pick(&[0, 0, 100_000, 500_000, 1_000_000]),
             careful_hosts: dice.once_in(4),
             ending: *dice.pick(&[Ending::All, Ending::Quorum]),
+        };
+        swarm.ambushes.extend(draw_blow(dice, peace));
+        if dice.once_in(6) {
+            let gap = dice.scaled(unit / 10, 2 * unit);
+            swarm.work.push((Work::Churn, gap));
         }
+        swarm
     }
 
     /// What speed is measured with: three nodes and moderate trouble, the same in every run.
@@ -473,6 +480,17 @@ fn draw_work(dice: &mut Dice, unit: Micros) -> Vec<(Work, Micros)> {
         }
     }
     work
+}
+
+/// A change of the members that is cut off on many nodes at once is what the next leader finds.
+fn draw_blow(dice: &mut Dice, peace: u64) -> Option<Ambush> {
+    let drawn = dice.once_in(4);
+    drawn.then(|| Ambush {
+        on: Occasion::NewMembers,
+        strike: *dice.pick(&[Strike::CrashLeader, Strike::CrashMost, Strike::CrashAll]),
+        when: *dice.pick(&[When::BeforeSending, When::AfterSending]),
+        chance: (dice.scaled(20_000, 250_000) / peace) as Ppm,
+    })
 }
 
 fn draw_ambushes(dice: &mut Dice, peace: u64) -> Vec<Ambush> {

@@ -46,6 +46,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
                 self.set_priority(at, priority);
             }
             Work::TellExcluded => self.tell_excluded(at),
+            Work::Churn => self.churn(),
             Work::Save => self.begin_save(at),
             Work::SaveEverywhere => (0..self.nodes.len()).for_each(|at| self.begin_save(at)),
             Work::Compact => self.compact(at),
@@ -149,8 +150,26 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         }
     }
 
+    /// The same node goes and comes back for ever, and hears of its going at any time.
+    fn churn(&mut self) {
+        let at = self.nodes.len() - 1;
+        let id = self.nodes[at].id;
+        self.each_leader(|world, leader| {
+            let server = world.nodes[leader].server.as_ref();
+            let known = server.map(|server| server.configuration().clone());
+            let config = known.unwrap_or_default();
+            let wish = match (config.contains(id), config.is_learner(id)) {
+                (false, _) => Wish::Learn(id),
+                (true, true) => Wish::Promote(id, None),
+                (true, false) => Wish::Remove(id),
+            };
+            world.call(leader, Input::Change(wish));
+        });
+        self.tell_excluded(at);
+    }
+
     /// Peers tell a node that is out of the newest committed configuration. Old news comes too.
-    fn tell_excluded(&mut self, at: usize) {
+    pub fn tell_excluded(&mut self, at: usize) {
         let id = self.nodes[at].id;
         let Some((index, config)) = &self.members else {
             return;

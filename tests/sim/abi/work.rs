@@ -43,6 +43,7 @@ impl World {
                 self.set_priority(at, priority);
             }
             Work::TellExcluded => self.mend(),
+            Work::Churn => self.churn(),
             Work::Save => self.order(at, Order::Snapshot),
             Work::SaveEverywhere => {
                 (0..self.nodes.len()).for_each(|at| self.order(at, Order::Snapshot));
@@ -207,6 +208,27 @@ impl World {
                 _ => None,
             },
         }
+    }
+
+    /// The same node goes and comes back for ever.
+    fn churn(&mut self) {
+        let id = self.nodes[self.nodes.len() - 1].seat.id;
+        self.each_leader(|world, leader| {
+            if !world.look_at(leader) {
+                return;
+            }
+            let order = match world.seen(id) {
+                None => Order::Add(id),
+                Some(seen) if seen.awaits_promotion => Order::Promote(id),
+                Some(seen) => match seen.state {
+                    KEEL_NODE_EXCLUDED | KEEL_NODE_RETURNED => Order::Readmit(id),
+                    KEEL_NODE_REPLACED | KEEL_NODE_REMOVED => return,
+                    _ if seen.role == KEEL_ROLE_LEARNER || world.look.voters < 2 => return,
+                    _ => Order::Exclude(id),
+                },
+            };
+            world.order_change(leader, order);
+        });
     }
 
     fn seen(&self, id: u64) -> Option<Seen> {

@@ -95,6 +95,8 @@ impl Node {
             let new = expected == 0;
             rule!(new => "paper 5.2, rule 2", "vote for n{expected} becomes n{vote}");
             self.check_grant(step)?;
+        } else if term > was.term {
+            self.check_refusal(step)?;
         }
         if term > was.term {
             self.heard = Default::default();
@@ -141,6 +143,19 @@ impl Node {
         let free = matches!(role, Role::Follower | Role::PreCandidate);
         rule!(free => "paper 5.2", "votes for another as {role:?}");
         self.voted_at = Some(step.now);
+        Ok(())
+    }
+
+    /// Paper 5.2: one who enters a term for a candidate's sake has no vote to save in it, and gives
+    /// it to whoever may have it. A quorum may depend on it (rule 47).
+    fn check_refusal(&self, step: &Step) -> Verdict {
+        let Some((_, Message::Vote(request))) = received(step) else {
+            return Ok(());
+        };
+        // A blank node may be one that has lost its state (rule 51).
+        let blank = self.log.end().0 == 0;
+        let due = self.is_up_to_date(request) && !blank && !self.is_barred(step.after.excluded);
+        rule!(!due => "paper 5.2, rule 47", "withholds its vote without a reason");
         Ok(())
     }
 
