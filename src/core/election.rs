@@ -58,11 +58,7 @@ impl Raft {
     /// when it is on its way out once more.
     fn is_excluded(&self) -> bool {
         let latest = self.configs.latest();
-        let holds = match cfg!(keel_bug = "leaving_voter_abstains") {
-            true => latest.keeps(self.id),
-            false => latest.contains(self.id),
-        };
-        let readmits = |epoch| latest.epoch > epoch && holds;
+        let readmits = |epoch| latest.epoch > epoch && latest.contains(self.id);
         self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
     }
 
