@@ -68,7 +68,8 @@ pub enum Input {
     Loaded(Index, bool),
 }
 
-/// What the host is told, only at the end of a driving call. Every method may do nothing.
+/// What the host is told, only at the end of a driving call. Every method may do
+/// nothing, and what a host has no use for does.
 pub trait Host {
     /// One committed entry of the host's, in log order, exactly once per run.
     fn apply(&mut self, index: Index, term: Term, data: &[u8]) -> Result<(), i32>;
@@ -79,27 +80,29 @@ pub trait Host {
     /// Nothing is applied until it is finished.
     fn load(&mut self, load: Load, index: Index);
     /// Put one message on the wire, or drop it.
-    fn send(&mut self, to: NodeId, bytes: &[u8]);
+    fn send(&mut self, _to: NodeId, _bytes: &[u8]) {}
     /// A request is finished.
-    fn done(&mut self, ticket: Ticket, result: Result<Index, Error>);
+    fn done(&mut self, _ticket: Ticket, _result: Result<Index, Error>) {}
     /// This node's role, the term, or the known leader changed.
-    fn role(&mut self, role: Role, term: Term, leader: Option<NodeId>);
+    fn role(&mut self, _role: Role, _term: Term, _leader: Option<NodeId>) {}
     /// A node's state as this node sees it changed.
-    fn node(&mut self, id: NodeId, state: NodeState, old: NodeState, silent: Millis);
+    fn node(&mut self, _id: NodeId, _state: NodeState, _old: NodeState, _silent: Millis) {}
     /// An exclusion was decided.
-    fn excluded(&mut self, epoch: Epoch, ids: &[NodeId], index: Index);
+    fn excluded(&mut self, _epoch: Epoch, _ids: &[NodeId], _index: Index) {}
     /// The membership changed.
-    fn members(&mut self, epoch: Epoch, index: Index);
+    fn members(&mut self, _epoch: Epoch, _index: Index) {}
     /// The cluster-wide settings changed.
-    fn params(&mut self, params: &Params);
+    fn params(&mut self, _params: &Params) {}
     /// Stop serving, or serve again.
-    fn fence(&mut self, fenced: bool, why: &str);
+    fn fence(&mut self, _fenced: bool, _why: &str) {}
     /// Something worth a line in a monitoring system.
-    fn event(&mut self, event: &Event);
+    fn event(&mut self, _event: &Event) {}
     /// May these dead nodes be excluded? See [`Guard`].
-    fn guard(&mut self, ids: &[NodeId]) -> Guard;
+    fn guard(&mut self, _ids: &[NodeId]) -> Guard {
+        Guard::Allow
+    }
     /// A line for the log; level 1 error .. 5 trace.
-    fn log(&mut self, level: i32, text: &str);
+    fn log(&mut self, _level: i32, _text: &str) {}
     /// The engine is dead.
-    fn stopped(&mut self, why: &Error);
+    fn stopped(&mut self, _why: &Error) {}
 }

@@ -1,12 +1,9 @@
 //! A member under load: work that does not fit in one driving call is no absence, and does not
 //! keep it from speaking to its peers.
 
-use raftkeel::cluster::Params;
-use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
-use raftkeel::detector::NodeState;
+use raftkeel::core::{Index, NodeId, Term};
 use raftkeel::engine::{
-    Error, Event, Guard, Handle, Host, Input, Load, Member, Place, Request, Role, Save, Settings,
-    Ticket,
+    Error, Handle, Host, Input, Load, Member, Place, Request, Role, Save, Settings, Ticket,
 };
 
 use crate::cluster::{Cluster, peer, settings};
@@ -51,7 +48,6 @@ impl Host for Eager {
     fn load(&mut self, load: Load, _index: Index) {
         load.finish(false);
     }
-    fn send(&mut self, _to: NodeId, _bytes: &[u8]) {}
     fn done(&mut self, _ticket: Ticket, result: Result<Index, Error>) {
         if result == Err(Error::Full) {
             self.full += 1;
@@ -68,17 +64,6 @@ impl Host for Eager {
             self.led.push(term);
         }
     }
-    fn node(&mut self, _id: NodeId, _state: NodeState, _old: NodeState, _silent: Millis) {}
-    fn excluded(&mut self, _epoch: Epoch, _ids: &[NodeId], _index: Index) {}
-    fn members(&mut self, _epoch: Epoch, _index: Index) {}
-    fn params(&mut self, _params: &Params) {}
-    fn fence(&mut self, _fenced: bool, _why: &str) {}
-    fn event(&mut self, _event: &Event) {}
-    fn guard(&mut self, _ids: &[NodeId]) -> Guard {
-        Guard::Allow
-    }
-    fn log(&mut self, _level: i32, _text: &str) {}
-    fn stopped(&mut self, _why: &Error) {}
 }
 
 #[test]

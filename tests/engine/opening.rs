@@ -3,12 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use raftkeel::cluster::Params;
-use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
-use raftkeel::detector::NodeState;
+use raftkeel::core::{Index, Term};
 use raftkeel::engine::{
-    Error, Event, Guard, Host, HostState, Input, Load, Member, Place, Request, Role, Save,
-    Settings, Ticket,
+    Error, Host, HostState, Input, Load, Member, Place, Request, Save, Settings, Ticket,
 };
 
 use crate::cluster::{peer, settings};
@@ -31,25 +28,13 @@ impl Host for Listener {
     fn load(&mut self, load: Load, _index: Index) {
         load.finish(true);
     }
-    fn send(&mut self, _to: NodeId, _bytes: &[u8]) {}
     fn done(&mut self, _ticket: Ticket, result: Result<Index, Error>) {
         result.unwrap();
         self.done += 1;
     }
-    fn role(&mut self, _role: Role, _term: Term, _leader: Option<NodeId>) {}
-    fn node(&mut self, _id: NodeId, _state: NodeState, _old: NodeState, _silent: Millis) {}
-    fn excluded(&mut self, _epoch: Epoch, _ids: &[NodeId], _index: Index) {}
-    fn members(&mut self, _epoch: Epoch, _index: Index) {}
-    fn params(&mut self, _params: &Params) {}
-    fn fence(&mut self, _fenced: bool, _why: &str) {}
-    fn event(&mut self, _event: &Event) {}
-    fn guard(&mut self, _ids: &[NodeId]) -> Guard {
-        Guard::Allow
-    }
     fn log(&mut self, _level: i32, text: &str) {
         self.said.push(text.to_owned());
     }
-    fn stopped(&mut self, _why: &Error) {}
 }
 
 /// Runs the node at `path` until it has made so many snapshots; what it has said.
