@@ -264,7 +264,7 @@ fn group(header: &Header, stored: &[u8], offset: usize) -> Result<(Frame, Terms)
     if rest.len() < HEADER || is_zero(&rest[..rest.len().min(SECTOR)]) {
         return Err("never written, or gone");
     }
-    let frame = frame_at(header, stored, offset as u64).map_err(described)?;
+    let frame = frame_at(header, rest, offset as u64).map_err(described)?;
     if frame.place.lsn != header.start_lsn + (offset - PAGE) as u64 {
         return Err("frame of another place");
     }

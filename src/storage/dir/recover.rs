@@ -21,6 +21,10 @@ use super::page::{Flaw, PAGE, SECTOR};
 use super::segment::{End, Header, MAX_BYTES, is_segment, seq_of};
 use super::vfs::Vfs;
 
+/// Segments that the disk is asked for before they are read: with one at a time it would stand idle
+/// while that is checked.
+const AHEAD: usize = 4;
+
 /// What the segments hold.
 pub(super) struct Recovered {
     /// The log behind the layout's base.
@@ -60,8 +64,14 @@ pub(super) fn recover(
     };
     let mut tail = None;
     for (at, header) in headers.iter().enumerate() {
+        // The disk reads one while another is checked.
+        let soon = if at == 0 { 1..AHEAD } else { AHEAD..AHEAD + 1 };
+        for later in headers.iter().skip(at).skip(soon.start).take(soon.len()) {
+            fs.announce(&later.name());
+        }
         let next = headers.get(at + 1).map(|next| next.start_lsn);
-        tail = Some((header.clone(), scan.segment(header, next)?));
+        let groups = scan.segment(header, next)?;
+        tail = groups.map(|groups| (header.clone(), groups));
     }
     Ok(Recovered {
         log: scan.log,
@@ -120,9 +130,14 @@ enum Stop {
 }
 
 impl Scan<'_> {
-    /// Takes in one segment, up to `next` where the one after it continues; yields its plain groups.
-    fn segment(&mut self, header: &Header, next: Option<u64>) -> Result<Vec<u8>, StorageError> {
-        let stored = self.fs.read(&header.name(), MAX_BYTES + 1)?;
+    /// Takes in one segment, up to `next` where the one after it continues; the last one yields its
+    /// groups, plain.
+    fn segment(
+        &mut self,
+        header: &Header,
+        next: Option<u64>,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let mut stored = self.fs.read(&header.name(), MAX_BYTES + 1)?;
         if stored.len() as u64 != header.bytes {
             return Err(self.corrupt(header, "segment of the wrong size"));
         }
@@ -130,23 +145,23 @@ impl Scan<'_> {
             return Err(self.corrupt(header, "segment does not continue the one before"));
         }
         self.layout.enter(header);
-        let mut groups = Vec::new();
         while next != Some(self.end.lsn) {
-            match self.group(header, &stored) {
-                Ok(group) => groups.extend_from_slice(&group),
-                Err(stop) => {
-                    self.judge(stop, header, &stored, next.is_some())?;
-                    break;
-                }
+            if let Err(stop) = self.group(header, &mut stored) {
+                self.judge(stop, header, &stored, next.is_some())?;
+                break;
             }
         }
-        Ok(groups)
+        Ok(next.is_none().then(|| {
+            stored.truncate(header.offset(self.end.lsn) as usize);
+            stored.split_off(PAGE)
+        }))
     }
 
-    /// Takes in the group at the end of what has been read so far.
-    fn group(&mut self, header: &Header, stored: &[u8]) -> Result<Vec<u8>, Stop> {
+    /// Takes in the group at the end of what has been read so far, and leaves it plain. One that is
+    /// not whole stays as it is stored, like all behind it.
+    fn group(&mut self, header: &Header, stored: &mut [u8]) -> Result<(), Stop> {
         let offset = header.offset(self.end.lsn);
-        let rest = &stored[offset as usize..];
+        let rest = &mut stored[offset as usize..];
         let sector = &rest[..rest.len().min(SECTOR)];
         if is_zero(sector) {
             return Err(match is_zero(rest) {
@@ -154,7 +169,7 @@ impl Scan<'_> {
                 false => Stop::Hole,
             });
         }
-        let frame = frame_at(header, stored, offset).map_err(|flaw| match flaw {
+        let frame = frame_at(header, rest, offset).map_err(|flaw| match flaw {
             Flaw::Bad(what) => Stop::Damaged(what),
             newer => Stop::Fatal(newer.at(self.fs.path(&header.name()), offset, self.next_index())),
         })?;
@@ -164,17 +179,16 @@ impl Scan<'_> {
         if frame.size() > rest.len() {
             return Err(Stop::Damaged("frame runs past the segment"));
         }
-        let mut group = rest[..frame.size()].to_vec();
-        let hole = has_hole(&group);
-        whiten(header.salt, offset, &mut group);
-        if !frame.is_whole(&group) {
-            return Err(match hole {
+        let group = &mut rest[..frame.size()];
+        whiten(header.salt, offset, group);
+        if !frame.is_whole(group) {
+            whiten(header.salt, offset, group);
+            return Err(match has_hole(group) {
                 true => Stop::Hole,
                 false => Stop::Damaged("wrong checksum of a group"),
             });
         }
-        self.accept(header, &frame, &group).map_err(Stop::Fatal)?;
-        Ok(group)
+        self.accept(header, &frame, group).map_err(Stop::Fatal)
     }
 
     /// Takes the entries of a whole group into the log.
@@ -274,7 +288,7 @@ impl Scan<'_> {
         let here = header.offset(self.end.lsn) as usize;
         (here + PAGE..stored.len()).step_by(PAGE).any(|offset| {
             let lsn = header.start_lsn + (offset - PAGE) as u64;
-            frame_at(header, stored, offset as u64)
+            frame_at(header, &stored[offset..], offset as u64)
                 .is_ok_and(|frame| frame.place.lsn == lsn && frame.place.durable_lsn > self.end.lsn)
         })
     }
@@ -298,10 +312,10 @@ fn read(frame: &Frame, group: &[u8]) -> Result<(Option<Position>, Vec<Entry>), F
     Ok((frame.reset(group)?, frame.entries(group)?))
 }
 
-/// The frame header at a page of the segment.
-pub(super) fn frame_at(header: &Header, stored: &[u8], offset: u64) -> Result<Frame, Flaw> {
+/// The frame header that a page of the segment begins with, which stands at `offset`.
+pub(super) fn frame_at(header: &Header, page: &[u8], offset: u64) -> Result<Frame, Flaw> {
     let mut head = [0; HEADER];
-    head.copy_from_slice(&stored[offset as usize..][..HEADER]);
+    head.copy_from_slice(&page[..HEADER]);
     whiten(header.salt, offset, &mut head);
     Frame::decode(&head)
 }

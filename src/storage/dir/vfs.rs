@@ -26,6 +26,8 @@ pub(super) trait Vfs: Send + Sync {
     fn list(&self) -> Result<Vec<String>, StorageError>;
     /// The first `max` bytes of the file, fewer if it is shorter.
     fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, StorageError>;
+    /// All of the file will be read soon: the disk may be asked for it now.
+    fn announce(&self, _name: &str) {}
     /// A new, empty file; there must be none of that name.
     fn create(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError>;
     /// An existing file.
@@ -180,6 +182,13 @@ impl Vfs for Disk {
             .read_to_end(&mut data)
             .map_err(failed("read", &path))?;
         Ok(data)
+    }
+
+    fn announce(&self, name: &str) {
+        // Whatever is wrong with the file is found when it is read.
+        if let Ok(file) = File::open(self.path(name)).and_then(off_stdio) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::WillNeed);
+        }
     }
 
     fn create(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError> {
