@@ -45,6 +45,7 @@ fn filled(path: &Path) -> Directory {
                 vote: NodeId::new(2),
                 commit: index - 1,
                 excluded: None,
+                claim: None,
             }),
             reset: None,
             entries: vec![Entry {

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::quorum;
 use super::raft::{Leader, Raft, Role};
 use super::read::Questions;
-use super::types::{Millis, NodeId, Payload, Term};
+use super::types::{Millis, NodeId, Payload, Position, Term};
 
 impl Raft {
     /// Draws a new timeout from [E, 2E), or later if somebody else had better lead.
@@ -35,7 +35,9 @@ impl Raft {
     pub(super) fn may_campaign(&self) -> bool {
         let committed = self.configs.committed(self.commit);
         let voter = self.configs.latest().is_voter(self.id) || committed.is_voter(self.id);
-        voter && self.may_vote() && self.is_fit()
+        // Its own log may lack what others know to be committed.
+        let whole = self.hard.claim.is_none() || cfg!(keel_bug = "damaged_campaigns");
+        voter && whole && self.may_vote() && self.is_fit()
     }
 
     /// Not while its own disk does not answer, for it could not serve as a leader (raft.md
@@ -50,7 +52,36 @@ impl Raft {
     /// An excluded node abstains, and so does one that holds nothing: it may be a voter that
     /// has lost its state, whose vote could undo what it once acknowledged (raft.md rule 51).
     fn may_vote(&self) -> bool {
-        !self.is_excluded() && self.log.last_index() > 0
+        // A claim stands for the state that was lost.
+        let holds = self.log.last_index() > 0 || self.hard.claim.is_some();
+        !self.is_excluded() && holds
+    }
+
+    /// Whether a candidate's log holds at least as much as this one, and as this one once held.
+    fn is_current(&self, request: &VoteRequest) -> bool {
+        let last = Position {
+            index: request.last_index,
+            term: request.last_term,
+        };
+        let claim = self.hard.claim;
+        let claim = claim.filter(|_| !cfg!(keel_bug = "damaged_votes"));
+        claim.is_none_or(|claim| last.reaches(claim))
+            && self.log.is_up_to_date(last.term, last.index)
+    }
+
+    /// A claim ends once the log, as it is on the disk, reaches it: from then on the log itself
+    /// keeps what was promised.
+    pub(super) fn end_claim(&mut self) {
+        let index = self.log.durable();
+        let (Some(claim), Some(term)) = (self.hard.claim, self.log.term(index)) else {
+            return;
+        };
+        let early = self.leader.is_some() && index >= self.commit;
+        let early = early && cfg!(keel_bug = "claim_ended_early");
+        if (Position { index, term }).reaches(claim) || early {
+            self.hard.claim = None;
+            self.staged.hard = true;
+        }
     }
 
     /// A later configuration that holds this node again counts from its place in the log, known
@@ -220,9 +251,7 @@ impl Raft {
         let granted = request.term > self.hard.term
             && self.may_vote()
             && !self.is_sticky()
-            && self
-                .log
-                .is_up_to_date(request.last_term, request.last_index);
+            && self.is_current(request);
         // A granted pre-vote promises nothing and changes nothing here; a refusal teaches the
         // term, so that one who lags behind catches up with it (raft.md rule 6).
         let term = if granted {
@@ -259,12 +288,8 @@ impl Raft {
         let free = self.hard.vote.is_none()
             || self.hard.vote == Some(from)
             || cfg!(keel_bug = "second_vote");
-        let granted = request.term == self.hard.term
-            && free
-            && self.may_vote()
-            && self
-                .log
-                .is_up_to_date(request.last_term, request.last_index);
+        let granted =
+            request.term == self.hard.term && free && self.may_vote() && self.is_current(request);
         let changes = cfg!(keel_bug = "second_vote") && self.hard.vote != Some(from);
         if granted && (self.hard.vote.is_none() || changes) {
             self.hard.vote = Some(from);

@@ -116,6 +116,7 @@ impl Raft {
             false => pending.last,
         };
         self.log.completed(last);
+        self.end_claim();
         for effect in pending.effects {
             self.release(effect);
         }

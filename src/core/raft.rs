@@ -250,6 +250,10 @@ impl Raft {
         raft.verified = raft.commit;
         // A snapshot may know what the hard state does not yet.
         raft.note_readmission();
+        raft.end_claim();
+        if cfg!(keel_bug = "claim_forgotten_at_restart") {
+            raft.hard.claim = None;
+        }
         raft.draw_first_timeout();
         raft
     }
@@ -260,6 +264,7 @@ impl Raft {
         // A crash may have left the term of an earlier attempt without its entry.
         if self.poisoned
             || self.log.last_index() > 0
+            || self.hard.claim.is_some()
             || self.hard.term > 1
             || self.hard.vote.is_some()
         {

@@ -479,6 +479,7 @@ impl Raft {
         let seq = incoming.map_or(0, |i| i.seq);
         self.incoming = None;
         self.install(snapshot);
+        self.end_claim();
         if let Some(leader) = self.leader.filter(|_| !self.is_leader()) {
             let (to, term) = (leader, self.hard.term);
             if cfg!(keel_bug = "snapshot_acked_before_durable") {

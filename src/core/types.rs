@@ -24,6 +24,13 @@ pub struct Position {
     pub term: Term,
 }
 
+impl Position {
+    /// Whether a log that ends here holds at least as much as one that ends there (paper 5.4.1).
+    pub fn reaches(self, other: Position) -> bool {
+        (self.term, self.index) >= (other.term, other.index)
+    }
+}
+
 /// Identity of a cluster member; never 0, never used again for another node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(NonZeroU64);
@@ -230,6 +237,11 @@ pub struct HardState {
     /// A lower bound of what was known to be committed, so that a node that starts alone knows
     /// its peers. Nothing waits for it, and it may lag.
     pub commit: Index,
+    /// Set while the log may lack entries that this node has acknowledged, because its storage was
+    /// damaged: the last one that it acknowledged, or a place behind it. Until its log reaches
+    /// there again it does not campaign, and votes only for those whose log does: so what it counts
+    /// for in a quorum is not lost with it (storage-and-testing.md section 2, recovery 5).
+    pub claim: Option<Position>,
 }
 
 /// Names one atomic write; grows by one each.

@@ -7,8 +7,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use raftkeel::core::{
-    AppendOutcome, Configuration, Entry, Index, Message, NodeId, Payload, Persist, Raft, ReadError,
-    ReadId, RoleKind, Term,
+    AppendOutcome, Configuration, Entry, Index, Message, NodeId, Payload, Persist, Position, Raft,
+    ReadError, ReadId, RoleKind, Term,
 };
 
 use crate::cluster::Node;
@@ -483,7 +483,12 @@ impl Checker {
                 "I11: leader {id} commits an entry of an old term by counting"
             );
             let (_, config) = view.configs.last().expect("a leader has a configuration");
-            let durable = |voter| self.disk_term(&nodes[&voter], commit) == Some(term);
+            let held = |voter| self.disk_term(&nodes[&voter], commit) == Some(term);
+            let at = Position {
+                index: commit,
+                term,
+            };
+            let durable = |voter| held(voter) || nodes[&voter].disk.claims(at);
             assert!(
                 self.disks_lie || is_quorum(config, durable),
                 "I9: leader {id} commits {commit} without a durable quorum"
@@ -544,7 +549,12 @@ impl Checker {
             // Bootstrap commits the first entry by decree.
             return;
         }
-        let lacks = |id: NodeId| self.disk_term(&nodes[&id], index) != Some(last.term);
+        let term = last.term;
+        // Who has lost it, and says so, protects it still.
+        let lacks = |id: NodeId| {
+            self.disk_term(&nodes[&id], index) != Some(term)
+                && !nodes[&id].disk.claims(Position { index, term })
+        };
         let newest = (self.committed_config.0, &self.committed_config.1);
         let later = self.views.values().filter_map(|view| view.configs.last());
         let later = later.map(|(at, config)| (*at, config));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use raftkeel::core::{
     Append, Ask, Configuration, DEFAULT_PRIORITY, Entry, Exclusion, HardState, Index, MAY_NOT_LEAD,
-    Message, Millis, NodeId, Options, Payload, Persist, Priority, ProposeError, Raft, Random,
-    ReadError, ReadId, Term, TransferError,
+    Message, Millis, NodeId, Options, Payload, Persist, Position, Priority, ProposeError, Raft,
+    Random, ReadError, ReadId, Term, TransferError,
 };
 
 use crate::checker::Checker;
@@ -217,6 +217,14 @@ impl Cluster {
     /// Stops a server; what was not completed is lost.
     pub fn crash(&mut self, raw: u64) {
         self.crash_after(raw, 0);
+    }
+
+    /// The disk of a stopped server loses its log behind `kept`; what is found there claims this
+    /// from now on.
+    pub fn damage(&mut self, raw: u64, kept: Index, claim: Position) {
+        assert!(!self.is_up(raw), "only what is not in use is damaged");
+        self.model.damage(raw, kept, (claim.term, claim.index));
+        self.node_mut(raw).disk.damage(kept, claim);
     }
 
     /// Starts a server from its disk.

@@ -40,6 +40,20 @@ impl Disk {
         }
     }
 
+    /// Loses the log behind `kept`; what is found says so, and claims what was there.
+    pub fn damage(&mut self, kept: Index, claim: Position) {
+        self.entries.retain(|e| e.index <= kept);
+        self.hard.commit = self.hard.commit.min(kept);
+        if !self.claims(claim) {
+            self.hard.claim = Some(claim);
+        }
+    }
+
+    /// Whether it has lost, and says so, what stands there.
+    pub fn claims(&self, at: Position) -> bool {
+        self.hard.claim.is_some_and(|claim| claim.reaches(at))
+    }
+
     /// What a start finds: a log that does not hold the end of the newest snapshot is empty.
     pub fn restored(&mut self) -> Restored {
         self.older.clear();

@@ -2,6 +2,7 @@
 //! they start with a leader in term 1; here a bootstrap makes 1.1 and n1's no-op is 2.2, so terms
 //! and indexes are one higher than in their text.
 
+mod damaged;
 mod election;
 mod interaction;
 mod membership;

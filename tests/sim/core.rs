@@ -73,6 +73,7 @@ impl Server for Raft {
             term: hard.term,
             vote: hard.vote,
             excluded: hard.excluded,
+            claim: hard.claim,
             leader: self.leader(),
             commit: self.commit(),
             last_index: log.last_index(),

@@ -41,6 +41,22 @@ impl Image {
         }
     }
 
+    /// The log loses what it holds behind `kept`; what is found says so from now on.
+    pub fn damage(&mut self, kept: Index, claim: Position) {
+        self.entries.retain(|entry| entry.index <= kept);
+        self.hard.commit = self.hard.commit.min(kept);
+        self.hard.claim = Some(claim);
+    }
+
+    /// Where the log begins, and where it ends.
+    pub fn span(&self) -> (Position, Position) {
+        let last = self.entries.last().map(|last| Position {
+            index: last.index,
+            term: last.term,
+        });
+        (self.base, last.unwrap_or(self.base))
+    }
+
     /// What a start finds.
     pub fn restored(&self) -> Restored {
         let partial = self.partial.as_ref();

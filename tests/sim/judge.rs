@@ -1,6 +1,6 @@
 //! Who looks on: everything that happens to a server is shown to a judge, who objects by panicking.
 
-use raftkeel::core::{Millis, NodeId, Snapshot};
+use raftkeel::core::{Index, Millis, NodeId, Position, Snapshot};
 
 use crate::host::Outcome;
 use crate::image::Image;
@@ -37,6 +37,15 @@ pub trait Judge<S: Server> {
     /// A write is durable. Its completion is told to the server later, or never.
     fn landed(&mut self, node: usize, write: &S::Write);
 
+    /// Whether the log of a node may be damaged: the others can do without it.
+    fn spares(&self, _node: usize) -> bool {
+        false
+    }
+
+    /// The disk of a node that has stopped has lost its log behind `kept`; from now on it claims
+    /// what is found to have been there.
+    fn damaged(&mut self, _node: usize, _kept: Index, _claim: Position) {}
+
     /// The image of a snapshot is durable, and the node's newest.
     fn kept(&mut self, node: usize, snapshot: &Snapshot);
 
@@ -70,6 +79,15 @@ impl<S: Server, A: Judge<S>, B: Judge<S>> Judge<S> for (A, B) {
     fn landed(&mut self, node: usize, write: &S::Write) {
         self.0.landed(node, write);
         self.1.landed(node, write);
+    }
+
+    fn spares(&self, node: usize) -> bool {
+        self.0.spares(node) || self.1.spares(node)
+    }
+
+    fn damaged(&mut self, node: usize, kept: Index, claim: Position) {
+        self.0.damaged(node, kept, claim);
+        self.1.damaged(node, kept, claim);
     }
 
     fn kept(&mut self, node: usize, snapshot: &Snapshot) {

@@ -89,6 +89,7 @@ counted! {
     LoadFailed = "a snapshot could not be loaded",
     SaveFailed = "a snapshot could not be made",
     StoppedUntold = "a node stopped between keeping something and hearing so",
+    LogDamaged = "a disk lost entries that were durable",
     TrimLate = "a disk kept a log that was dropped",
     Ambushed = "a fault met a node at a delicate moment",
 }
@@ -168,6 +169,16 @@ counted! {
     RestartedAfterVote = "a restart found a vote that had left",
     BootstrapLost = "a crash lost the first entry",
     RestartedByImage = "a restart found a snapshot that the log did not reach",
+    // Damage.
+    RestartedDamaged = "a restart found that entries were lost",
+    RestartedEmpty = "a restart found that all entries were lost",
+    PreVoteRefusedClaim = "a pre-vote was refused for what a node may have lost",
+    VoteRefusedClaim = "a vote was refused for what a node may have lost",
+    VoteGivenDamaged = "a node that had lost entries voted for one who has them",
+    ClaimHeld = "a node could not campaign for what it may have lost",
+    ClaimEnded = "a log reached again what it had lost",
+    ClaimEndedBySnapshot = "a snapshot made up for what a log had lost",
+    MatchRegressed = "a peer turned out to lack what it had acknowledged",
     // Snapshots.
     SnapshotSaved = "a node made a snapshot of its own",
     SavedTooLate = "a node's own snapshot was done when a newer one was there",

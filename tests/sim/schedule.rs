@@ -1,5 +1,7 @@
 //! The faults: what each does to the world, and how long it lasts.
 
+use raftkeel::core::{Index, Position};
+
 use crate::disk::Health;
 use crate::judge::Judge;
 use crate::marks::Fault::*;
@@ -46,6 +48,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Strike::Replay => self.replay(),
             Strike::EarlyTick => self.tick_early(at),
             Strike::Upgrade => self.upgrade(at),
+            Strike::Damage => self.damage(at),
             Strike::StepDown => {
                 if self.is_at_work(at) {
                     HostSteppedDown.hit();
@@ -218,6 +221,36 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         }
         let after = self.draw_span();
         self.plan_due(after, at, Due::Restart);
+    }
+
+    /// A node stops, and its disk loses a part of the log that was durable, of which there is
+    /// enough elsewhere. What its storage finds is where the log ended, or a bound on that.
+    fn damage(&mut self, at: usize) {
+        self.crash_for_a_while(at, NodeCrashed);
+        let image = &self.nodes[at].disk.image;
+        let ((base, last), hard) = (image.span(), image.hard);
+        if self.nodes[at].is_up() || last.index == base.index || !self.judge.spares(at) {
+            return;
+        }
+        LogDamaged.hit();
+        let kept = match self.dice.once_in(4) {
+            true => base.index,
+            false => self.dice.within(base.index, last.index - 1),
+        };
+        let bound = Position {
+            index: match self.dice.coin() {
+                true => last.index + self.dice.below(100),
+                false => Index::MAX / 2,
+            },
+            term: hard.term,
+        };
+        let found = if self.dice.once_in(4) { bound } else { last };
+        let known = hard.claim.filter(|known| known.reaches(found));
+        let claim = known.unwrap_or(found);
+        let text = format!("n{} keeps its log to {kept}, claims {claim:?}", at + 1);
+        self.trace.tell(self.now, text);
+        self.nodes[at].disk.image.damage(kept, claim);
+        self.judge.damaged(at, kept, claim);
     }
 
     // ---- ends ------------------------------------------------------------

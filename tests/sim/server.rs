@@ -137,6 +137,8 @@ pub struct State {
     pub term: Term,
     pub vote: Option<NodeId>,
     pub excluded: Option<Exclusion>,
+    /// What it once held, and may have lost.
+    pub claim: Option<Position>,
     pub leader: Option<NodeId>,
     pub commit: Index,
     pub last_index: Index,
@@ -159,6 +161,7 @@ impl State {
         term: 0,
         vote: None,
         excluded: None,
+        claim: None,
         leader: None,
         commit: 0,
         last_index: 0,

@@ -31,7 +31,14 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
     /// Ends the faults, and holds the cluster to its promises. Returns how long it took until
     /// there was a leader that could commit, in tenths of an election timeout.
     pub fn settle(&mut self) -> u64 {
+        let whole: Vec<usize> = (0..self.nodes.len()).filter(|at| self.votes(*at)).collect();
+        // The members have changed since logs were damaged, and who is left may need one to vote
+        // that has lost what nobody else holds: then it is for an administrator to say what counts.
+        let decided = is_enough(&self.judge.acting(), &whole) || !self.is_any_damaged();
         let well = self.calm();
+        if !decided {
+            return 0;
+        }
         let unit = self.swarm.election_micros();
         let start = self.now;
         // A leader that was cut off or paused until now may still find out that it is none.
@@ -76,6 +83,7 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
             state.term
         );
         self.nobody_waits(&well, leader);
+        self.claims_have_ended(&well, leader);
         self.transfers_are_over(leader);
         took
     }
@@ -115,9 +123,8 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
         let mut well = Vec::new();
         while let Some(at) = all.pop() {
             well.push(at);
-            // Who holds nothing abstains.
-            let votes = |at: &usize| !self.nodes[*at].disk.image.is_blank();
-            let voters: Vec<usize> = well.iter().copied().filter(votes).collect();
+            let voters = well.iter().copied().filter(|at| self.votes(*at));
+            let voters: Vec<usize> = voters.collect();
             if is_enough(&configs, &voters) {
                 break;
             }
@@ -126,6 +133,17 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
             QuorumHealed.hit();
         }
         well
+    }
+
+    /// Who holds nothing abstains, and so may one who has lost what it held.
+    fn votes(&self, at: usize) -> bool {
+        let image = &self.nodes[at].disk.image;
+        !image.is_blank() && image.hard.claim.is_none()
+    }
+
+    fn is_any_damaged(&self) -> bool {
+        let mut images = self.nodes.iter().map(|node| &node.disk.image);
+        images.any(|image| image.hard.claim.is_some())
     }
 
     fn cure(&mut self, at: usize) {
@@ -237,6 +255,27 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
             well.iter().all(|at| world.judge.reads_waiting(*at) == 0)
         });
         assert!(answered, "L2: reads are not answered at rest");
+    }
+
+    /// L3: whoever had lost entries is whole again, but for one that may have held more of the
+    /// leader's own term than there is by now.
+    fn claims_have_ended(&self, well: &[usize], leader: usize) {
+        let Some(server) = &self.nodes[leader].server else {
+            return;
+        };
+        let (end, members) = (&self.nodes[leader].state, server.configuration());
+        for at in well
+            .iter()
+            .filter(|at| members.contains(self.nodes[**at].id))
+        {
+            let claim = self.nodes[*at].state.claim;
+            let reached = claim.filter(|c| (c.term, c.index) <= (end.term, end.commit));
+            assert!(
+                reached.is_none(),
+                "L3: n{} claims {claim:?} still, and follows one who has it",
+                at + 1
+            );
+        }
     }
 
     /// L7: snapshots converge: with everybody well the leader has none to send any more.

@@ -35,6 +35,7 @@ pub enum Strike {
     EarlyTick,
     Upgrade,
     StepDown,
+    Damage,
 }
 
 /// What hosts and administrators do.
@@ -244,6 +245,12 @@ impl Swarm {
         if dice.once_in(6) {
             let gap = dice.scaled(unit / 10, 2 * unit);
             swarm.work.push((Work::Churn, gap));
+        }
+        // Drawn apart: runs without it are what they were before there was any.
+        let damage = &mut Dice::new(seed ^ 0xda3a_6ed0);
+        if damage.once_in(3) {
+            let gap = damage.scaled(2 * unit * peace, 20 * unit * peace);
+            swarm.strikes.push((Strike::Damage, gap));
         }
         swarm
     }

@@ -4,10 +4,10 @@
 //! syncs, then the second and syncs, and only then is anything acknowledged: so everything that
 //! was ever acknowledged is in both, and either one alone will do.
 
-use crate::core::{Exclusion, HardState, Index, NodeId};
+use crate::core::{Exclusion, HardState, Index, NodeId, Position};
 use crate::storage::{Identity, StorageError};
 
-use super::page::{Flaw, PAGE, seal, take_number, take_u8, take_u32, take_u64, unseal};
+use super::page::{CLAIM, Flaw, PAGE, seal_with, take_number, take_u8, take_u32, take_u64, unseal};
 use super::vfs::{Vfs, VfsFile};
 
 /// The file's name.
@@ -107,7 +107,13 @@ impl Meta {
         }
         out.push(u8::from(excluded.is_some()));
         out.extend_from_slice(&self.first_seq.to_le_bytes());
-        seal(MAGIC, &out)
+        let Some(claim) = self.hard.claim else {
+            return seal_with(MAGIC, &out, 0);
+        };
+        out.push(1);
+        out.extend_from_slice(&claim.index.to_le_bytes());
+        out.extend_from_slice(&claim.term.to_le_bytes());
+        seal_with(MAGIC, &out, CLAIM)
     }
 
     fn decode(slot: usize, page: &[u8]) -> Result<Meta, Flaw> {
@@ -136,6 +142,15 @@ impl Meta {
         };
         // 0 in a META of format 1.0, whose log was never trimmed.
         let first_seq = take_number(input)?.max(1);
+        // Zeros in a META of before there were claims.
+        let claim = match take_u8(input)? {
+            0 => None,
+            1 => Some(Position {
+                index: take_number(input)?,
+                term: take_number(input)?,
+            }),
+            other => return Err(Flaw::Newer(u32::from(other))),
+        };
         if first_seq > head_seq.max(1) {
             // What is written next would lie in a segment that is taken for trimmed.
             return Err(Flaw::Bad("META that trims its newest segment"));
@@ -150,6 +165,7 @@ impl Meta {
                 vote,
                 excluded,
                 commit,
+                claim,
             },
             head_seq,
             durable_lsn,
@@ -238,6 +254,7 @@ mod tests {
                 vote: NodeId::new(2),
                 excluded: (generation % 2 == 1).then_some(Exclusion { epoch: 4, index: 9 }),
                 commit: generation / 2,
+                claim: (generation.is_multiple_of(3)).then_some(Position { index: 70, term: 4 }),
             },
             head_seq: 4,
             durable_lsn: 4096,

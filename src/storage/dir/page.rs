@@ -16,8 +16,10 @@ pub(super) const SECTOR: usize = 512;
 /// A reader refuses another major version; a minor one only adds fields where zeros were.
 const MAJOR: u16 = 1;
 const MINOR: u16 = 1;
-/// Feature bits without which a directory must not be read.
-const INCOMPAT: u32 = 0;
+/// Feature bits without which a directory must not be read: this is all that this version knows.
+const INCOMPAT: u32 = CLAIM;
+/// META holds a claim: a node that does not know of it could vote against what it once acknowledged.
+pub(super) const CLAIM: u32 = 1;
 /// Feature bits that a reader may ignore.
 const COMPAT: u32 = 0;
 
@@ -51,13 +53,18 @@ impl Flaw {
 
 /// Makes a page of `fields`, padded with zeros.
 pub(super) fn seal(magic: &[u8; MAGIC_LEN], fields: &[u8]) -> Vec<u8> {
+    seal_with(magic, fields, 0)
+}
+
+/// The same, of a page that must not be read without these features.
+pub(super) fn seal_with(magic: &[u8; MAGIC_LEN], fields: &[u8], features: u32) -> Vec<u8> {
     assert!(fields.len() <= PAGE - FIELDS, "fields exceed the page");
     let mut page = Vec::with_capacity(PAGE);
     page.extend_from_slice(magic);
     page.extend_from_slice(&[0; 4]);
     page.extend_from_slice(&MAJOR.to_le_bytes());
     page.extend_from_slice(&MINOR.to_le_bytes());
-    page.extend_from_slice(&INCOMPAT.to_le_bytes());
+    page.extend_from_slice(&features.to_le_bytes());
     page.extend_from_slice(&COMPAT.to_le_bytes());
     page.extend_from_slice(fields);
     page.resize(PAGE, 0);

@@ -130,6 +130,8 @@ impl State {
                 vote,
                 excluded,
                 commit,
+                // A host's storage that has lost anything is refused.
+                claim: None,
             },
             last,
         })

@@ -54,6 +54,8 @@ impl World {
             Strike::Upgrade => self.upgrade(at),
             // No C function gives leadership up to nobody.
             Strike::StepDown => self.order(at, Order::Transfer(0)),
+            // These hosts keep the state themselves: what they lose is refused.
+            Strike::Damage => {}
         }
     }
 

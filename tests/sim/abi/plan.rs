@@ -7,7 +7,7 @@ use super::keel::Setup;
 use crate::dice::{Dice, Ppm};
 use crate::net::MAX_NODES;
 use crate::queue::Micros;
-use crate::swarm::Swarm;
+use crate::swarm::{Strike, Swarm};
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -33,7 +33,10 @@ fn sometimes(dice: &mut Dice, low: u64, high: u64) -> Ppm {
 
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
-        let swarm = Swarm::draw(seed ^ 0xab1_0000_0000);
+        let mut swarm = Swarm::draw(seed ^ 0xab1_0000_0000);
+        swarm
+            .strikes
+            .retain(|(strike, _)| *strike != Strike::Damage);
         let dice = &mut Dice::new(seed ^ 0x00ab_15ee_d000);
         let unit = swarm.election_micros();
         // Some images are of several pieces.

@@ -125,7 +125,7 @@ impl Checker {
     fn committed_is_durable(&self, call: &Call<'_, Raft>) {
         let index = call.after.commit;
         let term = self.committed[index as usize - 1].term;
-        let durable = |id: NodeId| self.nodes[place(id)].disk.log().holds(index, term);
+        let durable = |id: NodeId| self.protects(id, index, term);
         // The one in force when it counted: a commit may have ended it.
         let mut configs = self.nodes[call.node].configs.iter();
         let config = configs.rfind(|c| c.0 <= call.before.config_index);
@@ -189,7 +189,7 @@ impl Checker {
             return;
         }
         let term = self.committed[index as usize - 1].term;
-        let lacks = |id: NodeId| !self.nodes[place(id)].disk.log().holds(index, term);
+        let lacks = |id: NodeId| !self.protects(id, index, term);
         for config in self.acting() {
             assert!(
                 !is_quorum(config, lacks),
@@ -227,12 +227,16 @@ impl Checker {
                 true => (&node.log, &node.configs[..]),
                 false => (node.disk.log(), node.disk.configs()),
             };
-            let Some(config) = configs.last().filter(|_| !log.holds(index, term)) else {
+            let lacks = !log.holds(index, term) && node.hard.claim.is_none();
+            let Some(config) = configs.last().filter(|_| lacks) else {
                 continue;
             };
             let grants = |id: NodeId| {
-                let voter = self.nodes[place(id)].disk.log();
-                voter.last() > 0 && voter.end() <= log.end()
+                let voter = &self.nodes[place(id)];
+                let (held, lost) = (voter.disk.log(), voter.hard.claim);
+                let lost = lost.map(|claim| (claim.term, claim.index));
+                let holds = held.last() > 0 || lost.is_some();
+                holds && held.end() <= log.end() && lost <= Some(log.end())
             };
             assert!(
                 !is_quorum(&config.2, grants),

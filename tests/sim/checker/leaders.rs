@@ -122,6 +122,11 @@ impl Checker {
         let readmits = |epoch| config.is_some_and(|c| c.epoch > epoch && c.contains(id));
         let out = call.after.excluded.is_some_and(|x| !readmits(x.epoch));
         assert!(!out, "I16: {id} campaigns and is excluded");
+        let claim = call.before.claim;
+        assert!(
+            claim.is_none(),
+            "I16: {id} campaigns, and has lost what it held up to {claim:?}"
+        );
         let loads = node.installing;
         assert!(
             !loads,

@@ -1,8 +1,8 @@
 //! Logs, in memory and on disks: I2 to I5 as far as they are about what is kept.
 
-use raftkeel::core::{Entry, Persist, Raft, Term};
+use raftkeel::core::{Entry, Index, NodeId, Persist, Position, Raft, Term};
 
-use super::{Checker, Configured};
+use super::{Checker, Configured, Seen, place};
 use crate::judge::Call;
 use crate::marks::Mark::*;
 use crate::server::{Input, State};
@@ -160,6 +160,30 @@ impl Checker {
         if node.up && node.log.term(last) != node.disk.log().term(last) {
             CompletedTruncated.hit();
         }
+    }
+
+    /// What was durable is lost, and claimed from now on.
+    pub(super) fn log_lost(&mut self, at: usize, kept: Index, claim: Position) {
+        let node = &mut self.nodes[at];
+        node.disk.written.truncate(kept + 1);
+        node.disk.written_configs.retain(|c| c.0 <= kept);
+        node.hard.claim = Some(claim);
+        self.copies_changed = true;
+        self.find_disk(at);
+    }
+
+    /// Holds something, and has lost nothing.
+    pub(super) fn is_whole(&self, node: &Seen) -> bool {
+        node.hard.claim.is_none() && node.disk.log().last() > 0
+    }
+
+    /// Whether a node protects what stands there: it has it on its disk, or has lost it perhaps,
+    /// and says so.
+    pub(super) fn protects(&self, id: NodeId, index: Index, term: Term) -> bool {
+        let node = &self.nodes[place(id)];
+        let lost = node.hard.claim;
+        let lost = lost.is_some_and(|claim| claim.reaches(Position { index, term }));
+        node.disk.log().holds(index, term) || lost
     }
 
     fn entries_landed(&mut self, at: usize, entries: &[Entry]) {

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Configuration, HardState, Index, Millis, NodeId, Persist, Raft, Snapshot, Term,
+    Configuration, HardState, Index, Millis, NodeId, Persist, Position, Raft, Snapshot, Term,
 };
 
 use clients::Clients;
@@ -387,6 +387,15 @@ impl Judge<Raft> for Checker {
         if self.nodes[at].calls.is_multiple_of(WHOLE) {
             self.whole_log(at, call.server);
         }
+    }
+
+    fn spares(&self, at: usize) -> bool {
+        let whole = |id| place(id) != at && self.is_whole(&self.nodes[place(id)]);
+        self.configurations().all(|config| is_quorum(config, whole))
+    }
+
+    fn damaged(&mut self, at: usize, kept: Index, claim: Position) {
+        self.log_lost(at, kept, claim);
     }
 
     fn landed(&mut self, at: usize, write: &Persist) {

@@ -3,6 +3,7 @@
 //! it, in many runs.
 
 mod commits;
+mod damage;
 mod logs;
 mod reads;
 mod snapshots;
@@ -77,6 +78,7 @@ impl Trial<'_> {
             leader: node.leader,
             commit: node.commit,
             excluded: node.excluded,
+            claim: node.claim,
             snapshot: node.snapshots.index(),
             base: node.base,
             config: config.map_or((0, 0), |(index, config)| (index, config.epoch)),
@@ -174,8 +176,9 @@ fn lead(after: &mut View, id: Id) {
     append(after, vec![Entry { term, hash, config }]);
 }
 
-/// The rule for nodes that have failed.
+/// The rule for nodes that have failed, and the one for those that have lost entries.
 const SILENCE: &str = "rule 29";
+const CLAIMS: &str = "recovery 5";
 
 /// Each kind is tried this often in a run at most, and that often in all runs at least; for some
 /// it takes many runs until the state for it occurs.
@@ -187,6 +190,7 @@ const SEEDS: u64 = 2_000;
 fn kinds() -> Vec<Kind> {
     let parts = [
         votes::KINDS,
+        damage::KINDS,
         logs::KINDS,
         commits::KINDS,
         speech::KINDS,
@@ -204,6 +208,8 @@ fn try_kind(model: &Model, trial: &Trial, (_, rule, make): &Kind) -> Option<Resu
     let (wrong, before) = mutant.steps.split_last()?;
     let starts = matches!(wrong.input, Input::Start { .. });
     only(node.running != starts && node.poisoned == (*rule == SILENCE))?;
+    // Who has a claim is forbidden more than others are.
+    only(node.claim.is_none() || *rule == CLAIMS)?;
     let mut model = model.clone();
     for (from, message) in &mutant.forged {
         model.forge(*from, node.id, message);
@@ -236,6 +242,10 @@ fn try_all(seed: u64, kinds: &[Kind], tally: &mut Tally) {
             }
             Event::Land(id, whole) => {
                 model.land(*id, *whole);
+                continue;
+            }
+            Event::Damage(id, kept, claim) => {
+                model.damage(*id, *kept, *claim);
                 continue;
             }
         };

@@ -1,6 +1,7 @@
 //! Recognises where a run gets to, from what goes into the servers and comes out of them. It
 //! objects to nothing.
 
+mod damage;
 mod snapshots;
 
 use std::collections::VecDeque;
@@ -65,7 +66,8 @@ fn ack(message: &Message) -> Option<&AppendReply> {
 impl Judge<Raft> for Watch {
     fn found(&mut self, _: usize, _: &Image) {}
 
-    fn started(&mut self, at: usize, setup: &Setup, _: Millis, _: &State, _: &Raft) {
+    fn started(&mut self, at: usize, setup: &Setup, _: Millis, state: &State, _: &Raft) {
+        damage::watch_start(state);
         self.nodes[at] = Watched {
             run: setup.run,
             batch_bytes: setup.batch_bytes,
@@ -94,6 +96,7 @@ impl Judge<Raft> for Watch {
         }
         self.watch_appends(call);
         self.watch_snapshots(call);
+        damage::watch(call);
         watch_reads(call);
     }
 
@@ -259,6 +262,8 @@ fn watch_pre_vote(call: &Call<'_, Raft>, request: &VoteRequest) {
         PreVoteRefusedTerm.hit();
     } else if is_older(before, request) {
         PreVoteRefusedOld.hit();
+    } else if damage::is_forbidden(before, request) {
+        PreVoteRefusedClaim.hit();
     } else if before.last_index == 0 {
         EmptyAbstained.hit();
     } else if before.leader.is_some() {
@@ -295,7 +300,9 @@ fn watch_vote(call: &Call<'_, Raft>, from: NodeId, request: &VoteRequest) {
         VoteRefusedOld.hit();
     } else if after.vote.is_some_and(|vote| vote != from) {
         VoteRefusedTaken.hit();
-    } else if before.last_index == 0 {
+    } else if damage::is_forbidden(before, request) {
+        VoteRefusedClaim.hit();
+    } else if before.last_index == 0 && before.claim.is_none() {
         EmptyAbstained.hit();
     } else if before.excluded.is_some() && after.vote.is_none() {
         ExcludedAbstained.hit();
@@ -310,6 +317,9 @@ fn watch_granted(call: &Call<'_, Raft>, request: &VoteRequest, reply: Option<boo
     let before = call.before;
     if reply.is_none() {
         VoteHeldBack.hit();
+    }
+    if before.claim.is_some() {
+        VoteGivenDamaged.hit();
     }
     if request.transfer && before.leader.is_some() {
         TransferVote.hit();

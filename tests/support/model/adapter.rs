@@ -75,6 +75,7 @@ fn view(before: Option<&Node>, id: NodeId, raft: &Raft) -> View {
         leader: NodeId::raw(raft.leader()),
         commit: raft.commit(),
         excluded: hard.excluded,
+        claim: hard.claim,
         snapshot: raft.snapshot().map_or(0, |snapshot| snapshot.last.index),
         base,
         config: (raft.configuration_index(), config.epoch),
@@ -204,6 +205,7 @@ fn hard(hard: &core::HardState) -> Hard {
         vote: NodeId::raw(hard.vote),
         excluded: hard.excluded.map(|x| (x.epoch, x.index)),
         commit: hard.commit,
+        claim: hard.claim.map(|claim| (claim.term, claim.index)),
     }
 }
 

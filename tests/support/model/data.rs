@@ -68,6 +68,8 @@ pub struct Hard {
     /// Epoch and index of an exclusion.
     pub excluded: Option<(u64, u64)>,
     pub commit: u64,
+    /// Term and index of what the node once held, and may have lost.
+    pub claim: Option<(u64, u64)>,
 }
 
 /// What a snapshot stands for, and how its image is known.
@@ -296,6 +298,7 @@ pub struct View {
     pub leader: Id,
     pub commit: u64,
     pub excluded: Option<(u64, u64)>,
+    pub claim: Option<(u64, u64)>,
     /// Index of the newest durable snapshot, and where the log begins.
     pub snapshot: u64,
     pub base: u64,

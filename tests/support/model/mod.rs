@@ -10,6 +10,7 @@
 //!
 //! - `data`: what it is told; `log`: logs and writes
 //! - `state`: terms, votes, roles
+//! - `damage`: logs that have lost what they held
 //! - `entries`: the log, commits, configurations
 //! - `speech`: what is written, said and applied
 //! - `reads`: thesis 6.4
@@ -30,6 +31,7 @@ macro_rules! rule {
 }
 
 pub mod adapter;
+mod damage;
 pub mod data;
 mod entries;
 mod history;
@@ -162,6 +164,8 @@ pub struct Node {
     pub commit: u64,
     pub applied: u64,
     pub excluded: Option<(u64, u64)>,
+    /// Term and index of what it once held, and may have lost.
+    pub claim: Option<(u64, u64)>,
     pub successor: Id,
     pub log: Log,
     /// Where its log begins.
@@ -252,6 +256,7 @@ impl Node {
         }
         self.take_commit(&was, step, history)?;
         self.take_exclusion(&was, step)?;
+        self.take_claim(step.after.claim)?;
         self.check_view(after, history)?;
         if after.role == Role::PreCandidate {
             let (index, term) = self.log.end();
@@ -318,8 +323,10 @@ impl Node {
             lease: Lease::new(*leases),
             hard: *hard,
             durable: log,
+            claim: hard.claim,
             ..Node::default()
         };
+        self.take_claim(after.claim)?;
         self.check_view(after, history)?;
         history.commit(self, 0)
     }

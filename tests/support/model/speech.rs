@@ -78,6 +78,7 @@ impl Node {
                 vote: self.vote,
                 excluded: self.excluded,
                 commit: hard.commit,
+                claim: self.claim,
             };
             let right = *hard == own && hard.commit <= self.commit;
             rule!(right => "paper fig. 2, rule 27", "writes {hard:?}, has {own:?}");

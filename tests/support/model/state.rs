@@ -70,7 +70,8 @@ impl Node {
             && (after.kept, after.suffix.len()) == (was.last, 0);
         rule!(same => "thesis 9.6, rule 6", "a pre-vote changes something");
         let new = request.term > was.term && !self.is_barred(self.excluded);
-        if new && self.is_up_to_date(request) && !self.is_loyal(step.now) {
+        let current = self.is_up_to_date(request) && self.respects_claim(request);
+        if new && current && !self.is_loyal(step.now) {
             self.askers.insert((from, request.term));
         }
         Ok(())
@@ -132,6 +133,8 @@ impl Node {
         rule!(request.term == after.term => "paper 5.2", "votes in another term than asked");
         let current = self.is_up_to_date(request);
         rule!(current => "paper 5.4.1, rule 1", "votes for a log that lacks entries");
+        let whole = self.respects_claim(request);
+        rule!(whole => "recovery 5", "votes for {request:?}, and claims {:?}", self.claim);
         let loyal = self.is_loyal(step.now) && !request.transfer;
         rule!(!loyal => "thesis 4.2.3, rule 8", "votes while it hears a leader");
         let promised = self.lease.enabled && self.is_promised(step.now) && !request.transfer;
@@ -152,9 +155,10 @@ impl Node {
         let Some((_, Message::Vote(request))) = received(step) else {
             return Ok(());
         };
-        // A blank node may be one that has lost its state (rule 51).
-        let blank = self.log.end().0 == 0;
-        let due = self.is_up_to_date(request) && !blank && !self.is_barred(step.after.excluded);
+        // A blank node may be one that has lost its state (rule 51); a claim says what it was.
+        let blank = self.log.end().0 == 0 && self.claim.is_none();
+        let current = self.is_up_to_date(request) && self.respects_claim(request);
+        let due = current && !blank && !self.is_barred(step.after.excluded);
         rule!(!due => "paper 5.2, rule 47", "withholds its vote without a reason");
         Ok(())
     }
@@ -162,6 +166,12 @@ impl Node {
     pub fn is_up_to_date(&self, request: &VoteRequest) -> bool {
         let (index, term) = self.log.end();
         (request.last_term, request.last_index) >= (term, index)
+    }
+
+    /// What a node once held counts like what it holds.
+    pub fn respects_claim(&self, request: &VoteRequest) -> bool {
+        let last = (request.last_term, request.last_index);
+        self.claim.is_none_or(|claim| last >= claim)
     }
 
     /// An excluded node abstains until a configuration of a later epoch, in force as soon as it
@@ -233,6 +243,8 @@ impl Node {
         rule!(voter => "thesis 4.2.2, rules 47, 49, I16", "campaigns and is no voter");
         let barred = self.is_barred(step.after.excluded);
         rule!(!barred => "HardState", "campaigns while excluded");
+        let whole = self.claim.is_none();
+        rule!(whole => "recovery 5", "campaigns, and may lack {:?}", self.claim);
         let loading = self.snapshots.installing.is_some();
         rule!(!loading => "rule 36", "campaigns while a snapshot is being loaded");
         let told = matches!(step.input, Input::Receive { .. });

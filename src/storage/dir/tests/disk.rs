@@ -81,6 +81,7 @@ pub(super) fn nth(n: u64) -> Persist {
             vote: NodeId::new(n % 3 + 1),
             excluded: None,
             commit: n - 1,
+            claim: None,
         }),
         reset: None,
         entries: vec![Entry {
