@@ -54,6 +54,7 @@ impl Words {
         node.raft.digest(&mut collector);
         node.disk.hard.hash(&mut collector.plain);
         node.disk.entries.hash(&mut collector.plain);
+        node.disk.lost.hash(&mut collector.plain);
         for write in &node.writes {
             write.hard.hash(&mut collector.plain);
             write.entries.hash(&mut collector.plain);

@@ -207,3 +207,29 @@ fn a_heartbeat_after_a_crash_with_slow_disks() {
     };
     run(scope, 3);
 }
+
+#[test]
+fn a_proposal_and_a_damaged_disk() {
+    let scope = Scope {
+        led: true,
+        rots: 1,
+        timeouts: 1,
+        proposals: 1,
+        messages: 3,
+        ..Scope::quiet("a proposal and a damaged disk")
+    };
+    run(scope, 4);
+}
+
+#[test]
+fn a_proposal_and_two_damaged_disks() {
+    let scope = Scope {
+        led: true,
+        rots: 2,
+        timeouts: 1,
+        proposals: 1,
+        messages: 2,
+        ..Scope::quiet("a proposal and two damaged disks")
+    };
+    run(scope, 4);
+}

@@ -30,6 +30,8 @@ pub struct Scope {
     pub timeouts: u8,
     pub heartbeats: u8,
     pub crashes: u8,
+    /// Disks that lose the end of what they hold.
+    pub rots: u8,
     /// Messages delivered twice.
     pub copies: u8,
     pub proposals: u8,
@@ -54,6 +56,7 @@ impl Scope {
             timeouts: 0,
             heartbeats: 0,
             crashes: 0,
+            rots: 0,
             copies: 0,
             proposals: 0,
             changes: 0,

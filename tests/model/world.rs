@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use raftkeel::core::{
     Configuration, Entry, HardState, Index, Message, Millis, NodeId, Options, Payload, Persist,
-    Raft, Restored, Term, VoteReply,
+    Position, Raft, Restored, Term, VoteReply,
 };
 
 use crate::checks::{self, Past};
@@ -31,6 +31,8 @@ pub fn n(raw: u64) -> NodeId {
 pub struct Disk {
     pub hard: HardState,
     pub entries: Vec<Entry>,
+    /// What it held before it lost the end of it; its claim stands for that.
+    pub lost: Vec<Entry>,
 }
 
 impl Disk {
@@ -47,10 +49,37 @@ impl Disk {
         }
     }
 
+    /// Whether the entry of this term is here, or what is here stands for it.
+    pub fn keeps(&self, index: Index, term: Term) -> bool {
+        let lost = self.lost.iter().any(|e| (e.index, e.term) == (index, term));
+        lost || self.term(index) == Some(term)
+    }
+
+    /// Loses what is behind `kept`, which whoever opens it notices.
+    fn rot(&mut self, kept: usize) {
+        let last = self.entries.last().map(|last| Position {
+            index: last.index,
+            term: last.term,
+        });
+        if self
+            .hard
+            .claim
+            .is_none_or(|claim| last.is_some_and(|last| last.reaches(claim)))
+        {
+            self.hard.claim = last;
+            self.lost.clone_from(&self.entries);
+        }
+        self.entries.truncate(kept);
+        self.hard.commit = self.hard.commit.min(kept as Index);
+    }
+
     fn write(&mut self, write: &Persist) {
         checks::written(self, write);
         if let Some(hard) = write.hard {
             self.hard = hard;
+            if hard.claim.is_none() {
+                self.lost.clear();
+            }
         }
         if let Some(first) = write.entries.first() {
             self.entries.truncate(first.index as usize - 1);
@@ -84,6 +113,7 @@ pub struct Used {
     pub timeouts: u8,
     pub heartbeats: u8,
     pub crashes: u8,
+    pub rots: u8,
     pub copies: u8,
     pub proposals: u8,
     pub changes: u8,
@@ -106,6 +136,8 @@ pub enum Action {
     Complete(usize),
     /// A server stops and starts again; of its writes under way, this many reached the disk.
     Crash(usize, usize),
+    /// A server stops, loses what its disk holds behind this index, and starts again.
+    Rot(usize, usize),
     /// A leader is given something to replicate.
     Propose(usize),
     /// A leader is given a configuration to enter: one of the scope's.
@@ -147,6 +179,7 @@ impl World {
                 ..HardState::default()
             },
             entries: vec![first],
+            lost: Vec::new(),
         };
         let node = |raw| {
             let restored = Restored {
@@ -227,6 +260,10 @@ impl World {
             let landed = 0..=writes.len();
             actions.extend(landed.map(|landed| Action::Crash(i, landed)));
         }
+        if used.rots < scope.rots {
+            let held = self.nodes[i].disk.entries.len();
+            actions.extend((0..held).map(|kept| Action::Rot(i, kept)));
+        }
         if used.timeouts < scope.timeouts && (leads || raft.term() < scope.terms) {
             actions.push(Action::Timeout(i));
         }
@@ -275,7 +312,14 @@ impl World {
                 self.complete(i);
                 self.after_input(scope, i);
             }
-            Action::Crash(i, landed) => self.crash(scope, i, landed),
+            Action::Crash(i, landed) => {
+                self.used.crashes += 1;
+                self.restart(scope, i, landed, None);
+            }
+            Action::Rot(i, kept) => {
+                self.used.rots += 1;
+                self.restart(scope, i, 0, Some(kept));
+            }
             Action::Propose(i) => {
                 self.used.proposals += 1;
                 let data: [u8; 1] = [self.used.proposals];
@@ -317,11 +361,13 @@ impl World {
         });
     }
 
-    fn crash(&mut self, scope: &Scope, i: usize, landed: usize) {
-        self.used.crashes += 1;
+    fn restart(&mut self, scope: &Scope, i: usize, landed: usize, kept: Option<usize>) {
         let node = Arc::make_mut(&mut self.nodes[i]);
         for write in node.writes.drain(..).take(landed) {
             node.disk.write(&write);
+        }
+        if let Some(kept) = kept {
+            node.disk.rot(kept);
         }
         let restored = Restored {
             hard: node.disk.hard,
