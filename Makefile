@@ -155,7 +155,7 @@ demo:
 	@$(STRANGER) c-examples/demo.sh $(NODES)
 
 bench:
-	@scripts/setup.sh demo
+	@scripts/setup.sh bench
 	@$(MAKE) --no-print-directory stage
 	@$(STRANGER) $(MAKE) --no-print-directory -C c-examples
 	@$(STRANGER) $(MAKE) --no-print-directory -C benches

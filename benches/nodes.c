@@ -7,12 +7,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CLUSTER_NUMBER 0xbe9c
@@ -28,23 +26,9 @@ struct host {
     keel *k;
 };
 
-_Noreturn void die(const char *what)
+const char *failure_detail(void)
 {
-    fprintf(stderr, "bench: %s: %s\n", what, errno ? strerror(errno) : keel_errmsg());
-    exit(1);
-}
-
-uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-void sleep_ms(long ms)
-{
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&t, NULL);
+    return keel_errmsg();
 }
 
 /* ---- the process of a node ---- */

@@ -17,6 +17,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base.h"
+
 #define NODES_MAX 9u
 #define KEEPALIVE_MS 1000u
 
@@ -37,10 +39,6 @@ struct nodes {
     struct facts *facts;
 };
 
-/* CLOCK_MONOTONIC, which all processes share. */
-uint64_t now_ns(void);
-void sleep_ms(long ms);
-
 /* Starts a new cluster of `n` nodes, each with its state in a new directory under `dir`. Exits on
  * failure, like all the others here. */
 void nodes_start(struct nodes *c, size_t n, const char *dir);
@@ -53,7 +51,5 @@ void nodes_end(struct nodes *c);
 /* Waits until a leader has committed an entry later than `after_ns` and every running node follows
  * it; its number from 0. */
 size_t nodes_await_leader(struct nodes *c, uint64_t after_ns);
-
-_Noreturn void die(const char *what);
 
 #endif

@@ -6,6 +6,9 @@
 #   RUNS=3         runs of everything that is measured over a while
 #   CORE_RUNS=5, CORE_ENTRIES=300000   runs of every core, and entries in one of them
 #   IDLE_SECONDS=20, SXD_SECONDS=10    how long one of them lasts
+#   LOAD_RUNS=5, LOAD_SECONDS=1.5, START_ENTRIES=1000000, START_RUNS=3   see libraft.sh
+#   ONLY="idle load"                   of idle, sxd, feed, failover, cores and load (against libraft)
+#                                      only these
 #
 # Exit status 0 if everything could be measured, whatever came out. The programs must have been
 # built: `make bench` does all of it. Its nodes have their directories in build/bench.
@@ -27,6 +30,7 @@ REPLICAS=2
 WORK=$BENCH/sxd
 . "$HERE/../c-examples/cluster.sh"
 . "$HERE/figure.sh"
+. "$HERE/libraft.sh"
 
 machine() {
     local model
@@ -39,7 +43,8 @@ machine() {
     echo "a figure: median (least..most of its runs); judged by the median, growth by its most, a target"
     echo "with x by the ratio; a later version aims at < 0.3 % of a core for an idle node of three"
     echo "theirs: raft-rs 0.7 as it comes, and tuned: a storage without locks and copies, appends merged;"
-    echo "willemt/raft is not measured: no package registry has it"
+    echo "willemt/raft is not measured: no package registry has it; of libraft, Debian's package: one"
+    echo "entry a call, and, where it says so, as many in one call as are outstanding"
 }
 
 # new_dir NAME: an empty directory, its path in DIR.
@@ -139,12 +144,15 @@ core_figures() {
         against $(values "$1" "$4/$3/cpu")
 }
 
+wanted() { [[ " ${ONLY:-$1} " == *" $1 "* ]]; }
+
 machine
 figure_heading
-idle 3
-idle 5
-idle_sxd
-feed
-failover
-cores
+! wanted idle || idle 3
+! wanted idle || idle 5
+! wanted sxd || idle_sxd
+! wanted feed || feed
+! wanted failover || failover
+! wanted load || against_libraft
+! wanted cores || cores
 write_json "$JSON" "$MACHINE"

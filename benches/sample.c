@@ -2,13 +2,14 @@
 #include "sample.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <time.h>
 
-#include "nodes.h"
+#include "base.h"
 
 /* The sum over all mappings, because VmRSS lags behind by up to 63 pages a core. */
-static long resident_kb(pid_t pid)
+long sample_rss(pid_t pid)
 {
     char path[64], line[256];
     long kb = -1;
@@ -28,7 +29,7 @@ static long resident_kb(pid_t pid)
 
 /* The process's own clock counts nanoseconds; /proc/PID/stat only ticks, and a whole measurement
  * of an idle process is a handful of them. */
-static uint64_t cpu_ns(pid_t pid)
+uint64_t sample_cpu(pid_t pid)
 {
     clockid_t clock;
     struct timespec t;
@@ -39,11 +40,27 @@ static uint64_t cpu_ns(pid_t pid)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+uint64_t sample_written(pid_t pid)
+{
+    char path[64], line[256];
+    unsigned long long bytes;
+    bool found = false;
+
+    snprintf(path, sizeof path, "/proc/%d/io", (int)pid);
+    FILE *f = fopen(path, "r");
+    while (f && !found && fgets(line, sizeof line, f))
+        found = sscanf(line, "write_bytes: %llu", &bytes) == 1;
+    if (!found)
+        die(path);
+    fclose(f);
+    return bytes;
+}
+
 struct sample sample_take(pid_t pid)
 {
     struct sample s;
-    s.rss_kb = resident_kb(pid);
-    s.cpu_ns = cpu_ns(pid);
+    s.rss_kb = sample_rss(pid);
+    s.cpu_ns = sample_cpu(pid);
     s.at_ns = now_ns();
     return s;
 }

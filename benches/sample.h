@@ -12,7 +12,10 @@ struct sample {
     long rss_kb;     /* resident memory, shared pages included */
 };
 
-/* Exits if the process is gone. */
+/* Each of these exits if the process is gone. */
+uint64_t sample_cpu(pid_t pid);     /* as cpu_ns */
+long sample_rss(pid_t pid);         /* as rss_kb */
+uint64_t sample_written(pid_t pid); /* bytes that it has had written to disks: write_bytes of /proc/PID/io */
 struct sample sample_take(pid_t pid);
 /* Percent of one core that was used between two samples. */
 double sample_cpu_percent(const struct sample *from, const struct sample *to);

@@ -2,7 +2,7 @@
 # Finds out whether this machine has what a target of the Makefile needs, and installs what is
 # missing where it may. Silent when nothing is missing; else one line a decision.
 #
-#   scripts/setup.sh build|demo|check
+#   scripts/setup.sh build|demo|bench|check
 #
 # Debian packages are installed with apt-get when run by root, or where sudo asks for no password;
 # otherwise the one command to run is printed, and the exit status is 1. Rust is never installed.
@@ -11,8 +11,8 @@ set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:-check}
 case $purpose in
-    build | demo | check) ;;
-    *) echo "usage: $0 build|demo|check" >&2; exit 2 ;;
+    build | demo | bench | check) ;;
+    *) echo "usage: $0 build|demo|bench|check" >&2; exit 2 ;;
 esac
 
 say() { echo "setup: $*"; }
@@ -37,11 +37,22 @@ find_missing() {
     need_lib libcurl libcurl4-openssl-dev
     need_lib libcjson libcjson-dev
     need_lib sqlite3 libsqlite3-dev
-    [ "$purpose" = demo ] && return
+    case $purpose in demo | bench) return ;; esac
     need gcc gcc
     need clang clang
     need valgrind valgrind
     need readelf binutils
+}
+
+# The same for what something is left out without, loudly, by the target itself.
+find_wished() {
+    packages=
+    case $purpose in
+        bench | check)
+            need_lib raft libraft-dev
+            need_lib libuv libuv1-dev
+            ;;
+    esac
 }
 
 install_missing() {
@@ -62,7 +73,7 @@ install_missing() {
         fail "'apt-get update' failed; needed:$packages"
     $as_root DEBIAN_FRONTEND=noninteractive apt-get $options ${command#apt-get } >/dev/null ||
         fail "'$command' failed"
-    find_missing
+    ${1:-find_missing}
     [ -z "$packages" ] || fail "installed, but still not found:$packages"
 }
 
@@ -89,3 +100,6 @@ check_rust() {
 check_rust
 find_missing
 [ -z "$packages" ] || install_missing
+find_wished
+# In a process of its own: where it fails the target goes on.
+[ -z "$packages" ] || (install_missing find_wished) || say "going on without"

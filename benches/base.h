@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What every program that measures needs. */
+#ifndef BASE_H
+#define BASE_H
+
+#include <stdint.h>
+
+/* CLOCK_MONOTONIC, which all processes share. */
+uint64_t now_ns(void);
+void sleep_ms(long ms);
+
+/* Says what failed and why, and exits: errno if it is set, else what the program knows. */
+_Noreturn void die(const char *what);
+/* Of the library that the program measures: why its last call failed. Each program has its own. */
+const char *failure_detail(void);
+
+#endif
