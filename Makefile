@@ -59,7 +59,7 @@ STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/
 # cargo and the C examples run in parallel by themselves; the steps of this file build on each other.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-tests \
+.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-storage check-tests \
         soak museum stage demo bench fuzz install uninstall clean help
 
 all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE) $(BIN)/$(KEELCTL)
@@ -97,6 +97,7 @@ check:
 	$(MAKE) check-install
 	$(MAKE) check-daemon
 	$(MAKE) check-sim
+	$(MAKE) check-storage
 	$(MAKE) check-tests
 	@echo "make check: everything passed"
 
@@ -130,7 +131,12 @@ check-sim:
 	RAFTKEEL_SECONDS=60 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
 		--profile sim --test sim -- --nocapture through_the_c_interface
 
-# The same for as long as one likes, in seeds that nobody has run before: the core and whole
+# Everything that power and rot can do to a small log directory: about two minutes.
+check-storage:
+	RAFTKEEL_SWEEP=all $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --profile sim --lib -- \
+		--nocapture --test-threads 1 storage::dir::tests::sweep
+
+# What check-sim does, for as long as one likes, in seeds that nobody has run before: the core and whole
 # members side by side.
 soak:
 	RAFTKEEL_HOURS=$(HOURS) $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
@@ -194,6 +200,7 @@ help:
 	@echo "make                         libraftkeel.so, libraftkeel.a and keelctl, in $(BUILD)/"
 	@echo "make check                   every test: format, lints, C examples, installation, daemon, cargo test"
 	@echo "make check-sim               of these only the simulated clusters (5 minutes)"
+	@echo "make check-storage           of these only the sweeps over power cuts and rot (2 minutes)"
 	@echo "make soak [HOURS=1]          simulated clusters for hours, in seeds that nobody has run before"
 	@echo "make museum                  bugs put into the Raft core, each of which must be found"
 	@echo "make check-daemon            of these only the C examples, and the failover of real daemons (5 minutes)"

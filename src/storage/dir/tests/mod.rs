@@ -14,6 +14,7 @@ mod inspect;
 mod model;
 mod rot;
 mod sim;
+mod sweep;
 mod workload;
 
 use crate::core::NodeId;

@@ -33,12 +33,46 @@ pub(super) enum Loss {
     Random(u64),
 }
 
+/// How operations fail that are to fail.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    /// The system's reason.
+    pub(super) error: io::ErrorKind,
+    /// All that follow fail as well.
+    pub(super) lasts: bool,
+    pub(super) written: Written,
+}
+
+/// What a failing write leaves behind, in whole sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    Nothing,
+    Half,
+    All,
+}
+
+impl Default for Failure {
+    fn default() -> Failure {
+        Failure {
+            error: io::ErrorKind::Other,
+            lasts: false,
+            written: Written::Half,
+        }
+    }
+}
+
+impl Failure {
+    fn strikes(&self, at: Option<u64>, now: u64) -> bool {
+        at.is_some_and(|at| at == now || (self.lasts && at < now))
+    }
+}
+
 #[derive(Clone, Default)]
 struct Inode {
     durable: Arc<Vec<u8>>,
     cache: Arc<Vec<u8>>,
-    /// Written since the last sync: offset and data.
-    pending: Vec<(usize, Arc<Vec<u8>>)>,
+    /// Written since the last sync: by which operation, offset, and data.
+    pending: Vec<(u64, usize, Arc<Vec<u8>>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +89,7 @@ pub(super) struct Moment {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    pending_names: Vec<NameChange>,
+    pending_names: Vec<(u64, NameChange)>,
 }
 
 #[derive(Default)]
@@ -68,6 +102,7 @@ struct State {
     /// Reads so far, and the number of the one that fails.
     reads: u64,
     fail_read_at: Option<u64>,
+    failure: Failure,
     /// Syncs of files whose name has this in it report success and do nothing: what a sweep must
     /// notice.
     deaf_files: Option<&'static str>,
@@ -120,7 +155,7 @@ impl Moment {
             _ => 0,
         });
         let mut names = self.durable_names.clone();
-        for pending in &self.pending_names {
+        for (_, pending) in &self.pending_names {
             let kept = match loss {
                 Loss::All | Loss::Names => false,
                 Loss::Random(_) => rng.below(2) == 0,
@@ -138,6 +173,31 @@ impl Moment {
             .collect()
     }
 
+    /// The operations of which nothing was synced yet, in their order: the number of each, and how
+    /// many sectors it has written; a change of a name has none.
+    pub(super) fn unsynced(&self) -> Vec<(u64, usize)> {
+        let names = self.pending_names.iter().map(|(at, _)| (*at, 0));
+        let writes = self.inodes.iter().flat_map(|inode| &inode.pending);
+        let writes = writes.map(|(at, _, data)| (*at, data.len().div_ceil(SECTOR)));
+        let mut all: Vec<(u64, usize)> = names.chain(writes).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The disk after power failed at this moment, with what `kept` says of each of these operations
+    /// and each sector of it.
+    pub(super) fn keep(&self, kept: &dyn Fn(u64, usize) -> bool) -> Image {
+        let mut names = self.durable_names.clone();
+        for (at, pending) in &self.pending_names {
+            if kept(*at, 0) {
+                change(&mut names, pending);
+            }
+        }
+        let content = |inode: usize| self.inodes[inode].keep(kept);
+        let files = names.into_iter();
+        files.map(|(name, inode)| (name, content(inode))).collect()
+    }
+
     /// Bytes of all files that have a name.
     fn used(&self) -> usize {
         let size = |inode: &usize| self.inodes[*inode].cache.len();
@@ -146,18 +206,30 @@ impl Moment {
 
     /// Most sectors that a last pending write has; tells which torn writes are worth trying.
     pub(super) fn last_write_sectors(&self) -> usize {
-        let last = |inode: &Inode| inode.pending.last().map_or(0, |w| w.1.len() / SECTOR);
+        let last = |inode: &Inode| inode.pending.last().map_or(0, |w| w.2.len() / SECTOR);
         self.inodes.iter().map(last).max().unwrap_or(0)
     }
 }
 
 impl Inode {
+    fn keep(&self, kept: &dyn Fn(u64, usize) -> bool) -> Arc<Vec<u8>> {
+        let mut data = self.durable.clone();
+        for (at, offset, bytes) in &self.pending {
+            for (sector, piece) in bytes.chunks(SECTOR).enumerate() {
+                if kept(*at, sector) {
+                    write_at(Arc::make_mut(&mut data), offset + sector * SECTOR, piece);
+                }
+            }
+        }
+        data
+    }
+
     fn after(&self, loss: Loss, rng: &mut Rng) -> Arc<Vec<u8>> {
         if self.pending.is_empty() || matches!(loss, Loss::All | Loss::Data) {
             return self.durable.clone();
         }
         let mut data = self.durable.as_ref().clone();
-        for (number, (offset, bytes)) in self.pending.iter().enumerate() {
+        for (number, (_, offset, bytes)) in self.pending.iter().enumerate() {
             let last = number + 1 == self.pending.len();
             for (sector, piece) in bytes.chunks(SECTOR).enumerate() {
                 let kept = match loss {
@@ -217,6 +289,11 @@ impl Sim {
         self.state().fail_at = operation;
     }
 
+    /// How what fails from now on does.
+    pub(super) fn fail_as(&self, failure: Failure) {
+        self.state().failure = failure;
+    }
+
     /// Lets the read after so many others fail; `None` lets none.
     pub(super) fn fail_read_after(&self, reads: Option<u64>) {
         let mut state = self.state();
@@ -238,6 +315,10 @@ impl Sim {
         self.state().operations
     }
 
+    pub(super) fn reads(&self) -> u64 {
+        self.state().reads
+    }
+
     pub(super) fn now(&self) -> Moment {
         self.state().now.clone()
     }
@@ -254,7 +335,7 @@ impl Sim {
             state.history = Some(history);
         }
         state.operations += 1;
-        let fails = state.fail_at == Some(state.operations);
+        let fails = state.failure.strikes(state.fail_at, state.operations);
         (state, fails)
     }
 
@@ -262,8 +343,8 @@ impl Sim {
     fn read_step(&self, op: &'static str) -> Result<MutexGuard<'_, State>, StorageError> {
         let mut state = self.state();
         state.reads += 1;
-        match state.fail_read_at == Some(state.reads) {
-            true => Err(self.error(op)),
+        match state.failure.strikes(state.fail_read_at, state.reads) {
+            true => Err(self.error(op, &state)),
             false => Ok(state),
         }
     }
@@ -271,24 +352,26 @@ impl Sim {
     fn change_names(&self, op: &'static str, what: NameChange) -> Result<(), StorageError> {
         let (mut state, fails) = self.step();
         if fails {
-            return Err(self.error(op));
+            return Err(self.error(op, &state));
         }
         change(&mut state.now.names, &what);
-        state.now.pending_names.push(what);
+        let at = state.operations;
+        state.now.pending_names.push((at, what));
         Ok(())
     }
 
-    fn error(&self, op: &'static str) -> StorageError {
+    fn error(&self, op: &'static str, state: &State) -> StorageError {
         StorageError::Io {
             op,
             path: self.root(),
-            error: io::Error::other("injected"),
+            error: io::Error::new(state.failure.error, "injected"),
         }
     }
 
     fn inode(&self, name: &str) -> Result<usize, StorageError> {
         let state = self.state();
-        state.now.names.get(name).copied().ok_or(self.error("open"))
+        let inode = state.now.names.get(name).copied();
+        inode.ok_or_else(|| self.error("open", &state))
     }
 }
 
@@ -318,7 +401,7 @@ impl Vfs for Sim {
 
     fn create(&self, name: &str) -> Result<Box<dyn VfsFile>, StorageError> {
         if self.inode(name).is_ok() {
-            return Err(self.error("create"));
+            return Err(self.error("create", &self.state()));
         }
         let inode = self.state().now.inodes.len();
         self.change_names("create", NameChange::Add(name.to_owned(), inode))?;
@@ -348,7 +431,7 @@ impl Vfs for Sim {
     fn sync_dir(&self) -> Result<(), StorageError> {
         let (mut state, fails) = self.step();
         if fails {
-            return Err(self.error("fsync"));
+            return Err(self.error("fsync", &state));
         }
         if !state.deaf_names {
             state.now.durable_names = state.now.names.clone();
@@ -393,11 +476,12 @@ impl VfsFile for SimFile {
                 error: io::ErrorKind::StorageFull.into(),
             });
         }
-        // A failing write leaves its first half behind, in whole sectors.
-        let len = match fails {
-            true => data.len() / 2 / SECTOR * SECTOR,
-            false => data.len(),
+        let len = match (fails, state.failure.written) {
+            (true, Written::Nothing) => 0,
+            (true, Written::Half) => data.len() / 2 / SECTOR * SECTOR,
+            (true, Written::All) | (false, _) => data.len(),
         };
+        let at = state.operations;
         let inode = &mut state.now.inodes[self.inode];
         write_at(
             Arc::make_mut(&mut inode.cache),
@@ -406,9 +490,9 @@ impl VfsFile for SimFile {
         );
         inode
             .pending
-            .push((offset as usize, Arc::new(data[..len].to_vec())));
+            .push((at, offset as usize, Arc::new(data[..len].to_vec())));
         match fails {
-            true => Err(self.sim.error("pwrite")),
+            true => Err(self.sim.error("pwrite", &state)),
             false => Ok(()),
         }
     }
@@ -423,12 +507,12 @@ impl VfsFile for SimFile {
             // As Linux does: the pages count as clean and stay visible, the disk never gets them.
             inode.pending.clear();
             println!("sync of {} fails", self.name);
-            return Err(self.sim.error("fdatasync"));
+            return Err(self.sim.error("fdatasync", &state));
         }
         if !deaf {
             let mut durable = std::mem::take(&mut inode.durable);
             let data = Arc::make_mut(&mut durable);
-            for (offset, bytes) in inode.pending.drain(..) {
+            for (_, offset, bytes) in inode.pending.drain(..) {
                 write_at(data, offset, &bytes);
             }
             inode.durable = durable;
