@@ -59,7 +59,8 @@ STRANGER := env PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig LD_LIBRARY_PATH=$(STAGE)/
 # cargo and the C examples run in parallel by themselves; the steps of this file build on each other.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-storage check-tests \
+.PHONY: all check check-fmt check-lint check-c check-install check-daemon check-sim check-storage check-power \
+        check-tests \
         soak museum stage demo bench fuzz install uninstall clean help
 
 all: $(LIB)/$(SOFILE) $(LIB)/$(ARCHIVE) $(BIN)/$(KEELCTL)
@@ -98,6 +99,7 @@ check:
 	$(MAKE) check-daemon
 	$(MAKE) check-sim
 	$(MAKE) check-storage
+	$(MAKE) check-power
 	$(MAKE) check-tests
 	@echo "make check: everything passed"
 
@@ -136,9 +138,16 @@ check-storage:
 	RAFTKEEL_SWEEP=all $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --profile sim --lib -- \
 		--nocapture --test-threads 1 storage::dir::tests::sweep
 
+# Power cuts on ext4 and xfs in loop devices, and system calls that fail: two minutes, as root.
+check-power:
+	RAFTKEEL_CUTS=200 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test power -- \
+		--nocapture --test-threads 1
+
 # What check-sim does, for as long as one likes, in seeds that nobody has run before: the core and whole
-# members side by side.
+# members side by side; before it ten times the power cuts of check-power.
 soak:
+	RAFTKEEL_CUTS=2000 RAFTKEEL_SEED=$$(date +%s) $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
+		--test power -- --nocapture --test-threads 1 no_power_cut
 	RAFTKEEL_HOURS=$(HOURS) $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) \
 		--profile sim --test sim -- --nocapture --test-threads 2 no_promise_is_broken
 
@@ -201,6 +210,7 @@ help:
 	@echo "make check                   every test: format, lints, C examples, installation, daemon, cargo test"
 	@echo "make check-sim               of these only the simulated clusters (5 minutes)"
 	@echo "make check-storage           of these only the sweeps over power cuts and rot (2 minutes)"
+	@echo "make check-power             of these only the power cuts on real file systems (2 minutes, root)"
 	@echo "make soak [HOURS=1]          simulated clusters for hours, in seeds that nobody has run before"
 	@echo "make museum                  bugs put into the Raft core, each of which must be found"
 	@echo "make check-daemon            of these only the C examples, and the failover of real daemons (5 minutes)"

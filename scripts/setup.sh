@@ -53,6 +53,12 @@ find_wished() {
             need_lib libuv libuv1-dev
             ;;
     esac
+    # Of no use to others than root: the power cuts of the tests mount file systems.
+    if [ "$purpose" = check ] && [ "$(id -u)" -eq 0 ]; then
+        need strace strace
+        need mkfs.ext4 e2fsprogs
+        need xfs_io xfsprogs
+    fi
 }
 
 install_missing() {
