@@ -947,9 +947,16 @@ KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *nex
  * epoll; never read, write or close it. From the first call on the library uses its own clock and
  * keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
  *
- * Driving function. KEEL_ERR_STATE after keel_step(); KEEL_ERR_IO: no descriptor to be had now.
+ * With keel_config.dir a thread of the library's own writes to the disk from then on, so that a slow
+ * one delays no heartbeat; keel_free() waits until it has written what was accepted. It blocks all
+ * signals, and calls nothing of the host's.
+ *
+ * Driving function. KEEL_ERR_STATE after keel_step(); KEEL_ERR_IO: no descriptor, or no thread, to be
+ * had now.
  */
-KEEL_API KEEL_CHECK int keel_fd(struct keel *k);
+KEEL_API
+KEEL_CHECK
+int keel_fd(struct keel *k);
 
 /**
  * Milliseconds until keel_dispatch() is due, for loops that want to know (the descriptor of

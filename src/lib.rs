@@ -9,6 +9,7 @@
 //! - [`wire`]: messages as bytes.
 //! - [`cluster`]: the replicated cluster state: members, settings, epochs, exclusions.
 //! - [`detector`]: silence, witnesses, verdicts, guards. Pure.
+//! - `panics`: none of them crosses into the host.
 //! - [`core`]: Raft. Pure: it knows no clock, socket, file or C.
 
 #![deny(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod ffi;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+mod panics;
 pub mod storage;
 pub mod wire;
 

@@ -69,6 +69,11 @@ fn threads_may_feed_and_ask_while_one_drives() {
 }
 
 #[test]
+fn a_thread_writes_behind_the_descriptor() {
+    try_in_all_ways("abi_writer");
+}
+
+#[test]
 fn cancelled_threads_leave_first() {
     try_in_all_ways("abi_cancel");
 }

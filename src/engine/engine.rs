@@ -153,6 +153,8 @@ impl Engine {
             return Err(Error::Exists(text.to_owned()));
         }
         self.write();
+        self.storage.flush();
+        self.write();
         self.stopped.clone().map_or(Ok(()), Err)
     }
 

@@ -98,6 +98,14 @@ impl Member {
             return Err(Error::State(text.to_owned()));
         }
         if self.descriptor.is_none() {
+            // Weak: a forked child that drops the rest closes the descriptor.
+            let shared = Arc::downgrade(&self.shared);
+            let wake = move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.note_written();
+                }
+            };
+            self.engine.storage.spawn_writer(Box::new(wake))?;
             self.descriptor = Some(Descriptor::new(&self.shared)?);
         }
         Ok(self.descriptor.as_ref().map_or(-1, Descriptor::fd))

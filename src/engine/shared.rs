@@ -1,6 +1,7 @@
 //! The half of a member that any thread may use: the input queue and the published view.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::core::{Millis, NodeId};
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     pub waker: OnceLock<mio::Waker>,
     /// What the host reports of its storage, if it keeps the node's state.
     writes: Option<Arc<Writes>>,
+    /// Storage has finished a write since a round last began.
+    written: AtomicBool,
 }
 
 #[derive(Default)]
@@ -64,6 +67,7 @@ impl Shared {
             view: Mutex::default(),
             waker: OnceLock::new(),
             writes,
+            written: AtomicBool::new(false),
         }
     }
 
@@ -106,6 +110,12 @@ impl Shared {
         }
         queue.inputs.push_back(input);
         drop(queue);
+        self.wake();
+    }
+
+    /// Storage has finished a write: a driving call is due.
+    pub fn note_written(&self) {
+        self.written.store(true, Ordering::Release);
         self.wake();
     }
 
@@ -182,6 +192,7 @@ impl Shared {
     /// Everything queued so far, in exchange for an empty queue, whose memory is used again.
     pub fn take_inputs(&self, inputs: &mut VecDeque<Input>) {
         assert!(inputs.is_empty(), "inputs would be queued again");
+        self.written.store(false, Ordering::Release);
         let mut queue = lock(&self.queue);
         queue.bytes = 0;
         std::mem::swap(&mut queue.inputs, inputs);
@@ -190,6 +201,7 @@ impl Shared {
     /// Whether a driving call would find anything. Before the storage is open it takes no inputs.
     pub fn has_inputs(&self) -> bool {
         match &self.writes {
+            _ if self.written.load(Ordering::Acquire) => true,
             Some(writes) if writes.has_reports() => true,
             Some(writes) if !writes.is_open() => false,
             _ => !lock(&self.queue).inputs.is_empty(),

@@ -45,7 +45,12 @@ pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64)
 /// epoll; never read, write or close it. From the first call on the library uses its own clock and
 /// keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
 ///
-/// Driving function. KEEL_ERR_STATE after keel_step(); KEEL_ERR_IO: no descriptor to be had now.
+/// With keel_config.dir a thread of the library's own writes to the disk from then on, so that a slow
+/// one delays no heartbeat; keel_free() waits until it has written what was accepted. It blocks all
+/// signals, and calls nothing of the host's.
+///
+/// Driving function. KEEL_ERR_STATE after keel_step(); KEEL_ERR_IO: no descriptor, or no thread, to be
+/// had now.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_fd(k: *mut keel) -> c_int {

@@ -2,17 +2,15 @@
 //! one place what c-api.md promises of all of them: NULL, fork, a dead engine, a second driver,
 //! panics, and the text for keel_errmsg().
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::{MutexGuard, Once, PoisonError, TryLockError};
+use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 use super::callbacks::HostCalls;
 use super::code::{Failure, KEEL_ERR_BUSY, KEEL_ERR_CLOSED, KEEL_ERR_FORKED, KEEL_ERR_INTERNAL};
 use super::errmsg;
 use super::keel::keel;
 use crate::engine::Member;
+use crate::panics;
 
 /// What a function does with the engine; decides who may call it when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,11 +140,6 @@ fn announce(keel: &keel) {
     }
 }
 
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
@@ -174,34 +167,9 @@ impl Drop for Uncancelled {
     }
 }
 
-/// Runs `f`; a panic becomes its text. Nothing is printed: c-api.md, measured fact 2.
+/// Runs `f`; a panic becomes its text. The closures given here touch the engine only, which is
+/// abandoned after a panic.
 pub fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     let _uncancelled = Uncancelled::begin();
-    install_hook();
-    let outer = INSIDE.replace(true);
-    // The closures given here touch the engine only, which is abandoned after a panic.
-    let result = panic::catch_unwind(AssertUnwindSafe(f));
-    INSIDE.set(outer);
-    result.map_err(|payload: Box<dyn Any + Send>| {
-        // Dropping a payload may run code that panics again.
-        std::mem::forget(payload);
-        // A thread that is ending may have lost it already.
-        let text = PANIC.try_with(RefCell::take);
-        format!("internal error: {}", text.as_deref().unwrap_or("panic"))
-    })
-}
-
-/// Inside the guard a panic's text is kept for the host; elsewhere the previous hook has it.
-fn install_hook() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let previous = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if INSIDE.try_with(Cell::get).unwrap_or(false) {
-                let _ = PANIC.try_with(|text| *text.borrow_mut() = info.to_string());
-            } else {
-                previous(info);
-            }
-        }));
-    });
+    panics::catch(f)
 }

@@ -46,6 +46,9 @@ pub const HOST_AMPLIFICATION: usize = 8;
 /// and the longest description of one while it is read.
 pub const HOST_OVERHEAD: usize = 8 * 1024;
 
+/// Told, from any thread, that there is something to be polled.
+pub type Wake = Box<dyn Fn() + Send>;
+
 /// The durable home of one node's hard state, log and snapshots.
 pub trait Storage: Send {
     /// Whether this run has its number durable: until then nothing may be said in its name. Where
@@ -59,6 +62,16 @@ pub trait Storage: Send {
     fn has_room(&self) -> bool {
         true
     }
+
+    /// From now on writes may be done by a thread of the storage's own, which calls `wake` whenever
+    /// one is finished. `Ok` as well where there is no such thread.
+    fn spawn_writer(&mut self, _wake: Wake) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// Waits until all writes that were submitted are finished, if a thread of the storage's own
+    /// does them.
+    fn flush(&mut self) {}
 
     /// Starts one atomic write. With `reset` the log is dropped first, and goes on behind that
     /// snapshot. Entries replace whatever is stored from the first one's index on.

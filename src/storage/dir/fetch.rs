@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use crc32fast::Hasher;
 
@@ -17,15 +18,16 @@ use super::layout::{Layout, Run};
 use super::page::Flaw;
 use super::segment::Header;
 use super::vfs::{Vfs, VfsFile};
+use super::write::{Known, lock};
 
 /// Bytes that are read at once, a multiple of a page.
 const PIECE: usize = 64 * 1024;
 
 /// Entries from `first` to at most `last`, which is within the log: at least one, and no more than
-/// weigh `bytes` but for the first.
+/// weigh `bytes` but for the first. Where they are is looked up in between, and may change.
 pub(super) fn fetch(
     fs: &dyn Vfs,
-    layout: &Layout,
+    known: &Mutex<Known>,
     first: Index,
     last: Index,
     bytes: usize,
@@ -37,11 +39,11 @@ pub(super) fn fetch(
         full: false,
     };
     while !fetch.full && fetch.next <= last {
-        let Some((run, replaced)) = layout.find(fetch.next) else {
+        let Some((header, run, replaced)) = find(&lock(known).layout, fetch.next) else {
             break;
         };
         let limit = replaced.map_or(last, |at| last.min(at - 1));
-        match fetch.run(fs, layout.header(run.seq), &run, limit) {
+        match fetch.run(fs, &header, &run, limit) {
             Ok(()) => {}
             // What comes before the damage may be all that is needed.
             Err(_) if !fetch.entries.is_empty() => break,
@@ -56,6 +58,11 @@ pub(super) fn fetch(
         }),
         false => Ok(fetch.entries),
     }
+}
+
+fn find(layout: &Layout, index: Index) -> Option<(Header, Run, Option<Index>)> {
+    let (run, replaced) = layout.find(index)?;
+    Some((layout.header(run.seq).clone(), run, replaced))
 }
 
 /// What was gathered so far, all of it verified between two groups.

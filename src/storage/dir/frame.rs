@@ -61,29 +61,41 @@ pub(super) struct Frame {
 }
 
 /// An unfinished group: room for the header, the entries, the padding. With `reset` it is one that
-/// drops the log, which goes on behind there.
+/// drops the log, which goes on behind there. It is put together in the memory of `bytes`, whatever
+/// that holds.
 ///
 /// `None` if it exceeds [`MAX_GROUP`].
-pub(super) fn start_group(reset: Option<Position>, entries: &[Entry]) -> Option<Group> {
-    let mut bytes = vec![0; HEADER];
+pub(super) fn start_group<'a>(
+    mut bytes: Vec<u8>,
+    reset: Option<Position>,
+    entries: impl IntoIterator<Item = &'a Entry>,
+) -> Option<Group> {
+    bytes.clear();
+    bytes.resize(HEADER, 0);
     if let Some(base) = reset {
         bytes.extend_from_slice(&base.term.to_le_bytes());
     }
+    let mut first_index = reset.map(|base| base.index + 1);
+    let (mut count, mut last) = (0, None);
     for entry in entries {
         encode_entry(entry, &mut bytes);
         if bytes.len() > MAX_GROUP {
             return None;
         }
+        first_index.get_or_insert(entry.index);
+        count += 1;
+        last = Some(Position {
+            index: entry.index,
+            term: entry.term,
+        });
     }
     let payload_len = bytes.len() - HEADER;
     bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
     Some(Group {
         bytes,
-        first_index: match reset {
-            Some(base) => base.index + 1,
-            None => entries.first().map_or(0, |e| e.index),
-        },
-        count: entries.len() as u32,
+        first_index: first_index.unwrap_or(0),
+        last: last.or(reset),
+        count,
         payload_len: payload_len as u32,
     })
 }
@@ -92,11 +104,22 @@ pub(super) fn start_group(reset: Option<Position>, entries: &[Entry]) -> Option<
 pub(super) struct Group {
     bytes: Vec<u8>,
     first_index: Index,
+    last: Option<Position>,
     count: u32,
     payload_len: u32,
 }
 
 impl Group {
+    /// Index of the first entry; where it would be if there is none.
+    pub(super) fn first_index(&self) -> Index {
+        self.first_index
+    }
+
+    /// Where the log ends with it, if it has an entry or drops the log.
+    pub(super) fn last(&self) -> Option<Position> {
+        self.last
+    }
+
     /// Bytes that it takes in a segment.
     pub(super) fn size(&self) -> u64 {
         self.bytes.len() as u64
@@ -302,7 +325,7 @@ mod tests {
     fn groups_come_back() {
         for (count, len) in [(1, 0), (3, 100), (2, PAGE), (1, PAGE - HEADER - 21)] {
             let log = entries(7, count, len);
-            let group = start_group(None, &log).unwrap();
+            let group = start_group(Vec::new(), None, &log).unwrap();
             let size = group.size();
             let (bytes, crc) = group.finish(Kind::Replace, &PLACE);
             let frame = Frame::decode(&head(&bytes)).unwrap();
@@ -318,7 +341,7 @@ mod tests {
         let base = Position { index: 6, term: 3 };
         for count in [0, 2] {
             let log = entries(7, count, 100);
-            let group = start_group(Some(base), &log).unwrap();
+            let group = start_group(Vec::new(), Some(base), &log).unwrap();
             let (bytes, _) = group.finish(Kind::Reset, &PLACE);
             let frame = Frame::decode(&head(&bytes)).unwrap();
             assert_eq!((frame.kind, frame.last_index()), (Kind::Reset, 6 + count));
@@ -330,7 +353,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let (mut bytes, _) = start_group(None, &entries(1, 2, 30))
+        let (mut bytes, _) = start_group(Vec::new(), None, &entries(1, 2, 30))
             .unwrap()
             .finish(Kind::Append, &PLACE);
         for bit in 0..bytes.len() * 8 {
@@ -346,7 +369,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_halt() {
-        let (bytes, _) = start_group(None, &entries(1, 1, 0))
+        let (bytes, _) = start_group(Vec::new(), None, &entries(1, 1, 0))
             .unwrap()
             .finish(Kind::Append, &PLACE);
         let mut head = head(&bytes);
@@ -359,7 +382,7 @@ mod tests {
     #[test]
     fn an_index_that_leaves_no_next_one_is_refused() {
         let group = |first| {
-            start_group(None, &entries(first, 1, 0))
+            start_group(Vec::new(), None, &entries(first, 1, 0))
                 .unwrap()
                 .finish(Kind::Append, &PLACE)
         };

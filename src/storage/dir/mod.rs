@@ -36,7 +36,9 @@ mod page;
 mod receive;
 mod recover;
 mod segment;
+mod signals;
 mod snapshot;
+mod thread;
 mod trim;
 mod vfs;
 mod write;
@@ -45,23 +47,24 @@ mod write;
 pub(crate) mod tests;
 
 use std::collections::VecDeque;
-use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot};
 
 use super::{
     Completion, Draft, Identity, Opened, SnapshotReader, SnapshotWriter, Storage, StorageError,
+    Wake,
 };
 
-use layout::Layout;
 use meta::Meta;
 use page::PAGE;
 use receive::Partial;
-use segment::{End, PREPARED, Segment, is_segment};
+use segment::{PREPARED, is_segment};
 use snapshot::{ImageReader, Snapshots, Writer};
-use vfs::{Disk, Vfs, VfsFile};
+use thread::LogThread;
+use vfs::{Disk, Vfs};
+use write::{Known, Log, lock};
 
 const LOCK: &str = "LOCK";
 
@@ -107,24 +110,26 @@ impl Options {
 /// An open directory.
 ///
 /// Images are written and read beside it, in any thread; one that is being written keeps the
-/// directory locked. Writes are done by `submit` itself, on the calling thread; their completions are ready when it
-/// returns. One persist may hold 256 MiB of encoded entries.
+/// directory locked. Writes are done by `submit` itself, on the calling thread, and their completions
+/// are ready when it returns; unless [`Storage::spawn_writer`] was called. One persist may hold 256 MiB
+/// of encoded entries.
 ///
-/// It must not be used on both sides of a fork(); a child that keeps the descriptors keeps the lock.
+/// Dropping it finishes what was submitted. It must not be used on both sides of a fork(); dropping
+/// it in a child writes nothing, and a child that keeps the descriptors keeps the lock.
 pub struct Directory {
     fs: Arc<dyn Vfs>,
-    options: Options,
-    meta: Meta,
-    meta_file: Box<dyn VfsFile>,
-    layout: Layout,
-    segment: Segment,
-    end: End,
+    /// For whoever writes; locked as long as that takes.
+    log: Arc<Mutex<Log>>,
+    known: Arc<Mutex<Known>>,
     snapshots: Arc<Snapshots>,
     /// What has come of an image that is being received.
     partial: Option<Partial>,
-    /// What went wrong first; from then on nothing is written.
-    failed: Option<String>,
+    /// Writes, once there is one.
+    thread: Option<LogThread>,
+    /// Of writes that were done without it.
     done: VecDeque<Completion>,
+    /// The process that opened it.
+    pid: u32,
 }
 
 impl Directory {
@@ -192,18 +197,34 @@ impl Storage for Directory {
     /// If the persist breaks a rule of Raft: a gap in the log, a term that goes back, a second
     /// vote in a term.
     fn submit(&mut self, persist: Persist) {
-        let token = persist.token;
-        let mut result = self.refuse_if_failed();
-        if result.is_ok() {
-            self.check(&persist);
-            let written = self.write(&persist);
-            result = self.fail_with(written);
+        if let Some(thread) = &self.thread {
+            return thread.submit(persist);
         }
+        let token = persist.token;
+        let result = self.log().write(&[persist]);
         self.done.push_back(Completion { token, result });
     }
 
     fn poll(&mut self) -> Option<Completion> {
-        self.done.pop_front()
+        let done = self.done.pop_front();
+        done.or_else(|| self.thread.as_ref()?.poll())
+    }
+
+    fn has_room(&self) -> bool {
+        self.thread.as_ref().is_none_or(LogThread::has_room)
+    }
+
+    fn spawn_writer(&mut self, wake: Wake) -> Result<(), StorageError> {
+        if self.thread.is_none() {
+            self.thread = Some(LogThread::spawn(&self.log, wake)?);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if let Some(thread) = &self.thread {
+            thread.flush();
+        }
     }
 
     fn fetch(
@@ -212,8 +233,8 @@ impl Storage for Directory {
         last: Index,
         bytes: usize,
     ) -> Result<Vec<Entry>, StorageError> {
-        let last = last.min(self.end.last.index);
-        fetch::fetch(&*self.fs, &self.layout, first, last, bytes)
+        let last = last.min(self.known().last);
+        fetch::fetch(&*self.fs, &self.known, first, last, bytes)
     }
 
     /// # Panics
@@ -226,12 +247,15 @@ impl Storage for Directory {
             "the log is trimmed up to {}, an image ends at {oldest}",
             base.index
         );
-        self.trim_segments(base.index)
+        match &self.thread {
+            Some(thread) => thread.trim(base.index),
+            None => self.log().trim_segments(base.index),
+        }
     }
 
     fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
         self.refuse_if_failed()?;
-        let writer = Writer::begin(&self.snapshots, self.meta.origin(), draft)?;
+        let writer = Writer::begin(&self.snapshots, self.known().origin, draft)?;
         Ok(Box::new(writer))
     }
 
@@ -275,23 +299,51 @@ impl Storage for Directory {
 }
 
 impl Directory {
-    /// After a failed write of log or META nothing is written any more.
-    fn fail_with(&mut self, result: Result<(), StorageError>) -> Result<(), StorageError> {
-        if let Err(error) = &result {
-            self.failed = Some(error.to_string());
+    /// With nothing received, and no thread.
+    fn of(log: Log) -> Directory {
+        Directory {
+            fs: log.fs.clone(),
+            known: log.known.clone(),
+            snapshots: log.snapshots.clone(),
+            log: Arc::new(Mutex::new(log)),
+            partial: None,
+            thread: None,
+            done: VecDeque::new(),
+            pid: std::process::id(),
         }
-        result
+    }
+
+    /// What is written; the lock is free as long as there is no thread.
+    fn log(&self) -> MutexGuard<'_, Log> {
+        lock(&self.log)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
     }
 
     fn refuse_if_failed(&self) -> Result<(), StorageError> {
-        match &self.failed {
-            None => Ok(()),
-            Some(first) => Err(StorageError::Io {
-                op: "write after a failed one",
-                path: self.fs.root(),
-                error: io::Error::other(first.clone()),
-            }),
+        self.known().refuse_if_failed(&*self.fs)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            // The files are the parent's, and its thread does not exist here: what that was using
+            // when the process was forked stays as it was.
+            let in_use = Arc::strong_count(&self.log) > 1;
+            if let Some(thread) = self.thread.take() {
+                thread.forget();
+            }
+            if in_use {
+                self.fs.unlock();
+            }
+            return;
         }
+        self.thread = None;
+        // Everything is there, whatever comes of this; the next opening knows a little less.
+        let _ = self.log().note_durable();
     }
 }
 

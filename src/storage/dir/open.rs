@@ -1,9 +1,8 @@
 //! Opening: which image and how much of the log count together, and making that durable in this
 //! process before anything is built on it.
 
-use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::core::{Position, Restored};
 use crate::storage::read_back::ReadBack;
@@ -16,6 +15,7 @@ use super::recover::{Recovered, recover};
 use super::segment::{End, Header, Segment};
 use super::snapshot::{self, Found, Snapshots};
 use super::vfs::{Vfs, VfsFile};
+use super::write::{Known, Log};
 use super::{Directory, LOCK, Options, holds_node, remove_prepared};
 
 /// What an opening found, all of it checked.
@@ -61,32 +61,34 @@ impl Directory {
         let mut recovered = contents.recovered;
         let meta_file = fs.open(meta::NAME)?;
         let segment = take_over(&*fs, options, &*meta_file, &mut meta, &mut recovered)?;
-        let mut directory = Directory {
+        let mut layout = recovered.layout;
+        layout.remade(&segment.header);
+        let known = Known::new(layout, recovered.end.last.index, &meta);
+        let mut directory = Directory::of(Log {
             snapshots: Arc::new(Snapshots::new(fs.clone(), contents.found)),
+            known: Arc::new(Mutex::new(known)),
             fs,
             options,
             meta,
             meta_file,
-            layout: recovered.layout,
             segment,
             end: recovered.end,
-            partial: None,
-            failed: None,
-            done: VecDeque::new(),
-        };
-        directory.layout.remade(&directory.segment.header);
+            buffer: Vec::new(),
+        });
         if let Some(base) = reset {
-            directory.append(Some(base), &[])?;
+            let written = directory.log().append(Some(base), std::iter::empty());
+            directory.log().fail_with(written)?;
             recovered.log.reset(base);
         }
         directory.resume_partial(contents.partial, contents.received)?;
         for name in &recovered.trimmed {
             directory.fs.remove(name)?;
         }
+        let origin = directory.known().origin;
         let opened = Opened {
             restored: directory.restored(recovered.log),
-            incarnation: directory.meta.incarnation,
-            instance: directory.meta.instance,
+            incarnation: origin.incarnation,
+            instance: origin.instance,
             torn_bytes: recovered.torn_bytes,
             meta_repaired: contents.meta_repaired,
             damaged: contents.damaged,
@@ -95,17 +97,14 @@ impl Directory {
     }
 
     fn restored(&self, log: ReadBack) -> Restored {
-        assert_eq!(
-            self.layout.base(),
-            log.base(),
-            "both say where the log begins"
-        );
+        let (base, hard) = (self.known().layout.base(), self.log().meta.hard);
+        assert_eq!(base, log.base(), "both say where the log begins");
         let partial = self.partial.as_ref();
         let (outline, entries) = log.into_parts();
         Restored {
-            hard: self.meta.hard,
+            hard,
             snapshot: self.snapshots.newest(),
-            base: self.layout.base(),
+            base,
             outline,
             entries,
             partial: partial.map(|p| (p.snapshot().clone(), p.stored())),

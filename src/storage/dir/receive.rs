@@ -227,7 +227,7 @@ impl Directory {
 
     fn begin_partial(&self, snapshot: &Snapshot, data: &[u8]) -> Result<Partial, StorageError> {
         let header = Header {
-            origin: self.meta.origin(),
+            origin: self.known().origin,
             salt: self.fs.random()?,
             snapshot: snapshot.clone(),
         };
@@ -259,11 +259,9 @@ impl Directory {
             return Err(StorageError::Missing { path });
         }
         // Storage never holds what is newer than the term it knows, whatever order it is told in.
-        if snapshot.last.term > self.meta.hard.term {
-            self.meta.hard.term = snapshot.last.term;
-            self.meta.hard.vote = None;
-            let updated = self.update_meta();
-            self.fail_with(updated)?;
+        let term = self.known().term;
+        if snapshot.last.term > term {
+            self.log().raise_term(snapshot.last.term)?;
         }
         // From here on it is not known under which name it is.
         if let Some(partial) = self.partial.take() {

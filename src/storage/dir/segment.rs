@@ -212,13 +212,14 @@ impl Segment {
         self.header.offset(lsn) + size <= self.header.bytes
     }
 
-    /// Writes a group and makes it durable; yields the checksum of its frame header.
+    /// Writes a group and makes it durable; yields the checksum of its frame header, and the
+    /// group's memory.
     pub(super) fn append(
         &self,
         group: Group,
         kind: Kind,
         place: &Place,
-    ) -> Result<u32, StorageError> {
+    ) -> Result<(u32, Vec<u8>), StorageError> {
         assert!(self.has_room(place.lsn, group.size()));
         let offset = self.header.offset(place.lsn);
         let (mut bytes, crc) = group.finish(kind, place);
@@ -229,7 +230,7 @@ impl Segment {
             Err(_) if cfg!(keel_bug = "fsync_retried") => self.file.sync()?,
             synced => synced?,
         }
-        Ok(crc)
+        Ok((crc, bytes))
     }
 }
 

@@ -7,19 +7,20 @@
 use crate::core::Index;
 use crate::storage::StorageError;
 
-use super::Directory;
+use super::write::Log;
 
-impl Directory {
+impl Log {
     /// Removes every segment that the log behind `base` does not need.
     pub(super) fn trim_segments(&mut self, base: Index) -> Result<(), StorageError> {
-        let needed = self.layout.needed(base);
+        let needed = self.known().layout.needed(base);
         if needed <= self.meta.first_seq {
             return Ok(());
         }
         self.meta.first_seq = needed;
         let updated = self.update_meta();
         self.fail_with(updated)?;
-        for name in self.layout.trim(needed) {
+        let names = self.known().layout.trim(needed);
+        for name in names {
             self.fs.remove(&name)?;
         }
         self.fs.sync_dir()

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::storage::StorageError;
 
@@ -22,6 +22,9 @@ pub(super) trait Vfs: Send + Sync {
     fn make_root(&self) -> Result<(), StorageError>;
     /// Locks the named file, made if need be, for the life of this value.
     fn lock(&mut self, name: &str) -> Result<(), StorageError>;
+    /// Gives up the lock in this process, if another one holds it as well: a child that drops what it
+    /// got from its parent. Anywhere else the lock is not held any more afterwards.
+    fn unlock(&self);
     /// Every name in the directory; `Missing` if there is none.
     fn list(&self) -> Result<Vec<String>, StorageError>;
     /// The first `max` bytes of the file, fewer if it is shorter.
@@ -58,7 +61,7 @@ pub(super) trait VfsFile: Send {
 /// A directory of the operating system.
 pub(super) struct Disk {
     root: PathBuf,
-    lock: Option<File>,
+    lock: Mutex<Option<File>>,
     /// Held from its first use on: a host that has run out of descriptors for a moment must not
     /// keep a renaming from being made durable.
     dir: OnceLock<File>,
@@ -83,7 +86,7 @@ impl Disk {
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         Disk {
             root,
-            lock: None,
+            lock: Mutex::default(),
             dir: OnceLock::new(),
         }
     }
@@ -146,11 +149,18 @@ impl Vfs for Disk {
             .map_err(failed("open", &path))?;
         match file.try_lock() {
             Ok(()) => {
-                self.lock = Some(file);
+                *self.lock.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(file);
                 Ok(())
             }
             Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path }),
             Err(TryLockError::Error(error)) => Err(failed("flock", &path)(error)),
+        }
+    }
+
+    fn unlock(&self) {
+        // Nobody holds it for long, and in a child nobody does.
+        if let Ok(mut lock) = self.lock.try_lock() {
+            *lock = None;
         }
     }
 

@@ -1,43 +1,197 @@
-//! Writing: one persist, in an order that a crash may cut anywhere.
+//! Writing: persists, in an order that a crash may cut anywhere.
+//!
+//! Appends that wait for their turn together are written as one group, and made durable by one
+//! sync: a crash keeps all of it or nothing. Nobody was told of any of them before.
 
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::core::{Entry, Persist, Position};
+use crate::core::{Entry, HardState, Index, Persist, Position, Term};
 use crate::storage::StorageError;
 
-use super::Directory;
+use super::Options;
 use super::frame::{Kind, MAX_GROUP, Place, start_group};
-use super::meta;
+use super::layout::Layout;
+use super::meta::{self, Meta, Origin};
 use super::open::lacks_room;
 use super::segment::{End, Header, Segment};
+use super::snapshot::Snapshots;
+use super::vfs::{Vfs, VfsFile};
 
-impl Directory {
-    pub(super) fn write(&mut self, persist: &Persist) -> Result<(), StorageError> {
+/// Bytes of entries that are written as one group if they were submitted one by one: writing more
+/// takes longer than a sync, so that nothing is won by letting the first of them wait.
+const MERGE_BYTES: usize = 1 << 20;
+/// Memory that is kept from one group to the next.
+const BUFFER_BYTES: usize = 2 * MERGE_BYTES;
+
+/// The log and META, for whoever writes them: one at a time.
+pub(super) struct Log {
+    pub(super) fs: Arc<dyn Vfs>,
+    pub(super) options: Options,
+    pub(super) meta: Meta,
+    pub(super) meta_file: Box<dyn VfsFile>,
+    pub(super) segment: Segment,
+    pub(super) end: End,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) known: Arc<Mutex<Known>>,
+    /// What the next group is put together in.
+    pub(super) buffer: Vec<u8>,
+}
+
+/// What those know of the log who do not write it: all of it is durable. Held for a moment only.
+pub(super) struct Known {
+    pub(super) layout: Layout,
+    /// The last entry.
+    pub(super) last: Index,
+    /// What a file that is made now says of itself.
+    pub(super) origin: Origin,
+    pub(super) term: Term,
+    /// What went wrong first; from then on nothing is written.
+    pub(super) failed: Option<String>,
+}
+
+impl Known {
+    pub(super) fn new(layout: Layout, last: Index, meta: &Meta) -> Known {
+        Known {
+            layout,
+            last,
+            origin: meta.origin(),
+            term: meta.hard.term,
+            failed: None,
+        }
+    }
+
+    pub(super) fn refuse_if_failed(&self, fs: &dyn Vfs) -> Result<(), StorageError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(first) => Err(StorageError::Io {
+                op: "write after a failed one",
+                path: fs.root(),
+                error: io::Error::other(first.clone()),
+            }),
+        }
+    }
+}
+
+/// A panic leaves nothing half changed that anybody goes on with: what writes is dead by it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many of these, from the first one on, may be written as one: appends to what is written
+/// before them, with nothing for META and no reset but the first one's.
+pub(super) fn run_length<'a>(mut persists: impl Iterator<Item = &'a Persist>) -> usize {
+    let Some(first) = persists.next() else {
+        return 0;
+    };
+    let weight = |persist: &Persist| -> usize {
+        let weights = persist.entries.iter().map(|entry| entry.payload.weight());
+        weights.sum()
+    };
+    let reset = first.reset.as_ref().map(|snapshot| snapshot.last.index);
+    let mut end = first.entries.last().map(|entry| entry.index).or(reset);
+    let mut bytes = weight(first);
+    let more = persists.take_while(|persist| {
+        bytes += weight(persist);
+        let next = persist.entries.first().map(|entry| entry.index);
+        let follows = next.is_none() || end.is_none_or(|end| next == Some(end + 1));
+        end = persist
+            .entries
+            .last()
+            .map_or(end, |entry| Some(entry.index));
+        follows && persist.hard.is_none() && persist.reset.is_none() && bytes <= MERGE_BYTES
+    });
+    1 + more.count()
+}
+
+impl Log {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
+    }
+
+    /// Makes persists durable that [`run_length`] allows to be written as one.
+    ///
+    /// # Panics
+    /// If one breaks a rule of Raft: a gap in the log, a term that goes back, a second vote in a
+    /// term.
+    pub(super) fn write(&mut self, run: &[Persist]) -> Result<(), StorageError> {
+        self.known().refuse_if_failed(&*self.fs)?;
+        self.check(run);
+        let written = self.write_run(run);
+        self.fail_with(written)
+    }
+
+    fn write_run(&mut self, run: &[Persist]) -> Result<(), StorageError> {
+        let Some(first) = run.first() else {
+            return Ok(());
+        };
         // Hard state first: a crash in between must not leave an entry of a term META knows not of.
-        if let Some(hard) = persist.hard.filter(|hard| *hard != self.meta.hard) {
+        if let Some(hard) = first.hard.filter(|hard| *hard != self.meta.hard) {
             self.meta.hard = hard;
             self.update_meta()?;
         }
-        let reset = persist.reset.as_ref().map(|snapshot| snapshot.last);
-        match reset.is_none() && persist.entries.is_empty() {
+        let reset = first.reset.as_ref().map(|snapshot| snapshot.last);
+        let entries = run.iter().flat_map(|persist| &persist.entries);
+        match reset.is_none() && entries.clone().next().is_none() {
             true => Ok(()),
-            false => self.append(reset, &persist.entries),
+            false => self.append(reset, entries),
         }
+    }
+
+    /// After a failed write of log or META nothing is written any more.
+    pub(super) fn fail_with<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
+        if let Err(error) = &result {
+            let first = error.to_string();
+            self.known().failed.get_or_insert(first);
+        }
+        result
     }
 
     pub(super) fn update_meta(&mut self) -> Result<(), StorageError> {
         self.meta.generation += 1;
         self.meta.durable_lsn = self.end.lsn;
-        meta::update(&*self.meta_file, &self.meta)
+        meta::update(&*self.meta_file, &self.meta)?;
+        let mut known = self.known();
+        known.origin = self.meta.origin();
+        known.term = self.meta.hard.term;
+        Ok(())
+    }
+
+    /// A snapshot of a newer term is about to become this node's own.
+    pub(super) fn raise_term(&mut self, term: Term) -> Result<(), StorageError> {
+        self.known().refuse_if_failed(&*self.fs)?;
+        if term <= self.meta.hard.term {
+            return Ok(());
+        }
+        self.meta.hard.term = term;
+        self.meta.hard.vote = None;
+        let updated = self.update_meta();
+        self.fail_with(updated)
+    }
+
+    /// Whether META knows less of the log than is durable.
+    pub(super) fn is_ahead_of_meta(&self) -> bool {
+        self.meta.durable_lsn < self.end.lsn && self.known().failed.is_none()
+    }
+
+    /// Has META know all that is durable: what is missing of it later is damage, and no write that
+    /// was cut off.
+    pub(super) fn note_durable(&mut self) -> Result<(), StorageError> {
+        if !self.is_ahead_of_meta() {
+            return Ok(());
+        }
+        let updated = self.update_meta();
+        self.fail_with(updated)
     }
 
     /// Writes a group, which with `reset` drops the log.
-    pub(super) fn append(
+    pub(super) fn append<'a>(
         &mut self,
         reset: Option<Position>,
-        entries: &[Entry],
+        entries: impl Iterator<Item = &'a Entry>,
     ) -> Result<(), StorageError> {
-        let Some(group) = start_group(reset, entries) else {
+        let buffer = std::mem::take(&mut self.buffer);
+        let Some(group) = start_group(buffer, reset, entries) else {
             return Err(StorageError::Io {
                 op: "encode",
                 path: self.fs.path(&self.segment.header.name()),
@@ -52,7 +206,7 @@ impl Directory {
         if (reset.is_some() && used) || !self.segment.has_room(self.end.lsn, size) {
             self.roll(size, reset.is_some())?;
         }
-        let first = reset.map_or_else(|| entries[0].index, |base| base.index + 1);
+        let (first, last) = (group.first_index(), group.last());
         let kind = match reset {
             Some(_) => Kind::Reset,
             None if first > self.end.last.index => Kind::Append,
@@ -65,20 +219,22 @@ impl Directory {
             generation: self.meta.generation,
             prev_crc: self.end.crc,
         };
-        let crc = self.segment.append(group, kind, &place)?;
-        if let Some(base) = reset {
-            self.layout.reset(base);
+        let (crc, buffer) = self.segment.append(group, kind, &place)?;
+        if buffer.capacity() <= BUFFER_BYTES {
+            self.buffer = buffer;
         }
-        self.layout.group(kind, first, self.end.lsn, crc);
-        let last = entries.last().map(|last| Position {
-            index: last.index,
-            term: last.term,
-        });
+        let lsn = self.end.lsn;
         self.end = End {
-            lsn: self.end.lsn + size,
+            lsn: lsn + size,
             crc,
-            last: last.or(reset).unwrap_or(self.end.last),
+            last: last.unwrap_or(self.end.last),
         };
+        let mut known = self.known();
+        if let Some(base) = reset {
+            known.layout.reset(base);
+        }
+        known.layout.group(kind, first, lsn, crc);
+        known.last = self.end.last.index;
         Ok(())
     }
 
@@ -97,7 +253,7 @@ impl Directory {
             }
             made => made?,
         };
-        self.layout.enter(&self.segment.header);
+        self.known().layout.enter(&self.segment.header);
         // Before the first group in it: a segment that holds anything acknowledged is one that
         // META misses when it is gone.
         self.meta.head_seq = seq;
@@ -105,9 +261,34 @@ impl Directory {
     }
 
     /// What a caller that keeps Raft's rules never does.
-    pub(super) fn check(&self, persist: &Persist) {
-        let old = &self.meta.hard;
-        let hard = persist.hard.unwrap_or(*old);
+    fn check(&self, run: &[Persist]) {
+        let mut state = Expected {
+            hard: self.meta.hard,
+            base: self.known().layout.base(),
+            last: self.end.last,
+        };
+        for persist in run {
+            let durable = |s| self.snapshots.is_old(s);
+            assert!(
+                persist.reset.as_ref().is_none_or(durable),
+                "the log is dropped without an image that is durable"
+            );
+            state.follow(persist);
+        }
+    }
+}
+
+/// What the next persist goes on from.
+struct Expected {
+    hard: HardState,
+    base: Position,
+    last: Position,
+}
+
+impl Expected {
+    fn follow(&mut self, persist: &Persist) {
+        let old = self.hard;
+        let hard = persist.hard.unwrap_or(old);
         assert!(
             hard.term >= old.term,
             "term goes back from {} to {}",
@@ -119,17 +300,11 @@ impl Directory {
             "second vote in term {}",
             hard.term
         );
-        let (base, last) = match &persist.reset {
-            Some(snapshot) => (snapshot.last, snapshot.last),
-            None => (self.layout.base(), self.end.last),
-        };
-        assert!(
-            persist
-                .reset
-                .as_ref()
-                .is_none_or(|s| self.snapshots.is_old(s)),
-            "the log is dropped without an image that is durable"
-        );
+        self.hard = hard;
+        if let Some(snapshot) = &persist.reset {
+            (self.base, self.last) = (snapshot.last, snapshot.last);
+        }
+        let (base, last) = (self.base, self.last);
         let Some(first) = persist.entries.first() else {
             return;
         };
@@ -147,6 +322,7 @@ impl Directory {
             assert_eq!(entry.index, index, "entries are not contiguous");
             assert!(entry.term >= term, "entry {index}: term goes back");
             term = entry.term;
+            self.last = Position { index, term };
         }
         assert!(term <= hard.term, "entry of term {term} in {}", hard.term);
     }

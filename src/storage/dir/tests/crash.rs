@@ -55,8 +55,9 @@ fn sweep_all(seeds: std::ops::Range<u64>, mix: Mix) -> (usize, Done) {
 #[test]
 fn no_crash_loses_what_was_acknowledged() {
     let seed = seed(1);
-    let (total, _) = sweep_all(seed..seed + 3, Mix::Log);
+    let (total, done) = sweep_all(seed..seed + 3, Mix::Log);
     assert!(total > 5000, "only {total} states");
+    assert!(done.merged >= 15, "only {done:?}");
 }
 
 #[test]

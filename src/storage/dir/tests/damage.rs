@@ -210,6 +210,42 @@ fn what_an_opening_found_can_no_longer_be_torn() {
 }
 
 #[test]
+fn after_an_orderly_close_nothing_can_be_torn() {
+    let sample = sample(seed(14));
+    let sim = Sim::boot(&sample.image);
+    let (mut directory, _) = open(&sim).unwrap();
+    let mut whole = sample.whole.clone();
+    let last = next(&whole, 100);
+    whole.entries.push(last.clone());
+    write(&mut directory, None, vec![last]);
+    let crashed = sim.now().lose_power(Loss::All);
+    drop(directory);
+    let closed = sim.now().lose_power(Loss::All);
+    let name = crashed.keys().rfind(|name| name.ends_with(".seg")).unwrap();
+    let page = crashed[name]
+        .rchunks(PAGE)
+        .position(|page| page.iter().any(|b| *b != 0));
+    let from = crashed[name].len() - (page.unwrap() + 1) * PAGE;
+    for (image, found) in [(crashed.clone(), Found::Cut), (closed, Found::Refused)] {
+        for sectors in 1..=PAGE / SECTOR {
+            let mut image = image.clone();
+            let data = Arc::make_mut(image.get_mut(name).unwrap());
+            data[from..][..sectors * SECTOR].fill(0);
+            let sample = Sample {
+                image: image.clone(),
+                before: sample.whole.clone(),
+                whole: whole.clone(),
+            };
+            match sectors {
+                // Nothing of it is left: of a crash nobody would know that there was any.
+                8 if found == Found::Cut => continue,
+                _ => assert_eq!(sample.open(&image, &sectors), found, "{sectors} sectors"),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_segment_that_was_continued_is_whole_even_if_meta_does_not_know_yet() {
     let sim = Sim::default();
     sim.keep_history();

@@ -118,7 +118,7 @@ pub fn frame(data: &[u8]) {
         return;
     };
     if let Ok(entries) = within(bound, || frame.entries(&group)) {
-        let again = start_group(reset, &entries).expect("it was one before");
+        let again = start_group(Vec::new(), reset, &entries).expect("it was one before");
         let (bytes, _) = again.finish(frame.kind, &frame.place);
         // What a newer version may say behind the last field is not read, and not written.
         group[60..HEADER].fill(0);
@@ -456,7 +456,7 @@ fn forge(image: &mut Image, rng: &mut Rng<'_>) {
         return;
     };
     let entries = forged_entries(found.end.last.index, &meta, rng);
-    let Some(group) = start_group(None, &entries) else {
+    let Some(group) = start_group(Vec::new(), None, &entries) else {
         return;
     };
     let place = Place {

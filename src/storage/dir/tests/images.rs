@@ -263,7 +263,7 @@ fn trimming_removes_whole_segments_and_nothing_that_is_needed() {
     }
     let after = segments(&temp);
     assert!(after < before, "{after} of {before}");
-    let first = directory.layout.base().index + 1;
+    let first = directory.known().layout.base().index + 1;
     assert!((15..=21).contains(&first), "first {first}");
     drop(directory);
     for _ in 0..2 {

@@ -15,6 +15,7 @@ mod model;
 mod rot;
 mod sim;
 mod sweep;
+mod thread;
 mod workload;
 
 use crate::core::NodeId;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::super::page::SECTOR;
 use super::super::vfs::{Vfs, VfsFile};
@@ -117,7 +117,14 @@ struct State {
 
 /// A handle on a simulated disk; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Sim(Arc<Mutex<State>>);
+pub(super) struct Sim(Arc<Mutex<State>>, Arc<Gate>);
+
+/// What every sync of a file waits for.
+#[derive(Default)]
+struct Gate {
+    closed: Mutex<bool>,
+    changed: Condvar,
+}
 
 struct SimFile {
     sim: Sim,
@@ -311,6 +318,12 @@ impl Sim {
         state.capacity = bytes.map(|bytes| state.now.used() + bytes);
     }
 
+    /// Lets syncs wait until they are let go.
+    pub(super) fn hold_syncs(&self, hold: bool) {
+        *self.1.closed.lock().unwrap() = hold;
+        self.1.changed.notify_all();
+    }
+
     pub(super) fn operations(&self) -> u64 {
         self.state().operations
     }
@@ -387,6 +400,8 @@ impl Vfs for Sim {
     fn lock(&mut self, _name: &str) -> Result<(), StorageError> {
         Ok(())
     }
+
+    fn unlock(&self) {}
 
     fn list(&self) -> Result<Vec<String>, StorageError> {
         let state = self.read_step("readdir")?;
@@ -498,6 +513,9 @@ impl VfsFile for SimFile {
     }
 
     fn sync(&self) -> Result<(), StorageError> {
+        let gate = &self.sim.1;
+        let closed = gate.closed.lock().unwrap();
+        drop(gate.changed.wait_while(closed, |closed| *closed));
         let (mut state, fails) = self.sim.step();
         let deaf = state
             .deaf_files

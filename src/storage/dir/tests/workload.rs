@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::Directory;
 use super::super::image::DATA;
+use super::super::write::run_length;
 use super::model::{Model, Progress, image_of, open, raise_term, settle};
 use super::sim::Sim;
 use super::{INSTANCE, Rng, identity};
@@ -45,6 +46,8 @@ pub(super) struct Done {
     pub(super) adopted: u32,
     pub(super) resets: u32,
     pub(super) trims: u32,
+    /// Groups of several persists.
+    pub(super) merged: u32,
 }
 
 impl Done {
@@ -55,6 +58,7 @@ impl Done {
         self.adopted += other.adopted;
         self.resets += other.resets;
         self.trims += other.trims;
+        self.merged += other.merged;
     }
 
     /// How often the rarest of them was.
@@ -66,8 +70,9 @@ impl Done {
             adopted,
             resets,
             trims,
+            merged,
         } = *self;
-        let all = [saved, pieces, grown, adopted, resets, trims];
+        let all = [saved, pieces, grown, adopted, resets, trims, merged];
         all.into_iter().min().unwrap_or(0)
     }
 }
@@ -227,27 +232,50 @@ impl Run<'_> {
     // ---- the log ---------------------------------------------------------
 
     fn write(&mut self, directory: &mut Directory) -> Result<(), StorageError> {
-        let persist = self.persist();
+        let run = self.run();
         let before = self.now.states.clone();
         let hard = Persist {
             reset: None,
             entries: Vec::new(),
-            ..persist.clone()
+            ..run[0].clone()
         };
-        self.may_become(&[&|m| m.apply(&hard), &|m| m.apply(&persist)]);
-        directory.submit(persist.clone());
-        let completion = directory.poll().unwrap();
-        assert_eq!(completion.token, persist.token);
-        if completion.result.is_err() {
+        let all = |m: &mut Model| run.iter().for_each(|persist| m.apply(persist));
+        self.may_become(&[&|m| m.apply(&hard), &all]);
+        let written = write_run(directory, &run);
+        if written.is_err() {
             self.expect_silence(directory);
         }
-        completion.result?;
-        if persist.reset.is_some() {
+        written?;
+        if run[0].reset.is_some() {
             self.reset = None;
             self.done.resets += 1;
         }
-        self.became(before, &|m| m.apply(&persist));
+        self.done.merged += u32::from(run.len() > 1);
+        self.became(before, &all);
         Ok(())
+    }
+
+    /// A persist, and sometimes others that are submitted before it is written.
+    fn run(&mut self) -> Vec<Persist> {
+        let mut run = vec![self.persist()];
+        let mut after = self.live.clone();
+        after.apply(&run[0]);
+        if after.hard.term == 0 {
+            return run;
+        }
+        for _ in 0..self.rng.below(8).saturating_sub(4) {
+            self.token += 1;
+            let count = self.rng.below(4);
+            let persist = Persist {
+                token: Token(self.token),
+                hard: None,
+                reset: None,
+                entries: self.entries(after.last().index + 1, count, after.hard.term),
+            };
+            after.apply(&persist);
+            run.push(persist);
+        }
+        run
     }
 
     /// After a failure nothing is written and nothing succeeds.
@@ -363,9 +391,9 @@ impl Run<'_> {
         self.now.states.iter_mut().for_each(raise);
         raise(&mut self.live);
         self.note();
-        let segments = directory.meta.first_seq;
+        let segments = directory.log().meta.first_seq;
         let trimmed = directory.trim(Position { index, term });
-        self.done.trims += u32::from(directory.meta.first_seq > segments);
+        self.done.trims += u32::from(directory.log().meta.first_seq > segments);
         trimmed
     }
 
@@ -513,7 +541,12 @@ impl Run<'_> {
         // So far the core knows, whatever storage makes of it.
         raise_term(&mut self.live.hard, &snapshot);
         self.live.partial = None;
-        directory.adopt(&snapshot)?;
+        let done = directory.adopt(&snapshot);
+        if done.is_err() {
+            // It may have its new name already, and go with the next one that is made.
+            self.may_become(&[&|m| m.partial = None]);
+        }
+        done?;
         self.done.adopted += 1;
         self.became(before, &adopted);
         if self.live.holds(snapshot.last) {
@@ -524,6 +557,18 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Writes what waits for its turn together.
+fn write_run(directory: &mut Directory, run: &[Persist]) -> Result<(), StorageError> {
+    if let [persist] = run {
+        directory.submit(persist.clone());
+        let completion = directory.poll().unwrap();
+        assert_eq!(completion.token, persist.token);
+        return completion.result;
+    }
+    assert_eq!(run_length(run.iter()), run.len());
+    directory.log().write(run)
 }
 
 pub(super) fn configuration(epoch: u64) -> Configuration {

@@ -1,0 +1,278 @@
+//! Writing in a thread: order, what is written as one, failures, panics, and the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::super::page::PAGE;
+use super::super::{Directory, Options, meta};
+use super::disk::nth;
+use super::images::{image, save};
+use super::model::open;
+use super::sim::{Loss, Sim};
+use super::{INSTANCE, Rng, identity, seed};
+use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Token};
+use crate::storage::{Completion, Storage};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory that is written by a thread, and how often that has called.
+fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
+    let options = Options {
+        segment_bytes: 256 * 1024,
+        tail_bytes: usize::MAX,
+    };
+    let opened = Directory::open_on(Box::new(sim.clone()), &identity(), options);
+    let (mut directory, _) = opened.unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = calls.clone();
+    let wake = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    };
+    directory.spawn_writer(Box::new(wake)).unwrap();
+    (directory, calls)
+}
+
+fn made() -> Sim {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    sim
+}
+
+fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < end, "nothing came of it");
+        std::thread::yield_now();
+    }
+}
+
+fn next(directory: &mut Directory) -> Completion {
+    until(|| directory.poll())
+}
+
+fn append(index: u64, len: usize) -> Persist {
+    Persist {
+        token: Token(index),
+        hard: None,
+        reset: None,
+        entries: vec![Entry {
+            index,
+            term: 1,
+            payload: Payload::Host(vec![index as u8; len].into()),
+        }],
+    }
+}
+
+/// The first entry, with its term, is durable.
+fn begin(directory: &mut Directory) {
+    directory.submit(nth(1));
+    assert!(next(directory).result.is_ok());
+}
+
+fn entries_after_a_crash(sim: &Sim) -> u64 {
+    let image = sim.now().lose_power(Loss::All);
+    let (_, opened) = open(&Sim::boot(&image)).unwrap();
+    opened.restored.entries.len() as u64
+}
+
+#[test]
+fn what_waits_for_a_sync_is_written_as_one() {
+    let sim = made();
+    let (mut directory, calls) = threaded(&sim);
+    begin(&mut directory);
+    directory.flush();
+    sim.hold_syncs(true);
+    let before = sim.operations();
+    directory.submit(append(2, 128));
+    // It is being written, and waits for its sync.
+    until(|| (sim.operations() > before).then_some(()));
+    (3..19).for_each(|n| directory.submit(append(n, 128)));
+    let end = directory.log.try_lock().is_err();
+    assert!(end, "the thread is not at work");
+    assert!(directory.poll().is_none(), "told before it was durable");
+    let calls_before = calls.load(Ordering::SeqCst);
+    sim.hold_syncs(false);
+    for n in 2..19 {
+        let completion = next(&mut directory);
+        assert_eq!(completion.token, Token(n));
+        completion.result.unwrap();
+    }
+    directory.flush();
+    // META is told after a while, which may have passed.
+    let operations = (sim.operations() - before).min(4);
+    assert_eq!(operations, 4, "two writes, two syncs");
+    assert_eq!(calls.load(Ordering::SeqCst) - calls_before, 2);
+    let lsn = directory.log().end.lsn;
+    assert_eq!(lsn, 3 * PAGE as u64, "sixteen entries in one page");
+    assert_eq!(entries_after_a_crash(&sim), 18);
+}
+
+#[test]
+fn reading_does_not_wait_for_a_sync() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    (2..6).for_each(|n| directory.submit(append(n, 128)));
+    directory.flush();
+    sim.hold_syncs(true);
+    let before = sim.operations();
+    directory.submit(append(6, 128));
+    until(|| (sim.operations() > before).then_some(()));
+    // What is not durable is not there yet.
+    let entries = directory.fetch(1, 6, usize::MAX).unwrap();
+    assert_eq!(entries.len(), 5);
+    assert!(directory.fetch(6, 6, usize::MAX).is_err());
+    assert_eq!(directory.oldest_snapshot(), 0);
+    directory.trim(Position::default()).unwrap();
+    sim.hold_syncs(false);
+    directory.flush();
+    assert_eq!(directory.fetch(1, 6, usize::MAX).unwrap().len(), 6);
+}
+
+#[test]
+fn everything_is_durable_when_it_is_said_and_in_order() {
+    let mut rng = Rng(seed(61));
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    let (mut submitted, mut done, mut term, mut tried) = (1, 1, 1, 0);
+    while done < 3000 {
+        for _ in 0..rng.below(20) {
+            submitted += 1;
+            let mut persist = append(submitted, rng.below(300) as usize);
+            term += u64::from(rng.below(40) == 0);
+            persist.entries[0].term = term;
+            persist.hard = (term > 1).then_some(HardState {
+                term,
+                vote: NodeId::new(term % 3),
+                excluded: None,
+                commit: 0,
+            });
+            until(|| directory.has_room().then_some(()));
+            directory.submit(persist);
+        }
+        while let Some(completion) = directory.poll() {
+            done += 1;
+            assert_eq!(completion.token, Token(done));
+            completion.result.unwrap();
+        }
+        if rng.below(10) == 0 && tried < 20 {
+            tried += 1;
+            assert!(entries_after_a_crash(&sim) >= done);
+        }
+    }
+    assert!(tried > 5, "only {tried} crashes");
+    drop(directory);
+    assert_eq!(entries_after_a_crash(&sim), submitted, "an end writes all");
+}
+
+#[test]
+fn a_conflict_is_written_after_what_it_replaces() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    (2..20).for_each(|n| directory.submit(append(n, 50)));
+    let mut conflict = append(9, 70);
+    conflict.token = Token(20);
+    conflict.hard = Some(HardState {
+        term: 2,
+        ..HardState::default()
+    });
+    conflict.entries[0].term = 2;
+    directory.submit(conflict.clone());
+    drop(directory);
+    let (_, opened) = open(&sim).unwrap();
+    assert_eq!(opened.restored.entries.len(), 9);
+    assert_eq!(opened.restored.entries.last(), conflict.entries.last());
+}
+
+#[test]
+fn a_failed_sync_fails_all_that_waits_and_nothing_is_tried_again() {
+    for operation in 1..=2 {
+        let sim = made();
+        let (mut directory, _) = threaded(&sim);
+        begin(&mut directory);
+        directory.flush();
+        until(|| (!directory.log().is_ahead_of_meta()).then_some(()));
+        sim.fail_at(Some(sim.operations() + operation));
+        (2..30).for_each(|n| directory.submit(append(n, 50)));
+        for n in 2..30 {
+            let completion = next(&mut directory);
+            assert_eq!(completion.token, Token(n));
+            assert!(completion.result.is_err());
+        }
+        let before = sim.operations();
+        directory.submit(append(30, 50));
+        assert!(next(&mut directory).result.is_err());
+        assert!(directory.trim(Position::default()).is_err());
+        drop(directory);
+        assert_eq!(sim.operations(), before);
+        assert_eq!(entries_after_a_crash(&sim), 1);
+    }
+}
+
+#[test]
+fn a_panic_is_a_failed_write() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    let mut vote = nth(1);
+    vote.hard.as_mut().unwrap().vote = NodeId::new(3);
+    vote.entries.clear();
+    directory.submit(vote);
+    directory.submit(append(2, 50));
+    let error = next(&mut directory).result.unwrap_err().to_string();
+    assert!(error.contains("second vote"), "{error}");
+    assert!(next(&mut directory).result.is_err());
+    drop(directory);
+    assert_eq!(entries_after_a_crash(&sim), 1);
+}
+
+#[test]
+fn a_quiet_thread_has_meta_know_what_is_durable() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    (2..6).for_each(|n| directory.submit(append(n, 50)));
+    directory.flush();
+    let known = |sim: &Sim| {
+        let image = sim.now().lose_power(Loss::All);
+        meta::load(&Sim::boot(&image)).unwrap().0.durable_lsn
+    };
+    let end = directory.log().end.lsn;
+    until(|| (known(&sim) == end).then_some(()));
+    // Once is enough.
+    directory.flush();
+    let before = sim.operations();
+    directory.trim(Position::default()).unwrap();
+    directory.flush();
+    drop(directory);
+    assert_eq!(sim.operations(), before);
+}
+
+#[test]
+fn the_log_is_trimmed_in_its_turn() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    (2..200).for_each(|n| directory.submit(append(n, 9000)));
+    directory.flush();
+    save(&mut directory, 150, &image(1, 1000));
+    let position = Position {
+        index: 150,
+        term: 1,
+    };
+    directory.trim(position).unwrap();
+    (200..220).for_each(|n| directory.submit(append(n, 100)));
+    directory.flush();
+    let first = directory.known().layout.base().index + 1;
+    assert!((2..=151).contains(&first), "first {first}");
+    assert_eq!(
+        directory.fetch(151, 219, usize::MAX).unwrap().len(),
+        219 - 150
+    );
+}

@@ -1,0 +1,262 @@
+//! The thread that writes: whoever drives the engine hands over, and hears of it when it is durable.
+//!
+//! While a sync is under way, what is submitted waits, and goes to the disk as one group with one
+//! sync if it can ([`run_length`]). Completions come in the order of submission. After a failure, or
+//! a panic here, everything that waits fails.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::core::{Index, Persist};
+use crate::panics;
+use crate::storage::{Completion, StorageError, Wake};
+
+use super::signals;
+use super::write::{Log, lock, run_length};
+
+/// Writes that wait or are being done. Each is what one driving call brought, and a few words beside
+/// the entries, which it shares with the core: so a sync may take as long as so many calls before
+/// the core begins to gather into larger ones, which costs those that come late another sync.
+const UNDER_WAY_MAX: usize = 256;
+
+/// After so long without a write META is told how much is durable.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// What is to be done, in order.
+enum Job {
+    Write(Persist),
+    /// Remove what the log behind this index does not need.
+    Trim(Index),
+}
+
+/// What the thread does next.
+enum Next {
+    Write(Vec<Persist>),
+    Trim(Index),
+    Idle,
+    End,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Writes among them, and those that are being done.
+    writes: usize,
+    busy: bool,
+    done: VecDeque<Completion>,
+    /// Why something could not be removed.
+    trim_failed: Option<StorageError>,
+    ending: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There is something to be done.
+    more: Condvar,
+    /// There is nothing more to be done.
+    quiet: Condvar,
+}
+
+/// A handle on the thread. Dropping it waits until everything is done that was submitted.
+pub(super) struct LogThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogThread {
+    /// Starts it. It calls `wake` after every completion.
+    pub(super) fn spawn(log: &Arc<Mutex<Log>>, wake: Wake) -> Result<LogThread, StorageError> {
+        let shared = Arc::new(Shared::default());
+        // Weak, so that a forked child that drops the rest closes the files: what this thread holds
+        // while it writes nobody can drop there.
+        let (theirs, log_of_it) = (shared.clone(), Arc::downgrade(log));
+        let main = move || work(&theirs, &log_of_it, &wake);
+        let thread = signals::blocked(|| Builder::new().name("keel-log".to_owned()).spawn(main));
+        match thread {
+            Ok(thread) => Ok(LogThread {
+                shared,
+                thread: Some(thread),
+            }),
+            Err(error) => Err(StorageError::Io {
+                op: "start of the writing thread",
+                path: lock(log).fs.root(),
+                error,
+            }),
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        lock(&self.shared.queue).writes < UNDER_WAY_MAX
+    }
+
+    pub(super) fn submit(&self, persist: Persist) {
+        let mut queue = lock(&self.shared.queue);
+        queue.writes += 1;
+        queue.jobs.push_back(Job::Write(persist));
+        self.shared.more.notify_one();
+    }
+
+    /// An error is one of an earlier call.
+    pub(super) fn trim(&self, base: Index) -> Result<(), StorageError> {
+        let mut queue = lock(&self.shared.queue);
+        queue.jobs.push_back(Job::Trim(base));
+        self.shared.more.notify_one();
+        queue.trim_failed.take().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn poll(&self) -> Option<Completion> {
+        lock(&self.shared.queue).done.pop_front()
+    }
+
+    /// Waits until there is nothing to be done.
+    pub(super) fn flush(&self) {
+        let mut queue = lock(&self.shared.queue);
+        while queue.busy || !queue.jobs.is_empty() {
+            queue = match self.shared.quiet.wait(queue) {
+                Ok(queue) => queue,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+    }
+
+    /// Leaves it alone, in a child where it does not exist.
+    pub(super) fn forget(mut self) {
+        std::mem::forget(self.thread.take());
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        lock(&self.shared.queue).ending = true;
+        self.shared.more.notify_one();
+        // It contains its panics.
+        let _ = thread.join();
+    }
+}
+
+impl Shared {
+    /// The next thing to be done; with `idle` that there was none for so long.
+    fn next(&self, idle: Option<Duration>) -> Next {
+        let mut queue = lock(&self.queue);
+        queue.busy = false;
+        loop {
+            if let Some(next) = queue.next() {
+                queue.busy = true;
+                return next;
+            }
+            self.quiet.notify_all();
+            if queue.ending {
+                return Next::End;
+            }
+            let waited = match idle {
+                Some(idle) => match self.more.wait_timeout(queue, idle) {
+                    Ok((queue, waited)) => (queue, waited.timed_out()),
+                    Err(poisoned) => (poisoned.into_inner().0, false),
+                },
+                None => match self.more.wait(queue) {
+                    Ok(queue) => (queue, false),
+                    Err(poisoned) => (poisoned.into_inner(), false),
+                },
+            };
+            queue = waited.0;
+            if waited.1 && queue.jobs.is_empty() && !queue.ending {
+                queue.busy = true;
+                return Next::Idle;
+            }
+        }
+    }
+
+    fn finish(&self, completions: impl Iterator<Item = Completion>) {
+        let mut queue = lock(&self.queue);
+        let before = queue.done.len();
+        queue.done.extend(completions);
+        queue.writes -= queue.done.len() - before;
+    }
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<Next> {
+        if let Some(Job::Trim(base)) = self.jobs.front() {
+            let base = *base;
+            self.jobs.pop_front();
+            return Some(Next::Trim(base));
+        }
+        let writes = self.jobs.iter().map_while(|job| match job {
+            Job::Write(persist) => Some(persist),
+            Job::Trim(_) => None,
+        });
+        let count = run_length(writes);
+        let run = self.jobs.drain(..count).filter_map(|job| match job {
+            Job::Write(persist) => Some(persist),
+            Job::Trim(_) => None,
+        });
+        let run: Vec<Persist> = run.collect();
+        (!run.is_empty()).then_some(Next::Write(run))
+    }
+}
+
+fn work(shared: &Shared, log: &Weak<Mutex<Log>>, wake: &Wake) {
+    // Whether META may know less than is durable.
+    let mut ahead = false;
+    loop {
+        let next = shared.next(ahead.then_some(IDLE));
+        let Some(log) = log.upgrade() else {
+            return;
+        };
+        match next {
+            Next::End => return,
+            Next::Idle => {
+                ahead = false;
+                // If it fails, the next write will say so.
+                let _ = guarded(&log, Log::note_durable);
+            }
+            Next::Trim(base) => {
+                let failed = guarded(&log, |log| log.trim_segments(base)).err();
+                lock(&shared.queue).trim_failed = failed;
+            }
+            Next::Write(run) => {
+                ahead = true;
+                let mut result = guarded(&log, |log| log.write(&run));
+                let completions = run.iter().map(|persist| Completion {
+                    token: persist.token,
+                    result: match &result {
+                        Ok(()) => Ok(()),
+                        Err(_) => std::mem::replace(&mut result, refusal(&log)),
+                    },
+                });
+                shared.finish(completions);
+                wake();
+            }
+        }
+    }
+}
+
+/// What everything that waits is told after a failure.
+fn refusal(log: &Mutex<Log>) -> Result<(), StorageError> {
+    let log = lock(log);
+    let known = log.known();
+    known.refuse_if_failed(&*log.fs)
+}
+
+/// Does something with the log. A panic is the end of it, as a failed write is.
+fn guarded(
+    log: &Mutex<Log>,
+    act: impl FnOnce(&mut Log) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let result = panics::catch(|| act(&mut lock(log)));
+    result.unwrap_or_else(|text| {
+        let log = lock(log);
+        log.fail_with(Err(StorageError::Io {
+            op: "write",
+            path: log.fs.root(),
+            error: io::Error::other(text),
+        }))
+    })
+}
