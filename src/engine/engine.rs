@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cluster::State;
 use crate::core::{Entry, Index, Millis, NodeId, Options, Raft, Random};
 use crate::detector::Detector;
-use crate::storage::{Opened, Storage};
+use crate::storage::{Opened, Room, Storage};
 use crate::wire::Part;
 
 use super::action::Action;
@@ -280,8 +280,11 @@ impl Engine {
     /// Everything that depends on a write waits in the core for its token.
     fn write(&mut self) {
         while self.stopped.is_none() {
-            let room = self.storage.has_room();
-            if let Some(persist) = room.then(|| self.raft.take_persist()).flatten() {
+            let room = self.storage.room();
+            if let Some(persist) = (room == Room::All)
+                .then(|| self.raft.take_persist())
+                .flatten()
+            {
                 self.metrics.persists += 1;
                 self.metrics.entries_persisted += persist.entries.len() as u64;
                 self.storage.submit(persist);

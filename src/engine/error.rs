@@ -82,7 +82,7 @@ impl From<&StorageError> for Error {
     fn from(error: &StorageError) -> Error {
         let text = error.to_string();
         match error {
-            StorageError::Io { .. } => Error::Io(text),
+            StorageError::Io { .. } | StorageError::Full { .. } => Error::Io(text),
             StorageError::Corrupt { .. } | StorageError::Record { .. } => Error::Corrupt(text),
             StorageError::Missing { .. } => Error::NotFound(text),
             StorageError::Exists { .. } => Error::Exists(text),

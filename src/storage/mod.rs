@@ -46,8 +46,19 @@ pub const HOST_AMPLIFICATION: usize = 8;
 /// and the longest description of one while it is read.
 pub const HOST_OVERHEAD: usize = 8 * 1024;
 
+/// What of a write storage would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// All of it.
+    All,
+    /// Only hard state: the last write's entries got [`StorageError::Full`], or came after such.
+    Hard,
+    /// Nothing for now: enough is under way.
+    None,
+}
+
 /// Told, from any thread, that there is something to be polled.
-pub type Wake = Box<dyn Fn() + Send>;
+pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// The durable home of one node's hard state, log and snapshots.
 pub trait Storage: Send {
@@ -57,11 +68,15 @@ pub trait Storage: Send {
         Ok(true)
     }
 
-    /// Whether another write may be submitted. If not, what is to be written is gathered into a
-    /// larger one, until one of those under way has been polled.
-    fn has_room(&self) -> bool {
-        true
+    /// What may be submitted now. If nothing, what is to be written is gathered into a larger write,
+    /// until one of those under way has been polled.
+    fn room(&self) -> Room {
+        Room::All
     }
+
+    /// Tries again to find room for entries. Asked every second or so while [`Storage::room`] is
+    /// [`Room::Hard`].
+    fn make_room(&mut self) {}
 
     /// From now on writes may be done by a thread of the storage's own, which calls `wake` whenever
     /// one is finished. `Ok` as well where there is no such thread.
@@ -177,7 +192,8 @@ pub trait SnapshotReader: Send {
 pub struct Completion {
     /// The token of the `Persist`.
     pub token: Token,
-    /// `Ok` when all of it is durable. After an `Err` the storage takes no more writes.
+    /// `Ok` when all of it is durable. After an `Err`, unless it is [`StorageError::Full`], the
+    /// storage takes no more writes.
     pub result: Result<(), StorageError>,
 }
 
@@ -215,6 +231,14 @@ pub enum StorageError {
         /// What was being done, e.g. "fdatasync".
         op: &'static str,
         /// To which file.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// There is no room for entries, or no descriptor to be had. What a write says of the hard state
+    /// is durable, nothing else has happened, and storage goes on; see [`Storage::room`].
+    Full {
+        /// The file that could not be made.
         path: PathBuf,
         /// The system's reason.
         error: std::io::Error,
@@ -272,9 +296,38 @@ pub enum StorageError {
     NoSnapshots,
 }
 
+impl StorageError {
+    /// The same once more, for another who is told of it.
+    pub(crate) fn again(&self) -> StorageError {
+        let copy = |error: &std::io::Error| match error.raw_os_error() {
+            Some(code) => std::io::Error::from_raw_os_error(code),
+            None => std::io::Error::new(error.kind(), error.to_string()),
+        };
+        match self {
+            StorageError::Full { path, error } => StorageError::Full {
+                path: path.clone(),
+                error: copy(error),
+            },
+            StorageError::Io { op, path, error } => StorageError::Io {
+                op,
+                path: path.clone(),
+                error: copy(error),
+            },
+            other => StorageError::Io {
+                op: "write",
+                path: PathBuf::new(),
+                error: std::io::Error::other(other.to_string()),
+            },
+        }
+    }
+}
+
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StorageError::Full { path, error } => {
+                write!(f, "no room for {}: {error}", path.display())
+            }
             StorageError::Io { op, path, error } => write!(f, "{op} {}: {error}", path.display()),
             StorageError::Corrupt {
                 path,

@@ -11,7 +11,7 @@
 //! | `<seq>-<first index>.seg` | the log ([`segment`], [`frame`]) |
 //! | `snap-<index>-<term>.snap` | the image that ends at this entry ([`image`], [`snapshot`]) |
 //! | `recv.part` | an image that is being received ([`receive`]) |
-//! | `prep-*` | being made; removed by the next opening |
+//! | `prep-*` | being made, or the next segment ([`spare`]); removed by the next opening |
 //!
 //! Whatever the files hold, opening them neither panics nor takes more memory than
 //! [`OPEN_AMPLIFICATION`](super::OPEN_AMPLIFICATION) times their length and
@@ -38,6 +38,7 @@ mod recover;
 mod segment;
 mod signals;
 mod snapshot;
+mod spare;
 mod thread;
 mod trim;
 mod vfs;
@@ -53,8 +54,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot};
 
 use super::{
-    Completion, Draft, Identity, Opened, SnapshotReader, SnapshotWriter, Storage, StorageError,
-    Wake,
+    Completion, Draft, Identity, Opened, Room, SnapshotReader, SnapshotWriter, Storage,
+    StorageError, Wake,
 };
 
 use meta::Meta;
@@ -62,6 +63,7 @@ use page::PAGE;
 use receive::Partial;
 use segment::{PREPARED, is_segment};
 use snapshot::{ImageReader, Snapshots, Writer};
+use spare::{SpareThread, Spares};
 use thread::LogThread;
 use vfs::{Disk, Vfs};
 use write::{Known, Log, lock};
@@ -126,7 +128,10 @@ pub struct Directory {
     partial: Option<Partial>,
     /// Writes, once there is one.
     thread: Option<LogThread>,
-    /// Of writes that were done without it.
+    spares: Arc<Spares>,
+    /// Makes spare segments, once there is one.
+    spare_thread: Option<SpareThread>,
+    /// Of writes that were done without a thread.
     done: VecDeque<Completion>,
     /// The process that opened it.
     pid: u32,
@@ -210,14 +215,45 @@ impl Storage for Directory {
         done.or_else(|| self.thread.as_ref()?.poll())
     }
 
-    fn has_room(&self) -> bool {
-        self.thread.as_ref().is_none_or(LogThread::has_room)
+    fn room(&self) -> Room {
+        let full = match self.known().lacking {
+            Some(bytes) => bytes > self.spares.bytes() || !self.spares.is_ready(),
+            None => false,
+        };
+        match full {
+            _ if !self.thread.as_ref().is_none_or(LogThread::has_room) => Room::None,
+            true => Room::Hard,
+            false => Room::All,
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self
+            .known()
+            .lacking
+            .is_some_and(|bytes| bytes > self.spares.bytes())
+        {
+            // The next write tries to make a segment for itself alone.
+            self.known().lacking = None;
+        } else {
+            self.spares.make_now();
+        }
     }
 
     fn spawn_writer(&mut self, wake: Wake) -> Result<(), StorageError> {
-        if self.thread.is_none() {
-            self.thread = Some(LogThread::spawn(&self.log, wake)?);
+        if self.thread.is_some() {
+            return Ok(());
         }
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(wake);
+        let (first, second) = (wake.clone(), wake);
+        let thread = LogThread::spawn(&self.log, Box::new(move || first()))?;
+        let makes = SpareThread::spawn(&self.spares, Box::new(move || second()));
+        self.thread = Some(thread);
+        self.spare_thread = Some(makes.map_err(|error| StorageError::Io {
+            op: "start of the preparing thread",
+            path: self.fs.root(),
+            error,
+        })?);
         Ok(())
     }
 
@@ -305,9 +341,11 @@ impl Directory {
             fs: log.fs.clone(),
             known: log.known.clone(),
             snapshots: log.snapshots.clone(),
+            spares: log.spares.clone(),
             log: Arc::new(Mutex::new(log)),
             partial: None,
             thread: None,
+            spare_thread: None,
             done: VecDeque::new(),
             pid: std::process::id(),
         }
@@ -330,18 +368,20 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if self.pid != std::process::id() {
-            // The files are the parent's, and its thread does not exist here: what that was using
-            // when the process was forked stays as it was.
-            let in_use = Arc::strong_count(&self.log) > 1;
+            // The files are the parent's, and its threads do not exist here: what they were using
+            // when the process was forked stays as it was, but for the lock.
             if let Some(thread) = self.thread.take() {
                 thread.forget();
-            }
-            if in_use {
                 self.fs.unlock();
+            }
+            if let Some(thread) = self.spare_thread.take() {
+                thread.forget();
             }
             return;
         }
         self.thread = None;
+        self.spare_thread = None;
+        self.spares.discard();
         // Everything is there, whatever comes of this; the next opening knows a little less.
         let _ = self.log().note_durable();
     }

@@ -4,6 +4,8 @@
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
+
 use crate::core::{Position, Restored};
 use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Opened, StorageError};
@@ -14,6 +16,7 @@ use super::receive::{self, Partial};
 use super::recover::{Recovered, recover};
 use super::segment::{End, Header, Segment};
 use super::snapshot::{self, Found, Snapshots};
+use super::spare::Spares;
 use super::vfs::{Vfs, VfsFile};
 use super::write::{Known, Log};
 use super::{Directory, LOCK, Options, holds_node, remove_prepared};
@@ -67,12 +70,14 @@ impl Directory {
         let mut directory = Directory::of(Log {
             snapshots: Arc::new(Snapshots::new(fs.clone(), contents.found)),
             known: Arc::new(Mutex::new(known)),
-            fs,
+            fs: fs.clone(),
             options,
             meta,
             meta_file,
             segment,
             end: recovered.end,
+            spares: Arc::new(Spares::new(fs.clone(), options.segment_size(0))),
+            refused: None,
             buffer: Vec::new(),
         });
         if let Some(base) = reset {
@@ -265,8 +270,30 @@ fn remake(
     }
 }
 
-/// Whether the disk, or this user's part of it, is full.
+/// Whether the disk, or this user's part of it, is full; or no descriptor is to be had. Either may
+/// pass.
 pub(super) fn lacks_room(error: &StorageError) -> bool {
     let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
-    matches!(error, StorageError::Io { error, .. } if full.contains(&error.kind()))
+    let none = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    match error {
+        StorageError::Full { .. } => true,
+        StorageError::Io { error, .. } => {
+            full.contains(&error.kind()) || none.contains(&error.raw_os_error())
+        }
+        _ => false,
+    }
+}
+
+/// Of a file that nothing relies on yet: for want of room it is not made now, and that is all.
+pub(super) fn or_full(error: StorageError) -> StorageError {
+    match error {
+        StorageError::Io { path, error, op } => {
+            let error = StorageError::Io { op, path, error };
+            match (lacks_room(&error), error) {
+                (true, StorageError::Io { path, error, .. }) => StorageError::Full { path, error },
+                (_, error) => error,
+            }
+        }
+        other => other,
+    }
 }

@@ -9,7 +9,9 @@ use crate::storage::{Identity, StorageError};
 
 use super::frame::{Group, Kind, MAX_GROUP, Place, whiten};
 use super::meta::Origin;
+use super::open::or_full;
 use super::page::{Flaw, PAGE, seal, take_number, take_u32, take_u64, unseal};
+use super::spare::Spare;
 use super::vfs::{Vfs, VfsFile};
 
 /// What names of segments end in.
@@ -22,7 +24,7 @@ pub(super) const MAX_BYTES: u64 = (PAGE + MAX_GROUP) as u64;
 
 const MAGIC: &[u8; 8] = b"KEELSEGM";
 
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+pub(super) static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// What the first page of a segment says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,25 +187,31 @@ impl Segment {
         header: Header,
         groups: &[u8],
     ) -> Result<Segment, StorageError> {
-        let file = fs.create(prepared)?;
-        file.write(&header.encode(), 0)?;
-        let mut end = PAGE as u64;
-        for part in groups.chunks(ZEROS.len()) {
-            let mut stored = part.to_vec();
-            whiten(header.salt, end, &mut stored);
-            file.write(&stored, end)?;
-            end += part.len() as u64;
-        }
-        while end < header.bytes {
-            let len = (header.bytes - end).min(ZEROS.len() as u64);
-            file.write(&ZEROS[..len as usize], end)?;
-            end += len;
-        }
-        file.sync()?;
+        let mut file = fs.create(prepared).map_err(or_full)?;
+        fill(&*file, &header, groups).map_err(or_full)?;
         let name = header.name();
-        fs.rename(prepared, &name)?;
+        fs.rename(prepared, &name).map_err(or_full)?;
         fs.sync_dir()?;
-        let file = fs.open(&name)?;
+        file.renamed(&name);
+        Ok(Segment { header, file })
+    }
+
+    /// Makes one of a spare. When this returns, file and name are durable.
+    pub(super) fn of_spare(
+        fs: &dyn Vfs,
+        spare: Spare,
+        header: Header,
+    ) -> Result<Segment, StorageError> {
+        assert_eq!(spare.bytes, header.bytes, "a segment as large as its spare");
+        let mut file = spare.file;
+        let name = header.name();
+        let begun = file.write(&header.encode(), 0).and_then(|()| file.sync());
+        if let Err(error) = begun.and_then(|()| fs.rename(&spare.name, &name)) {
+            let _ = fs.remove(&spare.name);
+            return Err(or_full(error));
+        }
+        fs.sync_dir()?;
+        file.renamed(&name);
         Ok(Segment { header, file })
     }
 
@@ -232,6 +240,24 @@ impl Segment {
         }
         Ok((crc, bytes))
     }
+}
+
+/// The header, the groups, and zeros up to the end, durable.
+fn fill(file: &dyn VfsFile, header: &Header, groups: &[u8]) -> Result<(), StorageError> {
+    file.write(&header.encode(), 0)?;
+    let mut end = PAGE as u64;
+    for part in groups.chunks(ZEROS.len()) {
+        let mut stored = part.to_vec();
+        whiten(header.salt, end, &mut stored);
+        file.write(&stored, end)?;
+        end += part.len() as u64;
+    }
+    while end < header.bytes {
+        let len = (header.bytes - end).min(ZEROS.len() as u64);
+        file.write(&ZEROS[..len as usize], end)?;
+        end += len;
+    }
+    file.sync()
 }
 
 #[cfg(test)]

@@ -223,26 +223,16 @@ fn work(shared: &Shared, log: &Weak<Mutex<Log>>, wake: &Wake) {
             }
             Next::Write(run) => {
                 ahead = true;
-                let mut result = guarded(&log, |log| log.write(&run));
+                let result = guarded(&log, |log| log.write(&run));
                 let completions = run.iter().map(|persist| Completion {
                     token: persist.token,
-                    result: match &result {
-                        Ok(()) => Ok(()),
-                        Err(_) => std::mem::replace(&mut result, refusal(&log)),
-                    },
+                    result: result.as_ref().copied().map_err(StorageError::again),
                 });
                 shared.finish(completions);
                 wake();
             }
         }
     }
-}
-
-/// What everything that waits is told after a failure.
-fn refusal(log: &Mutex<Log>) -> Result<(), StorageError> {
-    let log = lock(log);
-    let known = log.known();
-    known.refuse_if_failed(&*log.fs)
 }
 
 /// Does something with the log. A panic is the end of it, as a failed write is.

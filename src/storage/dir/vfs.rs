@@ -53,6 +53,12 @@ pub(super) trait VfsFile: Send {
     fn size(&self) -> Result<u64, StorageError>;
     /// Writes all of `data` at `offset`; durable after `sync`.
     fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError>;
+    /// Makes sure of room for so many bytes, if the file system can; an error if there is none.
+    fn reserve(&self, _bytes: u64) -> Result<(), StorageError> {
+        Ok(())
+    }
+    /// It has another name now: for messages.
+    fn renamed(&mut self, name: &str);
     /// Makes every write durable. After an error nothing is known about any of them, and trying
     /// again would only hide it.
     fn sync(&self) -> Result<(), StorageError>;
@@ -264,6 +270,23 @@ impl VfsFile for DiskFile {
         self.file
             .write_all_at(data, offset)
             .map_err(failed("pwrite", &self.path))
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<(), StorageError> {
+        use rustix::io::Errno;
+        let flags = rustix::fs::FallocateFlags::empty();
+        loop {
+            return match rustix::fs::fallocate(&self.file, flags, 0, bytes) {
+                Err(Errno::INTR) => continue,
+                // It will be seen when it is written.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+                Err(errno) => Err(failed("fallocate", &self.path)(errno.into())),
+            };
+        }
+    }
+
+    fn renamed(&mut self, name: &str) {
+        self.path.set_file_name(name);
     }
 
     fn sync(&self) -> Result<(), StorageError> {

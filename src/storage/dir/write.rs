@@ -13,9 +13,10 @@ use super::Options;
 use super::frame::{Kind, MAX_GROUP, Place, start_group};
 use super::layout::Layout;
 use super::meta::{self, Meta, Origin};
-use super::open::lacks_room;
+use super::open::or_full;
 use super::segment::{End, Header, Segment};
 use super::snapshot::Snapshots;
+use super::spare::Spares;
 use super::vfs::{Vfs, VfsFile};
 
 /// Bytes of entries that are written as one group if they were submitted one by one: writing more
@@ -34,8 +35,20 @@ pub(super) struct Log {
     pub(super) end: End,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) known: Arc<Mutex<Known>>,
+    pub(super) spares: Arc<Spares>,
+    /// Entries were refused for want of room, and what builds on them is refused as well.
+    pub(super) refused: Option<Refused>,
     /// What the next group is put together in.
     pub(super) buffer: Vec<u8>,
+}
+
+/// What there was no room for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    /// Bytes of the segment that it needs.
+    bytes: u64,
+    /// The log was to be dropped before it: entries that follow are those of another log.
+    reset: bool,
 }
 
 /// What those know of the log who do not write it: all of it is durable. Held for a moment only.
@@ -48,6 +61,8 @@ pub(super) struct Known {
     pub(super) term: Term,
     /// What went wrong first; from then on nothing is written.
     pub(super) failed: Option<String>,
+    /// Entries were refused, for want of a segment of so many bytes.
+    pub(super) lacking: Option<u64>,
 }
 
 impl Known {
@@ -58,6 +73,7 @@ impl Known {
             origin: meta.origin(),
             term: meta.hard.term,
             failed: None,
+            lacking: None,
         }
     }
 
@@ -116,9 +132,41 @@ impl Log {
     /// term.
     pub(super) fn write(&mut self, run: &[Persist]) -> Result<(), StorageError> {
         self.known().refuse_if_failed(&*self.fs)?;
+        if let Some(refused) = self.refused.filter(|refused| self.follows(refused, run)) {
+            return self.write_hard(&run[0], refused);
+        }
         self.check(run);
         let written = self.write_run(run);
+        if let Err(StorageError::Full { .. }) = &written {
+            let reset = run[0].reset.is_some() || self.refused.is_some_and(|r| r.reset);
+            let bytes = self.known().lacking.unwrap_or(0);
+            self.refused = Some(Refused { bytes, reset });
+        }
         self.fail_with(written)
+    }
+
+    /// Whether these entries come after others that were refused.
+    fn follows(&self, refused: &Refused, run: &[Persist]) -> bool {
+        let mut entries = run.iter().flat_map(|persist| &persist.entries);
+        let first = entries.next().map(|entry| entry.index);
+        let gap = first.is_some_and(|first| first > self.end.last.index + 1);
+        run[0].reset.is_none() && first.is_some() && (refused.reset || gap)
+    }
+
+    /// Of a write that is refused what it says of the hard state.
+    fn write_hard(&mut self, persist: &Persist, refused: Refused) -> Result<(), StorageError> {
+        let hard = [Persist {
+            entries: Vec::new(),
+            ..persist.clone()
+        }];
+        self.check(&hard);
+        let written = self.write_run(&hard);
+        self.fail_with(written)?;
+        self.known().lacking = Some(refused.bytes);
+        Err(StorageError::Full {
+            path: self.fs.root(),
+            error: io::ErrorKind::StorageFull.into(),
+        })
     }
 
     fn write_run(&mut self, run: &[Persist]) -> Result<(), StorageError> {
@@ -140,9 +188,12 @@ impl Log {
 
     /// After a failed write of log or META nothing is written any more.
     pub(super) fn fail_with<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
-        if let Err(error) = &result {
-            let first = error.to_string();
-            self.known().failed.get_or_insert(first);
+        match &result {
+            Ok(_) | Err(StorageError::Full { .. }) => {}
+            Err(error) => {
+                let first = error.to_string();
+                self.known().failed.get_or_insert(first);
+            }
         }
         result
     }
@@ -223,6 +274,7 @@ impl Log {
         if buffer.capacity() <= BUFFER_BYTES {
             self.buffer = buffer;
         }
+        self.refused = None;
         let lsn = self.end.lsn;
         self.end = End {
             lsn: lsn + size,
@@ -230,6 +282,7 @@ impl Log {
             last: last.unwrap_or(self.end.last),
         };
         let mut known = self.known();
+        known.lacking = None;
         if let Some(base) = reset {
             known.layout.reset(base);
         }
@@ -242,22 +295,39 @@ impl Log {
     /// little more if the log is dropped with it: that makes room.
     fn roll(&mut self, size: u64, drops: bool) -> Result<(), StorageError> {
         let seq = self.segment.header.seq + 1;
-        let make = |bytes| {
-            let origin = self.meta.origin();
-            let header = Header::new(origin, seq, &self.end, self.fs.random()?, bytes);
-            Segment::make(&*self.fs, header, &[])
-        };
-        self.segment = match make(self.options.segment_size(size)) {
-            Err(error) if drops && lacks_room(&error) => {
-                make(self.options.scant_segment_size(size))?
+        let bytes = self.options.segment_size(size);
+        let made = match self.next_segment(seq, bytes) {
+            Err(StorageError::Full { .. }) if drops => {
+                self.make_segment(seq, self.options.scant_segment_size(size))
             }
-            made => made?,
+            made => made,
         };
+        if let Err(StorageError::Full { .. }) = &made {
+            self.known().lacking = Some(bytes);
+        }
+        self.segment = made?;
         self.known().layout.enter(&self.segment.header);
         // Before the first group in it: a segment that holds anything acknowledged is one that
         // META misses when it is gone.
         self.meta.head_seq = seq;
         self.update_meta()
+    }
+
+    fn next_segment(&self, seq: u64, bytes: u64) -> Result<Segment, StorageError> {
+        let Some(spare) = self.spares.take(bytes).map_err(or_full)? else {
+            return self.make_segment(seq, bytes);
+        };
+        let header = self.next_header(seq, spare.bytes)?;
+        Segment::of_spare(&*self.fs, spare, header)
+    }
+
+    fn make_segment(&self, seq: u64, bytes: u64) -> Result<Segment, StorageError> {
+        Segment::make(&*self.fs, self.next_header(seq, bytes)?, &[])
+    }
+
+    fn next_header(&self, seq: u64, bytes: u64) -> Result<Header, StorageError> {
+        let salt = self.fs.random()?;
+        Ok(Header::new(self.meta.origin(), seq, &self.end, salt, bytes))
     }
 
     /// What a caller that keeps Raft's rules never does.

@@ -35,7 +35,8 @@ use crate::core::{Entry, HardState, Index, Persist, Position, Restored, Snapshot
 
 use super::read_back::ReadBack;
 use super::{
-    Completion, Draft, Identity, Opened, SnapshotReader, SnapshotWriter, Storage, StorageError,
+    Completion, Draft, Identity, Opened, Room, SnapshotReader, SnapshotWriter, Storage,
+    StorageError,
 };
 
 use images::{Images, Saving, Writing};
@@ -306,8 +307,11 @@ impl Storage for HostStorage {
         Ok(self.writes.is_open())
     }
 
-    fn has_room(&self) -> bool {
-        self.pending.len() < UNDER_WAY_MAX
+    fn room(&self) -> Room {
+        match self.pending.len() < UNDER_WAY_MAX {
+            true => Room::All,
+            false => Room::None,
+        }
     }
 
     /// # Panics

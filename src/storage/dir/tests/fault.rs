@@ -11,7 +11,8 @@ use super::model::{check, open};
 use super::sim::{Loss, Sim};
 use super::workload::{Mix, Outcome, persevere, run};
 use super::{INSTANCE, OPTIONS, identity, seed};
-use crate::storage::{Opened, Storage, StorageError};
+use crate::core::Persist;
+use crate::storage::{Opened, Room, Storage, StorageError};
 
 const LOSSES: [Loss; 5] = [
     Loss::All,
@@ -188,14 +189,7 @@ fn a_full_disk_does_not_keep_a_node_from_its_start() {
     let (mut directory, _) = open_wide(&sim).unwrap();
     write(&mut directory, nth(6));
     sim.be_full_after(Some(0));
-    let mut last = 6;
-    let error = loop {
-        directory.submit(nth(last + 1));
-        match directory.poll().unwrap().result {
-            Ok(()) => last += 1,
-            Err(error) => break error,
-        }
-    };
+    let (last, error) = fill(&mut directory, 6);
     assert!(lacks_room(&error), "{error}");
     assert!(last < 15, "there is much more room");
     assert!(open_wide(&sim).is_err(), "no room at all");
@@ -203,6 +197,140 @@ fn a_full_disk_does_not_keep_a_node_from_its_start() {
     let (mut directory, opened) = open_wide(&sim).unwrap();
     assert_eq!(opened.restored.entries.len() as u64, last);
     write(&mut directory, nth(last + 1));
+}
+
+/// Writes until there is no room; the last entry that was written, and why there is no more.
+fn fill(directory: &mut Directory, mut last: u64) -> (u64, StorageError) {
+    loop {
+        directory.submit(nth(last + 1));
+        match directory.poll().unwrap().result {
+            Ok(()) => last += 1,
+            Err(error) => return (last, error),
+        }
+    }
+}
+
+/// A directory with no room for entries any more, and the last one.
+fn filled(sim: &Sim) -> (Directory, u64) {
+    let (mut directory, _) = open_wide(sim).unwrap();
+    sim.be_full_after(Some(0));
+    let (last, error) = fill(&mut directory, 5);
+    assert!(matches!(error, StorageError::Full { .. }), "{error}");
+    assert_eq!(directory.room(), Room::Hard);
+    (directory, last)
+}
+
+fn hard_only(n: u64) -> Persist {
+    let mut vote = nth(n);
+    vote.entries.clear();
+    vote.hard.as_mut().unwrap().commit = 5;
+    vote
+}
+
+#[test]
+fn a_full_disk_keeps_entries_waiting_and_nothing_else() {
+    let sim = full_disk();
+    let (mut directory, last) = filled(&sim);
+    // What was refused with its entries is durable of the hard state, and so is what comes later.
+    let after = |n: u64, entries: u64| {
+        let image = sim.now().lose_power(Loss::All);
+        let sim = Sim::boot(&image);
+        let (_, opened) = open_wide(&sim).unwrap();
+        assert_eq!(opened.restored.hard.term, n);
+        assert_eq!(opened.restored.entries.len() as u64, entries);
+    };
+    after(last + 1, last);
+    write(&mut directory, hard_only(last + 2));
+    after(last + 2, last);
+    // Entries behind those that were refused leave a gap, and are refused as well.
+    let mut later = nth(last + 3);
+    later.entries[0].index = last + 2;
+    later.hard.as_mut().unwrap().commit = 5;
+    directory.submit(later);
+    let refused = directory.poll().unwrap().result;
+    assert!(matches!(refused, Err(StorageError::Full { .. })));
+    after(last + 3, last);
+    directory.make_room();
+    assert_eq!(directory.room(), Room::Hard, "still full");
+    sim.be_full_after(None);
+    directory.make_room();
+    assert_eq!(directory.room(), Room::All);
+    let mut again = nth(last + 3);
+    again.entries[0].index = last + 1;
+    again.hard.as_mut().unwrap().commit = 5;
+    write(&mut directory, again);
+    assert_eq!(directory.room(), Room::All);
+    after(last + 3, last + 1);
+    drop(directory);
+    open_wide(&sim).unwrap();
+}
+
+#[test]
+fn power_may_fail_while_a_disk_is_full() {
+    let sim = full_disk();
+    let (mut directory, last) = filled(&sim);
+    sim.keep_history();
+    write(&mut directory, hard_only(last + 2));
+    let mut refused = nth(last + 3);
+    refused.hard.as_mut().unwrap().commit = 5;
+    directory.submit(refused);
+    assert!(directory.poll().unwrap().result.is_err());
+    sim.be_full_after(None);
+    directory.make_room();
+    let mut again = nth(last + 3);
+    again.entries[0].index = last + 1;
+    again.hard.as_mut().unwrap().commit = 5;
+    write(&mut directory, again);
+    drop(directory);
+    let history = sim.history();
+    assert!(history.len() > 20, "only {} operations", history.len());
+    for (at, (moment, _)) in history.iter().enumerate() {
+        for loss in LOSSES {
+            let (_, opened) = open_wide(&Sim::boot(&moment.lose_power(loss))).unwrap();
+            let entries = opened.restored.entries.len() as u64;
+            assert!(
+                (last..=last + 1).contains(&entries),
+                "operation {at}, {loss:?}"
+            );
+        }
+    }
+}
+
+/// The entries behind a reset belong to another log than the one that is still there.
+#[test]
+fn what_comes_behind_a_refused_reset_is_refused() {
+    let sim = full_disk();
+    let (mut directory, last) = filled(&sim);
+    sim.be_full_after(None);
+    let image = image(4, 1000);
+    let mut snapshot = offered(4, &image);
+    snapshot.last.term = last + 1;
+    directory.store_piece(&snapshot, 0, &image).unwrap();
+    directory.adopt(&snapshot).unwrap();
+    sim.be_full_after(Some(0));
+    let mut reset = nth(last + 2);
+    reset.hard.as_mut().unwrap().commit = 4;
+    reset.reset = Some(snapshot.clone());
+    reset.entries.clear();
+    let mut behind = nth(last + 2);
+    behind.hard = None;
+    behind.entries[0].index = 5;
+    for persist in [reset.clone(), behind.clone()] {
+        directory.submit(persist);
+        let result = directory.poll().unwrap().result;
+        assert!(
+            matches!(result, Err(StorageError::Full { .. })),
+            "{result:?}"
+        );
+    }
+    sim.be_full_after(None);
+    directory.make_room();
+    write(&mut directory, reset);
+    write(&mut directory, behind.clone());
+    drop(directory);
+    let (_, opened) = open_wide(&sim).unwrap();
+    assert_eq!(opened.restored.base, snapshot.last);
+    assert_eq!(opened.restored.entries, behind.entries);
 }
 
 #[test]

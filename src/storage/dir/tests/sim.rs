@@ -512,6 +512,10 @@ impl VfsFile for SimFile {
         }
     }
 
+    fn renamed(&mut self, name: &str) {
+        self.name = name.to_owned();
+    }
+
     fn sync(&self) -> Result<(), StorageError> {
         let gate = &self.sim.1;
         let closed = gate.closed.lock().unwrap();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::page::PAGE;
+use super::super::vfs::Vfs;
 use super::super::{Directory, Options, meta};
 use super::disk::nth;
 use super::images::{image, save};
@@ -12,7 +13,7 @@ use super::model::open;
 use super::sim::{Loss, Sim};
 use super::{INSTANCE, Rng, identity, seed};
 use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Token};
-use crate::storage::{Completion, Storage};
+use crate::storage::{Completion, Room, Storage};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,6 +31,7 @@ fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
         counted.fetch_add(1, Ordering::SeqCst);
     };
     directory.spawn_writer(Box::new(wake)).unwrap();
+    settle(&directory);
     (directory, calls)
 }
 
@@ -48,6 +50,11 @@ fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "nothing came of it");
         std::thread::yield_now();
     }
+}
+
+/// Waits until the next segment is ready: from then on only the log is written.
+fn settle(directory: &Directory) {
+    until(|| directory.spares.is_ready().then_some(()));
 }
 
 fn next(directory: &mut Directory) -> Completion {
@@ -152,7 +159,7 @@ fn everything_is_durable_when_it_is_said_and_in_order() {
                 excluded: None,
                 commit: 0,
             });
-            until(|| directory.has_room().then_some(()));
+            until(|| (directory.room() == Room::All).then_some(()));
             directory.submit(persist);
         }
         while let Some(completion) = directory.poll() {
@@ -209,8 +216,9 @@ fn a_failed_sync_fails_all_that_waits_and_nothing_is_tried_again() {
         directory.submit(append(30, 50));
         assert!(next(&mut directory).result.is_err());
         assert!(directory.trim(Position::default()).is_err());
-        drop(directory);
+        directory.flush();
         assert_eq!(sim.operations(), before);
+        drop(directory);
         assert_eq!(entries_after_a_crash(&sim), 1);
     }
 }
@@ -250,8 +258,73 @@ fn a_quiet_thread_has_meta_know_what_is_durable() {
     let before = sim.operations();
     directory.trim(Position::default()).unwrap();
     directory.flush();
-    drop(directory);
     assert_eq!(sim.operations(), before);
+    drop(directory);
+    assert_eq!(sim.operations(), before + 1, "the spare segment is removed");
+}
+
+#[test]
+fn spare_segments_are_taken_and_none_is_left_behind() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    let mut last = 1;
+    let mut rolled = 0;
+    while rolled < 5 {
+        directory.flush();
+        settle(&directory);
+        until(|| (!directory.log().is_ahead_of_meta()).then_some(()));
+        let seq = directory.log().segment.header.seq;
+        last += 1;
+        directory.submit(append(last, 60_000));
+        let done = next(&mut directory);
+        done.result.unwrap();
+        rolled += u32::from(directory.log().segment.header.seq > seq);
+    }
+    drop(directory);
+    let names = sim.list().unwrap();
+    assert!(
+        names.iter().all(|name| !name.starts_with("prep-")),
+        "{names:?}"
+    );
+    assert_eq!(entries_after_a_crash(&sim), last);
+}
+
+#[test]
+fn power_may_fail_while_spare_segments_are_made_and_taken() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    sim.keep_history();
+    let mut told = 1;
+    for n in 2..30 {
+        sim.mark(told as usize);
+        directory.submit(append(n, 50_000));
+        assert!(next(&mut directory).result.is_ok());
+        told = n;
+    }
+    drop(directory);
+    let history = sim.history();
+    let mut spares = 0;
+    for (at, (moment, told)) in history.iter().enumerate() {
+        for loss in [
+            Loss::All,
+            Loss::Nothing,
+            Loss::Names,
+            Loss::Data,
+            Loss::Random(at as u64),
+        ] {
+            let image = moment.lose_power(loss);
+            spares += u32::from(image.keys().any(|name| name.starts_with("prep-spare")));
+            let (_, opened) = open(&Sim::boot(&image)).unwrap();
+            let found = opened.restored.entries.len();
+            assert!(
+                found >= *told,
+                "operation {at}, {loss:?}: {found} of {told}"
+            );
+        }
+    }
+    assert!(spares > 50, "only {spares} with a spare segment");
 }
 
 #[test]

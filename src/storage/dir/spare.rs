@@ -1,0 +1,264 @@
+//! A spare segment: a file of zeros that is durable before it is needed, so that no append pays for
+//! it, and so that a full disk is met here and not in the middle of a write.
+//!
+//! It is made in slices, by a thread of its own where the log is written by one. Without one it is
+//! made when it is needed. There is one at a time; the next opening removes it.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::panics;
+use crate::storage::{StorageError, Wake};
+
+use super::open::lacks_room;
+use super::segment::ZEROS;
+use super::signals;
+use super::vfs::{Vfs, VfsFile};
+use super::write::lock;
+
+/// What the files' names begin with; a number follows, for the next one may be begun while this one
+/// is given its place.
+const NAME: &str = "prep-spare-";
+
+/// Bytes between two syncs: what is written for later must not keep the log's own writes waiting
+/// for all of it.
+const SLICE: u64 = 1 << 20;
+
+/// How often a disk that was full is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Zeros, durable but for the name.
+pub(super) struct Spare {
+    pub(super) name: String,
+    pub(super) file: Box<dyn VfsFile>,
+    pub(super) bytes: u64,
+}
+
+impl Spare {
+    /// Makes the file; gives up between two slices if `ended` says so. If anything fails there is
+    /// none: the next opening removes what cannot be removed here.
+    fn make(
+        fs: &dyn Vfs,
+        name: String,
+        bytes: u64,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<Spare, StorageError> {
+        let file = fs.create(&name)?;
+        let written = fill(&*file, bytes, ended);
+        match written {
+            Ok(()) => Ok(Spare { name, file, bytes }),
+            Err(error) => {
+                let _ = fs.remove(&name);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn fill(file: &dyn VfsFile, bytes: u64, ended: &dyn Fn() -> bool) -> Result<(), StorageError> {
+    // On a full disk this is where it ends, and nothing of what is left was used up meanwhile.
+    file.reserve(bytes)?;
+    let mut end = 0;
+    while end < bytes {
+        if ended() {
+            return Err(StorageError::Io {
+                op: "write",
+                path: Default::default(),
+                error: io::ErrorKind::Interrupted.into(),
+            });
+        }
+        let slice = (end + SLICE).min(bytes);
+        while end < slice {
+            let len = (slice - end).min(ZEROS.len() as u64);
+            file.write(&ZEROS[..len as usize], end)?;
+            end += len;
+        }
+        file.sync()?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct State {
+    ready: Option<Spare>,
+    /// A thread makes them.
+    threaded: bool,
+    /// Why there is none.
+    failed: Option<StorageError>,
+    /// Names given so far.
+    names: u64,
+    ending: bool,
+}
+
+impl State {
+    fn name(&mut self) -> String {
+        self.names += 1;
+        format!("{NAME}{}", self.names)
+    }
+}
+
+/// What the log takes its segments from.
+pub(super) struct Spares {
+    fs: Arc<dyn Vfs>,
+    bytes: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Spares {
+    /// None is made yet.
+    pub(super) fn new(fs: Arc<dyn Vfs>, bytes: u64) -> Spares {
+        Spares {
+            fs,
+            bytes,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// A spare of at least `least` bytes; `None` if there is none. One that is being made is waited
+    /// for. An error is why it could not be.
+    pub(super) fn take(&self, least: u64) -> Result<Option<Spare>, StorageError> {
+        if least > self.bytes {
+            return Ok(None);
+        }
+        let mut state = lock(&self.state);
+        while state.threaded && state.ready.is_none() && state.failed.is_none() {
+            state = match self.changed.wait(state) {
+                Ok(state) => state,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+        if state.ready.is_some() {
+            self.changed.notify_all();
+            return Ok(state.ready.take());
+        }
+        match &state.failed {
+            Some(error) => Err(error.again()),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes one now, if there is none and nobody else does; true if there is one.
+    pub(super) fn make_now(&self) -> bool {
+        let mut state = lock(&self.state);
+        if !state.threaded && state.ready.is_none() {
+            let name = state.name();
+            state.ready = Spare::make(&*self.fs, name, self.bytes, &|| false).ok();
+        }
+        state.ready.is_some()
+    }
+
+    /// Whether one is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        lock(&self.state).ready.is_some()
+    }
+
+    /// Bytes of each.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Removes what nobody has taken.
+    pub(super) fn discard(&self) {
+        if let Some(spare) = lock(&self.state).ready.take() {
+            let _ = self.fs.remove(&spare.name);
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        lock(&self.state).ending
+    }
+
+    /// Makes one after the other. Calls `wake` when there is one where there could be none before.
+    fn work(&self, wake: &Wake) {
+        loop {
+            let name = lock(&self.state).name();
+            let ended = || self.is_ending();
+            let made = panics::catch(|| Spare::make(&*self.fs, name, self.bytes, &ended));
+            let made = made.unwrap_or_else(|text| {
+                Err(StorageError::Io {
+                    op: "write",
+                    path: self.fs.root(),
+                    error: io::Error::other(text),
+                })
+            });
+            let full = made.as_ref().is_err_and(lacks_room);
+            let hopeless = made.is_err() && !full;
+            if self.keep(made) {
+                wake();
+            }
+            if hopeless || self.is_over(full.then_some(RETRY)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes in what came of it; whether there was none before for want of room.
+    fn keep(&self, made: Result<Spare, StorageError>) -> bool {
+        let mut state = lock(&self.state);
+        let failed_before = state.failed.take().is_some();
+        let good = made.is_ok();
+        match made {
+            Ok(spare) => state.ready = Some(spare),
+            Err(error) => state.failed = Some(error),
+        }
+        self.changed.notify_all();
+        good && failed_before
+    }
+
+    /// Waits until another one is wanted, or may be tried again; true at the end.
+    fn is_over(&self, again: Option<Duration>) -> bool {
+        let state = lock(&self.state);
+        let idle = |state: &mut State| !state.ending && (again.is_some() || state.ready.is_some());
+        let wait = again.unwrap_or(Duration::MAX);
+        match self.changed.wait_timeout_while(state, wait, idle) {
+            Ok((state, _)) => state.ending,
+            Err(_) => true,
+        }
+    }
+}
+
+/// The thread that makes them. Dropping it waits until it has ended.
+pub(super) struct SpareThread {
+    spares: Arc<Spares>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SpareThread {
+    pub(super) fn spawn(spares: &Arc<Spares>, wake: Wake) -> io::Result<SpareThread> {
+        let theirs = spares.clone();
+        lock(&spares.state).threaded = true;
+        let main = move || theirs.work(&wake);
+        let thread = signals::blocked(|| Builder::new().name("keel-spare".to_owned()).spawn(main));
+        match thread {
+            Ok(thread) => Ok(SpareThread {
+                spares: spares.clone(),
+                thread: Some(thread),
+            }),
+            Err(error) => {
+                lock(&spares.state).threaded = false;
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves it alone, in a child where it does not exist.
+    pub(super) fn forget(mut self) {
+        std::mem::forget(self.thread.take());
+    }
+}
+
+impl Drop for SpareThread {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        lock(&self.spares.state).ending = true;
+        self.spares.changed.notify_all();
+        // It contains its panics.
+        let _ = thread.join();
+    }
+}
