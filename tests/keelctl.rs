@@ -119,9 +119,10 @@ fn damage_is_named_with_its_place_and_what_to_do() {
         &[
             "9 writes",
             "NOT WHOLE: 4.00 KiB at offset 20480, where index 5 belongs: wrong checksum of a group",
-            "CANNOT BE OPENED: ",
+            "CAN BE OPENED, BUT ENTRIES ARE LOST: ",
             "wrong checksum of a group at offset 20480 (log index 5)",
-            "add a node with an empty directory under a new",
+            "ends at index 4 of term 1; it may have held entries up to index 10 of term 2 at most",
+            "until the leader has sent it again",
         ],
     );
 }

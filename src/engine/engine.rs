@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cluster::State;
 use crate::core::{Entry, Index, Millis, NodeId, Options, Raft, Random};
 use crate::detector::Detector;
-use crate::storage::{Opened, Room, Storage};
+use crate::storage::{Lost, Opened, Room, Storage};
 use crate::wire::Part;
 
 use super::action::Action;
@@ -178,7 +178,7 @@ impl Engine {
             self.raft.start(now);
             self.watch.leading_since = now;
             self.load_own();
-            if self.raft.log().last_index() == 0 {
+            if self.raft.log().last_index() == 0 && self.raft.hard_state().claim.is_none() {
                 let text = "no membership yet: bootstrap this node, or let the leader take it in";
                 self.log(2, text.to_owned());
             }
@@ -358,10 +358,20 @@ fn remarks(opened: &Opened) -> Vec<(i32, String)> {
         remarks.push((1, text.to_owned()));
     }
     for what in &opened.damaged {
-        remarks.push((
-            1,
-            format!("a snapshot is passed over, the log has its place: {what}"),
-        ));
+        let text = match what.contains(".snap") {
+            true => format!("a snapshot is passed over, the log has its place: {what}"),
+            false => format!("a part of the log is passed over, a snapshot has its place: {what}"),
+        };
+        remarks.push((1, text));
+    }
+    if let Some(lost) = &opened.lost {
+        let Lost { what, kept, .. } = lost;
+        let text = format!(
+            "the log is damaged: {what}; what is whole of it ends at index {}, and the rest was \
+             dropped",
+            kept.index
+        );
+        remarks.push((1, text));
     }
     remarks
 }

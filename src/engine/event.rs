@@ -92,7 +92,7 @@ pub enum Event {
         /// How late its driving call was.
         late: Millis,
     },
-    /// A peer refused what it had acknowledged: its disk must not be trusted.
+    /// A peer lacks what it had acknowledged: it is filled again, and its disk is not to be trusted.
     PeerLostData {
         /// Which.
         id: NodeId,
@@ -137,6 +137,16 @@ pub enum Event {
         /// The last log index of the snapshots that were compared.
         index: Index,
     },
+    /// This node's log is damaged: entries are lost that it may have acknowledged.
+    LostData {
+        /// The last log index that is left of it.
+        index: Index,
+    },
+    /// The log reaches again what was lost of it.
+    Refilled {
+        /// The last log index.
+        index: Index,
+    },
     /// This node's disk does not answer, or answers again.
     Stalled {
         /// Which of the two.
@@ -170,6 +180,8 @@ impl Event {
             Event::SnapshotFailed { .. } => "SNAPSHOT_FAILED",
             Event::SnapshotInstalled { .. } => "SNAPSHOT_INSTALLED",
             Event::Diverged { .. } => "DIVERGED",
+            Event::LostData { .. } => "LOST_DATA",
+            Event::Refilled { .. } => "REFILLED",
             Event::Stalled { stalled: true } => "DISK_STALLED",
             Event::Stalled { stalled: false } => "DISK_BACK",
         }

@@ -283,6 +283,7 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
                 torn_bytes: 0,
                 meta_repaired: false,
                 damaged: Vec::new(),
+                lost: None,
             };
             Ok(Found {
                 opened,

@@ -72,6 +72,8 @@ impl Engine {
             true => "",
             false => self.detector.notice(),
         };
+        let loss = self.loss().filter(|_| notice.is_empty());
+        let notice = loss.as_deref().unwrap_or(notice);
         if !same_text(&info.notice, notice) {
             info.notice = notice.to_owned();
         }

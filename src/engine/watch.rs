@@ -1,6 +1,6 @@
 //! Watching the others and oneself: what the detector wants, and what the host must be told.
 
-use crate::core::{Millis, NodeId, Term};
+use crate::core::{Index, Millis, NodeId, Term};
 use crate::detector::{BlockedBy, LeaderView, Output};
 
 use super::action::Action;
@@ -19,6 +19,7 @@ pub(super) struct Watch {
     told_blocked: Vec<(NodeId, BlockedBy)>,
     told_unreliable: Vec<NodeId>,
     told_stalled: bool,
+    told_claim: bool,
     told_newer: Vec<NodeId>,
     pub leading_since: Millis,
     /// When a packet of a leader confirmed by a majority last came.
@@ -180,6 +181,44 @@ impl Engine {
         self.raft.hard_state().excluded.is_some() || self.has_lost_state()
     }
 
+    /// What this node's log has lost, in plain words; `None` if that is nothing.
+    pub fn loss(&self) -> Option<String> {
+        let claim = self.raft.hard_state().claim?;
+        let upto = match claim.index < Index::MAX / 2 {
+            true => format!("up to log index {} of term {}", claim.index, claim.term),
+            false => format!("up to term {}, nobody knows how many", claim.term),
+        };
+        Some(format!(
+            "this node lost log entries that it may have acknowledged, {upto}: it does not lead, \
+             and votes only for nodes that have them, until the leader has sent them again"
+        ))
+    }
+
+    fn notice_claim(&mut self) {
+        let loss = self.loss();
+        if std::mem::replace(&mut self.watch.told_claim, loss.is_some()) == loss.is_some() {
+            return;
+        }
+        let index = self.raft.log().last_index();
+        match loss {
+            Some(loss) => {
+                self.log(
+                    1,
+                    format!(
+                        "{loss}; if all nodes have lost entries, nobody leads, and an \
+                         administrator decides: keelctl repair --accept-loss"
+                    ),
+                );
+                self.event(Event::LostData { index });
+            }
+            None => {
+                let text = "this node's log holds again all that it had lost";
+                self.log(2, text.to_owned());
+                self.event(Event::Refilled { index });
+            }
+        }
+    }
+
     /// What changes without anybody's doing: quorum, what holds an exclusion back, peers.
     pub fn notice_changes(&mut self) {
         let has = self.has_quorum();
@@ -193,6 +232,7 @@ impl Engine {
         if std::mem::replace(&mut self.watch.told_stalled, stalled) != stalled {
             self.event(Event::Stalled { stalled });
         }
+        self.notice_claim();
         let members = self.raft.configuration().members();
         let lost = |id: &NodeId| {
             self.raft
@@ -204,7 +244,10 @@ impl Engine {
             if !self.watch.told_unreliable.contains(id) {
                 self.log(
                     1,
-                    format!("{id} lost entries that it had acknowledged: replace it"),
+                    format!(
+                        "{id} lost entries that it had acknowledged: it is filled again; look at \
+                         its disk"
+                    ),
                 );
                 self.event(Event::PeerLostData { id: *id });
             }

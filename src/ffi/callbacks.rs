@@ -104,6 +104,9 @@ pub struct keel_callbacks {
     /// empty when nothing is held back any more); PAUSED (late_ms); SNAPSHOT, SNAPSHOT_INSTALLED
     /// (index, bytes): this node has made a snapshot, or taken the leader's; SNAPSHOT_FAILED (index,
     /// why); DIVERGED (id, index): a node's state is not this node's, see KEEL_COMPACT_LEADER;
+    /// LOST_DATA, REFILLED (index: where the log ends): this node's directory was damaged and has lost
+    /// entries that it may have acknowledged; it does not lead, and votes only for nodes that have
+    /// them, until the leader has sent them again;
     /// DISK_STALLED, DISK_BACK: this node's disk does not answer, and a leader steps down. Later
     /// versions add codes and facts. What an earlier run has told is not told again.
     pub event:

@@ -89,6 +89,7 @@ pub fn event(event: &Event) -> String {
             object.number("id", id.get());
             object.number("index", index);
         }
+        Event::LostData { index } | Event::Refilled { index } => object.number("index", index),
         Event::LostState | Event::Stalled { .. } => {}
     }
     drop(object);

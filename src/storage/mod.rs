@@ -219,8 +219,23 @@ pub struct Opened {
     pub torn_bytes: u64,
     /// Whether one of the two META slots had to be rewritten from the other.
     pub meta_repaired: bool,
-    /// What is wrong with snapshots that were passed over: others, and the log, have their place.
+    /// What is wrong with snapshots or with parts of the log that were passed over: others have
+    /// their place, and nothing is lost.
     pub damaged: Vec<String>,
+    /// The log is damaged, and entries are lost that may have been acknowledged.
+    pub lost: Option<Lost>,
+}
+
+/// What was lost of a log. Its [claim](crate::core::HardState::claim) is durable by the time this is
+/// handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// What is wrong, with file and offset.
+    pub what: String,
+    /// Where the log ends now.
+    pub kept: Position,
+    /// The last entry that was ever acknowledged, or a place behind it.
+    pub claim: Position,
 }
 
 /// Everything that can be wrong with a directory, a host's storage, or a write.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::{Configuration, Entry, Index, Log, Outline, Payload, Position};
+use crate::core::{Configuration, Entry, Index, Log, Outline, Payload, Position, Term};
 
 /// The log so far: terms and configurations of all of it, and the last entries.
 #[derive(Debug, Default)]
@@ -33,9 +33,19 @@ impl ReadBack {
         self.log.last()
     }
 
+    /// The term of the entry at `index`, if it is in the log or where the log begins.
+    pub(super) fn term(&self, index: Index) -> Option<Term> {
+        self.log.term(index)
+    }
+
     /// Whether the log holds what stands at `at`, or begins behind it.
     pub(super) fn holds(&self, at: Position) -> bool {
         self.log.matches(at)
+    }
+
+    /// The newest configuration in it.
+    pub(super) fn config(&self) -> Option<&Configuration> {
+        self.configs.last().map(|(_, config)| &**config)
     }
 
     /// Drops everything, and goes on behind `base`.

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cluster;
+mod damage;
 mod ears;
 mod exclusion;
 mod fleet;

@@ -43,7 +43,7 @@ impl Disk {
     /// Loses the log behind `kept`; what is found says so, and claims what was there.
     pub fn damage(&mut self, kept: Index, claim: Position) {
         self.entries.retain(|e| e.index <= kept);
-        self.hard.commit = self.hard.commit.min(kept);
+        self.hard.commit = 0;
         if !self.claims(claim) {
             self.hard.claim = Some(claim);
         }

@@ -44,7 +44,7 @@ impl Image {
     /// The log loses what it holds behind `kept`; what is found says so from now on.
     pub fn damage(&mut self, kept: Index, claim: Position) {
         self.entries.retain(|entry| entry.index <= kept);
-        self.hard.commit = self.hard.commit.min(kept);
+        self.hard.commit = 0;
         self.hard.claim = Some(claim);
     }
 

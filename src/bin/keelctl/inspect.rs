@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use raftkeel::core::{Position, Snapshot};
-use raftkeel::storage::StorageError;
 use raftkeel::storage::inspect::{
     Gap, ImageState, Inspection, MetaState, SegmentState, Sound, Walk,
 };
+use raftkeel::storage::{Lost, StorageError};
 
 use crate::words::{bytes, count, range};
 
@@ -77,6 +77,16 @@ fn tell_meta(out: &mut String, meta: &MetaState) {
             &format!(
                 "this node is excluded since epoch {} (log index {})",
                 excluded.epoch, excluded.index
+            ),
+        );
+    }
+    if let Some(claim) = hard.claim {
+        line(
+            out,
+            &format!(
+                "its log has lost entries, {}: until the leader has\n\
+                 sent them again it does not lead, and votes only for nodes that have them",
+                upto(claim)
             ),
         );
     }
@@ -231,6 +241,12 @@ fn tell_files(out: &mut String, found: &Inspection) {
 
 fn verdict(out: &mut String, found: &Inspection) -> bool {
     match &found.verdict {
+        Ok(Sound {
+            lost: Some(lost), ..
+        }) => {
+            line(out, &with_loss(lost));
+            false
+        }
         Ok(sound) => {
             line(out, &well(sound));
             let damaged = found.images.iter().any(|image| image.contents.is_err());
@@ -242,13 +258,46 @@ fn verdict(out: &mut String, found: &Inspection) -> bool {
                      more fault may be too many. Look at the disk.",
                 );
             }
-            !damaged
+            let of_log = |what: &&String| what.contains(".seg");
+            for what in sound.passed_over.iter().filter(of_log) {
+                line(
+                    out,
+                    &format!(
+                        "BUT a part of the log is damaged that a snapshot has the place of: {what}.\n\
+                         Nothing is lost, and opening removes it. Look at the disk."
+                    ),
+                );
+            }
+            !damaged && sound.passed_over.is_empty()
         }
         Err(error) => {
             line(out, &format!("CANNOT BE OPENED: {error}"));
             line(out, advice(error));
             false
         }
+    }
+}
+
+fn with_loss(lost: &Lost) -> String {
+    let Lost { what, kept, claim } = lost;
+    format!(
+        "CAN BE OPENED, BUT ENTRIES ARE LOST: {what}.\n\
+         What is whole of the log ends at index {} of term {}; it may have held entries {}.\n\
+         As a member of a cluster the node opens with what is whole and drops the rest. It does not\n\
+         lead, and votes only for nodes that have what it lost, until the leader has sent it again:\n\
+         nothing needs to be done as long as other nodes hold it. Look at the disk.\n\
+         If all nodes have lost entries, nobody leads: keelctl repair says what could be given up.",
+        kept.index,
+        kept.term,
+        upto(*claim)
+    )
+}
+
+/// How far a claim goes.
+pub fn upto(claim: Position) -> String {
+    match claim.index < u64::MAX / 2 {
+        true => format!("up to index {} of term {} at most", claim.index, claim.term),
+        false => format!("of terms up to {}, nobody knows how many", claim.term),
     }
 }
 
@@ -276,7 +325,8 @@ What was written and acknowledged here is not there any more. Nothing was change
   If other nodes of the cluster run: they hold everything that was committed. Remove this node
   from the cluster, move the directory away, and add a node with an empty directory under a new
   id. Do not put an older copy of the directory in its place: it has forgotten votes.
-  If this is the only node: keep the directory, and restore the daemon's data from a backup."
+  If this is the only node: keep a copy of the directory, and restore the daemon's data from a
+  backup; if it is the log that is damaged, keelctl repair says what could be kept of it."
         }
         StorageError::Version { .. } => {
             "A newer version of this library wrote this: use one that is at least as new."

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use crate::core::{Index, Position, Snapshot, Term};
-use crate::storage::{Identity, StorageError};
+use crate::storage::{Identity, Lost, StorageError};
 
 use super::frame::{Frame, HEADER, Kind, is_zero, whiten};
 use super::meta::{self, Meta};
@@ -54,7 +54,7 @@ pub struct MetaState {
 }
 
 /// What opening would find.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sound {
     /// What the log begins behind.
     pub base: Position,
@@ -62,6 +62,10 @@ pub struct Sound {
     pub last: Position,
     /// Bytes of a write that was cut off, which nobody was told of.
     pub torn_bytes: u64,
+    /// What is wrong and does not matter, for something else has its place.
+    pub passed_over: Vec<String>,
+    /// Entries are lost that may have been acknowledged: only the other nodes can replace them.
+    pub lost: Option<Lost>,
 }
 
 /// One segment of the log.
@@ -191,6 +195,8 @@ fn verdict(fs: &dyn Vfs, names: &[String]) -> Result<Sound, StorageError> {
         base: reset.unwrap_or(base),
         last: reset.unwrap_or(last),
         torn_bytes: contents.torn_bytes(),
+        passed_over: contents.damaged,
+        lost: contents.lost,
     })
 }
 
@@ -264,7 +270,7 @@ fn group(header: &Header, stored: &[u8], offset: usize) -> Result<(Frame, Terms)
     if rest.len() < HEADER || is_zero(&rest[..rest.len().min(SECTOR)]) {
         return Err("never written, or gone");
     }
-    let frame = frame_at(header, rest, offset as u64).map_err(described)?;
+    let frame = frame_at(header, stored, offset as u64).map_err(described)?;
     if frame.place.lsn != header.start_lsn + (offset - PAGE) as u64 {
         return Err("frame of another place");
     }

@@ -25,6 +25,7 @@
 //! The log begins anywhere: [`trim`] removes segments whose place a snapshot has. Two snapshots are
 //! kept, and the log behind the older one, so that one damaged file is not the end of the node.
 
+mod damage;
 mod fetch;
 mod frame;
 mod image;

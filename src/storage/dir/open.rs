@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::core::{Position, Restored};
+use crate::core::{Configuration, Position, Restored};
 use crate::storage::read_back::ReadBack;
-use crate::storage::{Identity, Opened, StorageError};
+use crate::storage::{Identity, Lost, Opened, StorageError};
 
+use super::damage::{Damage, bound_behind, later};
 use super::meta::{self, Meta};
-use super::page::Flaw;
+use super::page::{Flaw, PAGE};
 use super::receive::{self, Partial};
 use super::recover::{Recovered, recover};
 use super::segment::{End, Header, Segment};
@@ -30,8 +31,10 @@ pub(super) struct Contents {
     partial: Option<Partial>,
     /// There is a file of that name, of whatever use.
     received: bool,
-    /// Snapshots that are passed over.
-    damaged: Vec<String>,
+    /// What is passed over, for something else has its place.
+    pub(super) damaged: Vec<String>,
+    /// What is not made up for.
+    pub(super) lost: Option<Lost>,
 }
 
 impl Directory {
@@ -97,6 +100,7 @@ impl Directory {
             torn_bytes: recovered.torn_bytes,
             meta_repaired: contents.meta_repaired,
             damaged: contents.damaged,
+            lost: contents.lost,
         };
         Ok((directory, opened))
     }
@@ -158,8 +162,9 @@ impl Contents {
                 asked: *asked,
             });
         }
-        let recovered = recover(fs, names, &meta, tail_bytes)?;
         let found = snapshot::find(fs, names, &meta)?;
+        let covered = found.kept.last().map(|snapshot| snapshot.last);
+        let recovered = recover(fs, names, &meta, tail_bytes, covered)?;
         let received = names.iter().any(|name| name == receive::NAME);
         let partial = match received {
             true => Partial::find(fs, &meta)?,
@@ -173,39 +178,112 @@ impl Contents {
             partial,
             received,
             damaged: Vec::new(),
+            lost: None,
         })
     }
 
-    /// Whether image and log belong together, and none of it is lost. An image that the log does
+    /// Whether image and log belong together, and what is lost of them. An image that the log does
     /// not reach, or that the log contradicts, was received and counts: the place where it ends is
-    /// returned, and the log is to begin there.
+    /// returned, and the log is to begin there; so it is where nothing is left of the log that an
+    /// image goes before.
+    ///
+    /// What is lost is an error where no peer has it; otherwise META claims it from now on.
     pub(super) fn reconcile(&mut self, fs: &dyn Vfs) -> Result<Option<Position>, StorageError> {
-        let log = &self.recovered;
-        let base = log.layout.base();
+        let (reset, damage) = self.match_images(fs)?;
+        let last = reset.unwrap_or(self.recovered.end.last);
+        let Some(damage) = self.miss_commits(fs, last, damage) else {
+            return Ok(reset);
+        };
+        // What is left of the log is what it once was: entries in it may have been replaced later, by
+        // those that were committed.
+        let covered = self.found.kept.last().map_or(0, |s| s.last.index);
+        self.meta.hard.commit = self.meta.hard.commit.min(covered);
+        let known = self.meta.hard.claim.unwrap_or_default();
+        let claim = later(damage.claim, known);
+        if reset.is_some() && last.reaches(claim) {
+            self.damaged.push(damage.error.to_string());
+            return Ok(reset);
+        }
+        if self.is_alone(reset) {
+            return Err(damage.error);
+        }
+        self.meta.hard.claim = Some(claim);
+        self.lost = Some(Lost {
+            what: damage.error.to_string(),
+            kept: last,
+            claim,
+        });
+        Ok(reset)
+    }
+
+    /// Where the log is to begin anew, if it is, and what is wrong with log and images.
+    fn match_images(
+        &mut self,
+        fs: &dyn Vfs,
+    ) -> Result<(Option<Position>, Option<Damage>), StorageError> {
+        let log = &mut self.recovered;
+        let mut damage = log.damage.take();
+        if let Some(error) = log.passed_over.take() {
+            self.damaged.push(error.to_string());
+        }
+        let (base, end) = (log.layout.base(), log.end.last);
         let newest = self.found.kept.last().map(|s| s.last);
         let reached = match newest {
             Some(last) => last == base || last.index > base.index,
             None => base.index == 0,
         };
-        let reset = newest.filter(|last| !log.log.holds(*last));
+        let mut reset = newest.filter(|last| !log.log.holds(*last));
         // What a damaged image stood for must be found in the log, behind an older one.
+        let known = self.meta.hard.claim;
         for (last, error) in self.found.damaged.drain(..) {
-            if !reached || reset.is_some() || !log.log.holds(last) {
+            let claimed = known.is_some_and(|claim| claim.reaches(later(last, end)));
+            if claimed || reached && reset.is_none() && log.log.holds(last) {
+                self.damaged.push(error.to_string());
+            } else if reached && reset.is_some_and(|at| at.index <= end.index) {
+                // Log and older image contradict each other: neither can be trusted for it.
                 return Err(error);
+            } else {
+                damage = Some(Damage::add(damage, error, later(last, end)));
             }
-            self.damaged.push(error.to_string());
         }
         if !reached {
             let flaw = Flaw::Bad("the snapshot that the log begins behind is missing");
-            return Err(flaw.at(fs.path(&snapshot::name(base)), 0, base.index));
+            let error = flaw.at(fs.path(&snapshot::name(base)), 0, base.index);
+            damage = Some(Damage::add(damage, error, end));
+            reset = newest.or(Some(Position::default()));
         }
-        let end = reset.unwrap_or(log.end.last);
-        if end.index < self.meta.hard.commit {
-            // Whatever the tail looks like, it was acknowledged: never cut, never forgotten.
-            let flaw = Flaw::Bad("the log ends before an entry known to be committed");
-            return Err(flaw.at(fs.root(), 0, end.index + 1));
+        Ok((reset, damage))
+    }
+
+    /// Whatever the tail looks like, what is known to be committed was acknowledged: it is never
+    /// forgotten.
+    fn miss_commits(&self, fs: &dyn Vfs, last: Position, damage: Option<Damage>) -> Option<Damage> {
+        let commit = self.meta.hard.commit;
+        let claimed = damage.as_ref().map_or(0, |damage| damage.claim.index);
+        if last.index.max(claimed) >= commit {
+            return damage;
         }
-        Ok(reset)
+        let flaw = Flaw::Bad("the log ends before an entry known to be committed");
+        let error = flaw.at(fs.root(), 0, last.index + 1);
+        let lost = self.recovered.tail.as_ref();
+        let lost = lost.map_or(u64::MAX, |(header, groups)| {
+            header.bytes.saturating_sub((PAGE + groups.len()) as u64)
+        });
+        let claim = bound_behind(&self.meta, last.index, lost);
+        Some(Damage::add(damage, error, claim))
+    }
+
+    /// Whether this node is the only voter, as far as is known: nobody has what it lost.
+    fn is_alone(&self, reset: Option<Position>) -> bool {
+        let newest = self.found.kept.last().map(|s| &*s.config);
+        let config = match reset {
+            None => self.recovered.log.config().or(newest),
+            Some(at) => newest.filter(|_| at != Position::default()),
+        };
+        let alone = |config: &Configuration| {
+            config.voters == [self.meta.identity.node] && !config.is_joint()
+        };
+        config.is_some_and(alone)
     }
 }
 
@@ -218,7 +296,8 @@ pub(super) fn load_meta(fs: &dyn Vfs, names: &[String]) -> Result<(Meta, bool), 
     meta::load(fs)
 }
 
-/// Counts the opening in META, and copies the last segment, as it was found, into a new file.
+/// Counts the opening in META, copies the last segment, as it was found, into a new file, and removes
+/// what is lost behind it. What META claims is durable before anything else changes.
 fn take_over(
     fs: &dyn Vfs,
     options: Options,
@@ -231,21 +310,45 @@ fn take_over(
     })?;
     // First: the new segment file carries META's generation, which must never be the newer one.
     meta.generation += 1;
+    if let Some((header, _)) = recovered
+        .tail
+        .as_ref()
+        .filter(|_| meta.hard.claim.is_some())
+    {
+        // From here on nobody misses what is lost: the claim has its place.
+        meta.head_seq = meta.head_seq.min(header.seq);
+        meta.durable_lsn = meta.durable_lsn.min(recovered.end.lsn);
+    }
     meta::update(meta_file, meta)?;
-    let segment = remake(fs, options, meta, recovered.tail.take())?;
+    let tail = recovered.tail.take();
+    if tail.is_none() {
+        // Nothing of the log is left, if there ever was any: its files are not needed any more.
+        recovered.trimmed.append(&mut recovered.dropped);
+        recovered.first_seq = recovered.free_seq;
+    }
+    let segment = remake(fs, options, meta, recovered.free_seq, tail)?;
+    for name in &recovered.dropped {
+        fs.remove(name)?;
+    }
+    if !recovered.dropped.is_empty() {
+        fs.sync_dir()?;
+    }
     meta.generation += 1;
+    meta.first_seq = recovered.first_seq;
     meta.head_seq = segment.header.seq;
     meta.durable_lsn = recovered.end.lsn;
     meta::update(meta_file, meta)?;
     Ok(segment)
 }
 
+/// The segment that the log goes on in; it has the number `seq` if nothing is left of the log.
 /// A node whose disk has no room for a segment of full size can still vote, and take a snapshot that
 /// lets it drop a part of its log.
 fn remake(
     fs: &dyn Vfs,
     options: Options,
     meta: &Meta,
+    seq: u64,
     tail: Option<(Header, Vec<u8>)>,
 ) -> Result<Segment, StorageError> {
     let (old, groups) = tail.unzip();
@@ -259,7 +362,7 @@ fn remake(
                 bytes: size,
                 ..old.clone()
             },
-            None => Header::new(meta.origin(), 1, &End::default(), salt, size),
+            None => Header::new(meta.origin(), seq, &End::default(), salt, size),
         };
         Segment::make(fs, header, &groups)
     };

@@ -1,19 +1,24 @@
 //! Recovery: reads the whole log back, and tells a write that was cut off from damage.
 //!
 //! A write that was cut off may be dropped, because nobody was told of it; anything else that is
-//! wrong is an error, never a shorter log. The rules at the first group that is not whole, at
-//! position p (design, recovery table):
+//! wrong is damage: what is whole before it counts, and what is behind it is lost, which is said
+//! ([`damage`](super::damage)). The rules at the first group that is not whole, at position p
+//! (design, recovery table):
 //!
 //! - in a segment that is not the last: damage;
 //! - before the position that META knows to be durable: damage;
 //! - a later whole frame says that p had been durable: damage;
 //! - no sector of it is missing and yet a checksum is wrong: damage;
 //! - a sector of it is missing, and nothing after it says otherwise: cut off at p.
+//!
+//! What says that META is older than the log, or that the log is another node's or of a newer
+//! version, is no damage: such a directory is refused.
 
-use crate::core::{Entry, Index, Position};
+use crate::core::{Entry, Index, Position, Term};
 use crate::storage::StorageError;
 use crate::storage::read_back::ReadBack;
 
+use super::damage::{Damage, claim};
 use super::frame::{Frame, HEADER, Kind, has_hole, is_zero, whiten};
 use super::layout::Layout;
 use super::meta::{self, Meta, stale};
@@ -27,94 +32,184 @@ const AHEAD: usize = 4;
 
 /// What the segments hold.
 pub(super) struct Recovered {
-    /// The log behind the layout's base.
+    /// The log behind the layout's base, as far as it is whole.
     pub(super) log: ReadBack,
     pub(super) layout: Layout,
     /// Where it ends.
     pub(super) end: End,
-    /// The last segment and its whole groups, plain; `None` if there is no segment.
+    /// The last segment that counts and its whole groups, plain; `None` if none does.
     pub(super) tail: Option<(Header, Vec<u8>)>,
     /// Bytes of the write that was cut off.
     pub(super) torn_bytes: u64,
-    /// Segments that were trimmed, and whose files are still there.
+    /// The oldest segment that is needed.
+    pub(super) first_seq: u64,
+    /// A number that no segment has had.
+    pub(super) free_seq: u64,
+    /// Segments before those that count, whose files are still there.
     pub(super) trimmed: Vec<String>,
+    /// Segments behind them.
+    pub(super) dropped: Vec<String>,
+    /// What is wrong with the log, if it is not whole.
+    pub(super) damage: Option<Damage>,
+    /// Damage that does not matter, for a snapshot has the place of what was lost.
+    pub(super) passed_over: Option<StorageError>,
 }
 
-/// Reads and checks every segment among `names` that was not trimmed. Changes nothing.
+/// Tries of reading the log from a later segment on.
+const LATER: usize = 4;
+
+/// Reads and checks every segment among `names` that was not trimmed. `covered` is where the newest
+/// snapshot ends, which has the place of what is lost before. Changes nothing.
 pub(super) fn recover(
     fs: &dyn Vfs,
     names: &[String],
     meta: &Meta,
     tail_bytes: usize,
+    covered: Option<Position>,
 ) -> Result<Recovered, StorageError> {
     let names = names.iter().filter(|name| is_segment(name)).cloned();
     let is_trimmed = |name: &String| seq_of(name).is_some_and(|seq| seq < meta.first_seq);
     let (trimmed, mut names): (Vec<String>, Vec<String>) = names.partition(is_trimmed);
     names.sort();
-    let headers = headers(fs, &names, meta)?;
-    // What the first one continues was trimmed, so it is taken at its word.
-    let end = headers.first().map_or(End::default(), Header::start);
-    let mut scan = Scan {
-        fs,
-        meta,
-        log: ReadBack::behind(end.last, tail_bytes),
-        layout: Layout::default(),
-        end,
-        torn_bytes: 0,
+    let slots = slots(fs, &names, meta)?;
+    let read = |from, until| Scan::all(fs, meta, &slots, (from, until), tail_bytes);
+    let scan = read(0, None)?;
+    let Some(flaw) = scan.flaw else {
+        return Ok(scan.recovered(meta, &slots, trimmed, 0));
     };
-    let mut tail = None;
-    for (at, header) in headers.iter().enumerate() {
-        // The disk reads one while another is checked.
-        let soon = if at == 0 { 1..AHEAD } else { AHEAD..AHEAD + 1 };
-        for later in headers.iter().skip(at).skip(soon.start).take(soon.len()) {
-            fs.announce(&later.name());
+    // Two logs are never in memory at once.
+    let (reached, doubt) = (scan.reached, scan.doubt);
+    drop((scan.log, scan.tail));
+    for from in later(&slots, reached, covered) {
+        let scan = read(from, None)?;
+        if scan.flaw.is_none() && covered.is_some_and(|at| scan.log.holds(at)) {
+            let mut recovered = scan.recovered(meta, &slots, trimmed, from);
+            recovered.passed_over = Some(flaw);
+            return Ok(recovered);
         }
-        let next = headers.get(at + 1).map(|next| next.start_lsn);
-        let groups = scan.segment(header, next)?;
-        tail = groups.map(|groups| (header.clone(), groups));
     }
-    Ok(Recovered {
-        log: scan.log,
-        layout: scan.layout,
-        end: scan.end,
-        tail,
-        torn_bytes: scan.torn_bytes,
-        trimmed,
+    let mut recovered = read(0, doubt)?.recovered(meta, &slots, trimmed, 0);
+    recovered.damage = Some(Damage {
+        claim: claim(fs, meta, &slots)?,
+        error: flaw,
+    });
+    Ok(recovered)
+}
+
+/// Segments behind the damaged one at which the log may begin anew, for the snapshot covers what
+/// comes before them; the one with least to read first.
+fn later(slots: &[Slot], damaged: usize, covered: Option<Position>) -> impl Iterator<Item = usize> {
+    let covered = covered.map_or(0, |at| at.index);
+    let fits = move |slot: &Slot| {
+        let header = slot.header.as_ref();
+        header.is_ok_and(|header| covered > 0 && header.prev.index <= covered)
+    };
+    let behind = slots.iter().enumerate().skip(damaged + 1).rev();
+    let whole = behind.take_while(|(_, slot)| slot.header.is_ok());
+    whole
+        .filter(move |(_, slot)| fits(slot))
+        .map(|(at, _)| at)
+        .take(LATER)
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// A segment that must be there.
+pub(super) struct Slot {
+    seq: u64,
+    /// Its file, unless that is missing.
+    pub(super) name: Option<String>,
+    /// Its header, or what is wrong with it.
+    pub(super) header: Result<Header, &'static str>,
+}
+
+/// The named segments in order, and those that are missing among them: one for all that are missing
+/// in one place. Each header is checked by itself and against META.
+fn slots(fs: &dyn Vfs, names: &[String], meta: &Meta) -> Result<Vec<Slot>, StorageError> {
+    let mut slots: Vec<Slot> = Vec::new();
+    let mut newest = meta.first_seq - 1;
+    for name in names {
+        let refused = |what| Err(Flaw::Bad(what).at(fs.path(name), 0, 0));
+        let Some(seq) = seq_of(name).filter(|seq| *seq > newest) else {
+            return refused("segment under another one's name");
+        };
+        let slot = slot(fs, name, seq, meta)?;
+        if seq > newest + 1 {
+            let missing = "the segment before this one is missing";
+            // A log that was begun anew, when nothing was left of an older one.
+            let anew = |header: &Header| header.start() == End::default();
+            if slots.is_empty() && !slot.header.as_ref().is_ok_and(anew) {
+                // As if META were older than a trimming.
+                return refused(missing);
+            }
+            slots.push(Slot {
+                seq: newest + 1,
+                name: None,
+                header: Err(missing),
+            });
+        }
+        newest = seq;
+        slots.push(slot);
+    }
+    if newest < meta.head_seq {
+        slots.push(Slot {
+            seq: meta.head_seq,
+            name: None,
+            header: Err("the newest segment is missing"),
+        });
+    }
+    Ok(slots)
+}
+
+fn slot(fs: &dyn Vfs, name: &str, seq: u64, meta: &Meta) -> Result<Slot, StorageError> {
+    let header = match Header::decode(&fs.read(name, PAGE as u64)?) {
+        Ok(header) => {
+            meta.check(&header.origin, fs, name, header.prev.index + 1)?;
+            match header.name() == name {
+                true => Ok(header),
+                false => Err("segment under another one's name"),
+            }
+        }
+        Err(Flaw::Bad(what)) => Err(what),
+        Err(newer) => return Err(newer.at(fs.path(name), 0, 0)),
+    };
+    Ok(Slot {
+        seq,
+        name: Some(name.to_owned()),
+        header,
     })
 }
 
-/// The headers of the named segments, in order, each checked by itself and against META.
-fn headers(fs: &dyn Vfs, names: &[String], meta: &Meta) -> Result<Vec<Header>, StorageError> {
-    let mut headers: Vec<Header> = Vec::new();
-    let mut newest = meta.first_seq - 1;
-    for name in names {
-        let bad = |what| Flaw::Bad(what).at(fs.path(name), 0, 0);
-        let header = fs.read(name, PAGE as u64)?;
-        let header = Header::decode(&header).map_err(|flaw| flaw.at(fs.path(name), 0, 0))?;
-        meta.check(&header.origin, fs, name, header.prev.index + 1)?;
-        if header.name() != *name {
-            return Err(bad("segment under another one's name"));
-        }
-        if header.seq != newest + 1 {
-            return Err(bad("the segment before this one is missing"));
-        }
-        newest = header.seq;
-        headers.push(header);
-    }
-    if newest < meta.head_seq {
-        let flaw = Flaw::Bad("the newest segment is missing");
-        return Err(flaw.at(fs.path(meta::NAME), 0, 0));
-    }
-    Ok(headers)
+/// Where the segment behind one continues the log.
+#[derive(Clone, Copy)]
+enum Next {
+    /// There is none.
+    None,
+    /// Here.
+    At(u64),
+    /// That is not known, for it is damaged.
+    Unknown,
 }
 
+/// The log as far as it was read.
 struct Scan<'a> {
     fs: &'a dyn Vfs,
     meta: &'a Meta,
     log: ReadBack,
     layout: Layout,
     end: End,
+    tail: Option<(Header, Vec<u8>)>,
     torn_bytes: u64,
+    /// Where among the slots it came to.
+    reached: usize,
+    /// Position of the last group.
+    newest: u64,
+    /// Position of a group that the one behind it does not continue: either may be the wrong one.
+    doubt: Option<u64>,
+    /// It is not read further than to here.
+    until: Option<u64>,
+    /// What is wrong there.
+    flaw: Option<StorageError>,
 }
 
 /// Why there is no whole group.
@@ -126,42 +221,169 @@ enum Stop {
     /// All of it did, and it is not what was written.
     Damaged(&'static str),
     /// Not a matter of evidence.
-    Fatal(StorageError),
+    Fatal(Problem),
 }
 
-impl Scan<'_> {
-    /// Takes in one segment, up to `next` where the one after it continues; the last one yields its
-    /// groups, plain.
-    fn segment(
-        &mut self,
-        header: &Header,
-        next: Option<u64>,
-    ) -> Result<Option<Vec<u8>>, StorageError> {
-        let mut stored = self.fs.read(&header.name(), MAX_BYTES + 1)?;
-        if stored.len() as u64 != header.bytes {
-            return Err(self.corrupt(header, "segment of the wrong size"));
-        }
-        if self.end != header.start() {
-            return Err(self.corrupt(header, "segment does not continue the one before"));
-        }
-        self.layout.enter(header);
-        while next != Some(self.end.lsn) {
-            if let Err(stop) = self.group(header, &mut stored) {
-                self.judge(stop, header, &stored, next.is_some())?;
+/// What keeps the log from being read on.
+enum Problem {
+    /// The directory is not to be used.
+    Refused(StorageError),
+    /// What comes from here on is lost.
+    Damaged(StorageError),
+}
+
+impl From<StorageError> for Problem {
+    fn from(error: StorageError) -> Problem {
+        Problem::Refused(error)
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// Reads the segments from one on, up to the first that is wrong, or up to a position.
+    fn all(
+        fs: &'a dyn Vfs,
+        meta: &'a Meta,
+        slots: &[Slot],
+        (from, until): (usize, Option<u64>),
+        tail_bytes: usize,
+    ) -> Result<Scan<'a>, StorageError> {
+        // What the first one continues was trimmed, so it is taken at its word.
+        let first = slots.get(from).and_then(|slot| slot.header.as_ref().ok());
+        let end = first.map_or(End::default(), Header::start);
+        let mut scan = Scan {
+            fs,
+            meta,
+            log: ReadBack::behind(end.last, tail_bytes),
+            layout: Layout::default(),
+            end,
+            tail: None,
+            torn_bytes: 0,
+            reached: from,
+            newest: end.lsn,
+            doubt: None,
+            until,
+            flaw: None,
+        };
+        for (at, slot) in slots.iter().enumerate().skip(from) {
+            scan.reached = at;
+            // The disk reads one while another is checked.
+            let soon = if at == from {
+                1..AHEAD
+            } else {
+                AHEAD - 1..AHEAD
+            };
+            for later in slots.iter().skip(at + soon.start).take(soon.len()) {
+                later.name.iter().for_each(|name| fs.announce(name));
+            }
+            let next = match slots.get(at + 1).map(|next| &next.header) {
+                None => Next::None,
+                Some(Ok(next)) => Next::At(next.start_lsn),
+                Some(Err(_)) => Next::Unknown,
+            };
+            scan.slot(slot, next)?;
+            if scan.flaw.is_some() {
                 break;
             }
         }
-        Ok(next.is_none().then(|| {
-            stored.truncate(header.offset(self.end.lsn) as usize);
-            stored.split_off(PAGE)
-        }))
+        Ok(scan)
+    }
+
+    fn slot(&mut self, slot: &Slot, next: Next) -> Result<(), StorageError> {
+        match &slot.header {
+            Ok(header) => self.segment(header, next),
+            Err(what) => {
+                let name = slot.name.as_deref().unwrap_or(meta::NAME);
+                let flaw = Flaw::Bad(what).at(self.fs.path(name), 0, self.next_index());
+                self.flaw = Some(flaw);
+                Ok(())
+            }
+        }
+    }
+
+    /// What was read, with the files that are not needed for it; it began at `from`.
+    fn recovered(
+        self,
+        meta: &Meta,
+        slots: &[Slot],
+        mut trimmed: Vec<String>,
+        from: usize,
+    ) -> Recovered {
+        let names = |slots: &[Slot]| {
+            let names = slots.iter().filter_map(|slot| slot.name.clone());
+            names.collect::<Vec<String>>()
+        };
+        trimmed.extend(names(&slots[..from]));
+        let tail_seq = self.tail.as_ref().map(|(header, _)| header.seq);
+        let behind = slots.partition_point(|slot| tail_seq.is_some_and(|seq| slot.seq <= seq));
+        Recovered {
+            first_seq: slots.get(from).map_or(meta.first_seq, |slot| slot.seq),
+            free_seq: slots.last().map_or(meta.head_seq, |slot| slot.seq) + 1,
+            dropped: names(&slots[behind..]),
+            log: self.log,
+            layout: self.layout,
+            end: self.end,
+            tail: self.tail.map(|(header, mut stored)| {
+                stored.truncate(header.offset(self.end.lsn) as usize);
+                stored.drain(..PAGE.min(stored.len()));
+                (header, stored)
+            }),
+            torn_bytes: if self.flaw.is_none() {
+                self.torn_bytes
+            } else {
+                0
+            },
+            trimmed,
+            damage: None,
+            passed_over: None,
+        }
+    }
+
+    /// Takes in one segment, up to where the one after it continues.
+    fn segment(&mut self, header: &Header, next: Next) -> Result<(), StorageError> {
+        if self.end != header.start() {
+            self.doubt = Some(self.newest).filter(|_| self.end.lsn == header.start_lsn);
+            self.flaw = Some(self.corrupt(header, "segment does not continue the one before"));
+            return Ok(());
+        }
+        self.tail = None;
+        let mut stored = self.fs.read(&header.name(), MAX_BYTES + 1)?;
+        let cut = (stored.len() as u64) < header.bytes;
+        let len = (stored.len() as u64).min(header.bytes) as usize;
+        stored.truncate(len - len % PAGE);
+        self.layout.enter(header);
+        match self.groups(header, &mut stored, next) {
+            Err(Problem::Refused(error)) => return Err(error),
+            Err(Problem::Damaged(_)) | Ok(()) if cut && !self.has_reached(next) => {
+                self.flaw = Some(self.corrupt(header, "segment of the wrong size"));
+            }
+            Err(Problem::Damaged(error)) => self.flaw = Some(error),
+            Ok(()) => {}
+        }
+        self.tail = Some((header.clone(), stored));
+        Ok(())
+    }
+
+    fn has_reached(&self, next: Next) -> bool {
+        matches!(next, Next::At(lsn) if lsn == self.end.lsn)
+    }
+
+    fn groups(&mut self, header: &Header, stored: &mut [u8], next: Next) -> Result<(), Problem> {
+        while !self.has_reached(next) {
+            if self.until == Some(self.end.lsn) {
+                return Err(self.damaged(header, "group that the next one does not continue"));
+            }
+            if let Err(stop) = self.group(header, stored) {
+                return self.judge(stop, header, stored, next);
+            }
+        }
+        Ok(())
     }
 
     /// Takes in the group at the end of what has been read so far, and leaves it plain. One that is
     /// not whole stays as it is stored, like all behind it.
     fn group(&mut self, header: &Header, stored: &mut [u8]) -> Result<(), Stop> {
         let offset = header.offset(self.end.lsn);
-        let rest = &mut stored[offset as usize..];
+        let rest = stored.get(offset as usize..).unwrap_or(&[]);
         let sector = &rest[..rest.len().min(SECTOR)];
         if is_zero(sector) {
             return Err(match is_zero(rest) {
@@ -169,17 +391,24 @@ impl Scan<'_> {
                 false => Stop::Hole,
             });
         }
-        let frame = frame_at(header, rest, offset).map_err(|flaw| match flaw {
+        let frame = frame_at(header, stored, offset).map_err(|flaw| match flaw {
             Flaw::Bad(what) => Stop::Damaged(what),
-            newer => Stop::Fatal(newer.at(self.fs.path(&header.name()), offset, self.next_index())),
+            newer => {
+                let newer = newer.at(self.fs.path(&header.name()), offset, self.next_index());
+                Stop::Fatal(newer.into())
+            }
         })?;
-        if frame.place.lsn != self.end.lsn || frame.place.prev_crc != self.end.crc {
+        if frame.place.lsn != self.end.lsn {
             return Err(Stop::Damaged("frame of another place"));
+        }
+        if frame.place.prev_crc != self.end.crc {
+            self.doubt = Some(self.newest);
+            return Err(Stop::Damaged("frame that does not continue the one before"));
         }
         if frame.size() > rest.len() {
             return Err(Stop::Damaged("frame runs past the segment"));
         }
-        let group = &mut rest[..frame.size()];
+        let group = &mut stored[offset as usize..][..frame.size()];
         whiten(header.salt, offset, group);
         if !frame.is_whole(group) {
             whiten(header.salt, offset, group);
@@ -192,14 +421,19 @@ impl Scan<'_> {
     }
 
     /// Takes the entries of a whole group into the log.
-    fn accept(&mut self, header: &Header, frame: &Frame, group: &[u8]) -> Result<(), StorageError> {
+    fn accept(&mut self, header: &Header, frame: &Frame, group: &[u8]) -> Result<(), Problem> {
         if frame.place.generation > self.meta.generation {
-            return Err(stale(self.fs, frame.first_index));
+            return Err(stale(self.fs, frame.first_index).into());
         }
-        let (reset, entries) = read(frame, group).map_err(|flaw| {
-            let offset = header.offset(self.end.lsn);
-            flaw.at(self.fs.path(&header.name()), offset, self.next_index())
-        })?;
+        let (reset, entries) = match read(frame, group) {
+            Ok(read) => read,
+            Err(Flaw::Bad(what)) => return Err(self.damaged(header, what)),
+            Err(newer) => {
+                let offset = header.offset(self.end.lsn);
+                let path = self.fs.path(&header.name());
+                return Err(newer.at(path, offset, self.next_index()).into());
+            }
+        };
         let next = self.next_index();
         let base = self.layout.base().index;
         let fits = match frame.kind {
@@ -208,14 +442,20 @@ impl Scan<'_> {
             Kind::Reset => self.end.lsn == header.start_lsn,
         };
         if !fits {
-            return Err(self.corrupt(header, "index out of order"));
+            return Err(self.damaged(header, "index out of order"));
         }
+        let before = match reset {
+            Some(base) => base.term,
+            None => self.log.term(frame.first_index - 1).unwrap_or(0),
+        };
+        self.check_terms(header, before, &entries)?;
         if let Some(base) = reset {
             self.reset(base)?;
         }
         self.layout
             .group(frame.kind, frame.first_index, self.end.lsn, frame.crc);
-        self.extend(header, frame.first_index, entries)?;
+        self.extend(frame.first_index, entries);
+        self.newest = self.end.lsn;
         self.end.lsn += frame.size() as u64;
         self.end.crc = frame.crc;
         Ok(())
@@ -231,27 +471,34 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// The log goes on from `first` with these entries.
-    fn extend(
-        &mut self,
+    /// Before anything of a group is taken in: what is kept ends with whole groups.
+    fn check_terms(
+        &self,
         header: &Header,
-        first: Index,
-        entries: Vec<Entry>,
-    ) -> Result<(), StorageError> {
+        mut term: Term,
+        entries: &[Entry],
+    ) -> Result<(), Problem> {
+        for entry in entries {
+            if entry.term > self.meta.hard.term {
+                return Err(stale(self.fs, entry.index).into());
+            }
+            if entry.term < term {
+                return Err(self.damaged(header, "term out of order"));
+            }
+            term = entry.term;
+        }
+        Ok(())
+    }
+
+    /// The log goes on from `first` with these entries.
+    fn extend(&mut self, first: Index, entries: Vec<Entry>) {
         if first < self.next_index() {
             self.log.truncate(first);
         }
         for entry in entries {
-            if entry.term < self.log.last().term {
-                return Err(self.corrupt(header, "term out of order"));
-            }
-            if entry.term > self.meta.hard.term {
-                return Err(stale(self.fs, entry.index));
-            }
             self.log.push(entry);
         }
         self.end.last = self.log.last();
-        Ok(())
     }
 
     /// Decides whether the log may end here.
@@ -260,19 +507,22 @@ impl Scan<'_> {
         stop: Stop,
         header: &Header,
         stored: &[u8],
-        sealed: bool,
-    ) -> Result<(), StorageError> {
+        next: Next,
+    ) -> Result<(), Problem> {
+        let sealed = !matches!(next, Next::None);
         let lost = sealed || self.end.lsn < self.meta.durable_lsn;
         match stop {
-            Stop::Fatal(error) => Err(error),
+            Stop::Fatal(problem) => Err(problem),
             Stop::Damaged(_) if cfg!(keel_bug = "truncate_on_bad_checksum") && !lost => Ok(()),
-            Stop::Damaged(what) => Err(self.corrupt(header, what)),
+            Stop::Damaged(what) => Err(self.damaged(header, what)),
+            // It is the next one that is damaged.
+            Stop::Blank if matches!(next, Next::Unknown) => Ok(()),
             Stop::Blank | Stop::Hole if lost => {
-                Err(self.corrupt(header, "durable part of the log is gone"))
+                Err(self.damaged(header, "durable part of the log is gone"))
             }
             Stop::Blank => Ok(()),
             Stop::Hole if self.was_durable(header, stored) => {
-                Err(self.corrupt(header, "hole in the durable part of the log"))
+                Err(self.damaged(header, "hole in the durable part of the log"))
             }
             Stop::Hole => {
                 let rest = &stored[header.offset(self.end.lsn) as usize..];
@@ -288,13 +538,17 @@ impl Scan<'_> {
         let here = header.offset(self.end.lsn) as usize;
         (here + PAGE..stored.len()).step_by(PAGE).any(|offset| {
             let lsn = header.start_lsn + (offset - PAGE) as u64;
-            frame_at(header, &stored[offset..], offset as u64)
+            frame_at(header, stored, offset as u64)
                 .is_ok_and(|frame| frame.place.lsn == lsn && frame.place.durable_lsn > self.end.lsn)
         })
     }
 
     fn next_index(&self) -> u64 {
         self.log.last().index + 1
+    }
+
+    fn damaged(&self, header: &Header, what: &'static str) -> Problem {
+        Problem::Damaged(self.corrupt(header, what))
     }
 
     fn corrupt(&self, header: &Header, what: &'static str) -> StorageError {
@@ -312,10 +566,10 @@ fn read(frame: &Frame, group: &[u8]) -> Result<(Option<Position>, Vec<Entry>), F
     Ok((frame.reset(group)?, frame.entries(group)?))
 }
 
-/// The frame header that a page of the segment begins with, which stands at `offset`.
-pub(super) fn frame_at(header: &Header, page: &[u8], offset: u64) -> Result<Frame, Flaw> {
+/// The frame header at a page of the segment.
+pub(super) fn frame_at(header: &Header, stored: &[u8], offset: u64) -> Result<Frame, Flaw> {
     let mut head = [0; HEADER];
-    head.copy_from_slice(&page[..HEADER]);
+    head.copy_from_slice(&stored[offset as usize..][..HEADER]);
     whiten(header.salt, offset, &mut head);
     Frame::decode(&head)
 }

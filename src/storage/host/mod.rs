@@ -179,6 +179,7 @@ impl HostStorage {
             torn_bytes: 0,
             meta_repaired: false,
             damaged: passed_over,
+            lost: None,
         };
         let writes = Arc::new(Writes::of_run(state.incarnation));
         let storage = HostStorage {

@@ -173,7 +173,7 @@ impl World {
                 "n{}: all hosts have the same state, and it says DIVERGED",
                 at + 1
             ),
-            "PEER_NEWER" | "LOST_STATE" | "PEER_LOST_STATE" => {
+            "PEER_NEWER" | "LOST_STATE" | "PEER_LOST_STATE" | "PEER_LOST_DATA" | "LOST_DATA" => {
                 panic!(
                     "n{} says {code}, and nobody has lost or upgraded anything",
                     at + 1

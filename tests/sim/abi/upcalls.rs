@@ -253,7 +253,7 @@ unsafe extern "C" fn on_fence(ud: *mut c_void, fenced: c_int, why: *const c_char
 }
 
 /// The codes that the header names.
-const EVENTS: [&str; 25] = [
+const EVENTS: [&str; 27] = [
     "LEADING",
     "NOT_LEADING",
     "QUORUM",
@@ -276,6 +276,8 @@ const EVENTS: [&str; 25] = [
     "SNAPSHOT_INSTALLED",
     "SNAPSHOT_FAILED",
     "DIVERGED",
+    "LOST_DATA",
+    "REFILLED",
     "DISK_STALLED",
     "DISK_BACK",
     "",

@@ -12,7 +12,8 @@ impl Model {
     pub fn damage(&mut self, id: Id, kept: u64, claim: (u64, u64)) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.durable.truncate(kept);
-            node.hard.commit = node.hard.commit.min(kept);
+            // What is left may be what the log was before entries in it were replaced.
+            node.hard.commit = 0;
             node.hard.claim = node.hard.claim.max(Some(claim));
         }
     }

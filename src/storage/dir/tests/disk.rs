@@ -56,20 +56,21 @@ pub(super) fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
 }
 
 #[test]
-fn a_log_that_ends_before_what_is_committed_is_refused() {
+fn a_log_that_ends_before_what_is_committed_has_lost_it() {
     let temp = Temp::made();
     let (mut directory, _) = open(&temp.0).unwrap();
     let mut persist = nth(1);
     persist.hard.as_mut().unwrap().commit = 2;
     write(&mut directory, persist);
     drop(directory);
-    let Err(error) = open(&temp.0) else {
-        panic!("opened without what was committed");
-    };
-    assert!(
-        matches!(error, StorageError::Corrupt { index: 2, .. }),
-        "{error}"
-    );
+    let (directory, opened) = open(&temp.0).unwrap();
+    drop(directory);
+    let (kept, lost) = (Position { index: 1, term: 1 }, opened.lost.unwrap());
+    assert_eq!((kept, 1), (lost.kept, lost.claim.term));
+    assert!(lost.claim.index >= 2, "{lost:?}");
+    assert_eq!(Some(lost.claim), opened.restored.hard.claim);
+    let (_, again) = open(&temp.0).unwrap();
+    assert_eq!((again.lost, again.restored), (None, opened.restored));
 }
 
 /// Term `n`, a vote, and entry `n`.

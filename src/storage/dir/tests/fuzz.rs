@@ -449,7 +449,7 @@ fn forge(image: &mut Image, rng: &mut Rng<'_>) {
     let Ok((meta, _)) = meta::load(&sim) else {
         return;
     };
-    let Ok(found) = recover(&sim, &names, &meta, usize::MAX) else {
+    let Ok(found) = recover(&sim, &names, &meta, usize::MAX, None) else {
         return;
     };
     let Some((header, _)) = found.tail else {

@@ -11,6 +11,7 @@ mod fetch;
 pub(crate) mod fuzz;
 mod images;
 mod inspect;
+mod lost;
 mod model;
 mod rot;
 mod sim;

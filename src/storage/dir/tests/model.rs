@@ -170,6 +170,9 @@ pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
         Err(e) => return Err(format!("cannot be opened: {e}")),
     };
     let found = &opened.restored;
+    if let Some(lost) = &opened.lost {
+        return Err(format!("a crash is taken for damage: {lost:?}"));
+    }
     let Some(model) = settle(&progress.states, &directory, found) else {
         let oldest = directory.oldest_snapshot();
         return Err(format!("found {found:?}, the oldest image at {oldest}"));
@@ -190,6 +193,73 @@ pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
     trimmed.map_err(|e| format!("cannot be trimmed: {e}"))?;
     model.trimmed = model.trimmed.max(oldest.index);
     expect_model(sim, &model).map(|_| ())
+}
+
+/// What an opening makes of a log that has lost some of `whole`, or may have: it is one that the node
+/// once had, `past` says which ones those are; nothing else of the node is forgotten, and what is
+/// claimed covers all that was acknowledged. It is the same when it is opened again, and can be written
+/// on.
+pub(super) fn check_lost(sim: &Sim, opened: &Opened, whole: &Restored, past: &[Vec<Entry>]) {
+    let Some(lost) = &opened.lost else {
+        panic!("nothing is lost");
+    };
+    check_claim(&opened.restored, whole, past);
+    let found = &opened.restored;
+    let claim = found.hard.claim;
+    assert_eq!((last_of(found), claim), (lost.kept, Some(lost.claim)));
+    let (mut directory, again) = open(&reboot(sim)).unwrap();
+    assert_eq!((&again.restored, &again.lost), (found, &None));
+    let hard = HardState {
+        term: found.hard.term + 1,
+        vote: None,
+        ..found.hard
+    };
+    let persist = Persist {
+        token: Token(1),
+        hard: Some(hard),
+        reset: None,
+        entries: vec![Entry {
+            index: lost.kept.index + 1,
+            term: hard.term,
+            payload: Payload::Noop,
+        }],
+    };
+    submit(&mut directory, &persist).unwrap();
+}
+
+/// The same of the log and the claim alone.
+pub(super) fn check_claim(found: &Restored, whole: &Restored, past: &[Vec<Entry>]) {
+    let claim = found.hard.claim.expect("it may have lost something");
+    let acknowledged = last_of(whole);
+    assert!(
+        claim.reaches(acknowledged),
+        "{claim:?} for {acknowledged:?}"
+    );
+    let covered = found.snapshot.as_ref().map_or(0, |s| s.last.index);
+    let hard = HardState {
+        claim: Some(claim),
+        commit: whole.hard.commit.min(covered),
+        ..whole.hard
+    };
+    assert_eq!(found.hard, hard);
+    assert!(
+        found.base.index <= covered,
+        "nothing covers what comes before"
+    );
+    let found = &found.entries[..];
+    let holds = |log: &Vec<Entry>| log.ends_with(found);
+    assert!(
+        found.is_empty() || past.iter().any(holds),
+        "never was a log: {found:?}"
+    );
+}
+
+/// Where the log ends.
+pub(super) fn last_of(restored: &Restored) -> Position {
+    restored.entries.last().map_or(restored.base, |e| Position {
+        index: e.index,
+        term: e.term,
+    })
 }
 
 /// Everything that can be read of it.

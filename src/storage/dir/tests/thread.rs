@@ -154,6 +154,7 @@ fn everything_is_durable_when_it_is_said_and_in_order() {
             term += u64::from(rng.below(40) == 0);
             persist.entries[0].term = term;
             persist.hard = (term > 1).then_some(HardState {
+                claim: None,
                 term,
                 vote: NodeId::new(term % 3),
                 excluded: None,

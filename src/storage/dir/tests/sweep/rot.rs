@@ -1,6 +1,7 @@
 //! Every bit of every file of a small directory is flipped, every sector lost, moved, or as it was
-//! before, every file cut at every length, missing, or an older one. What comes of it is right data or
-//! an error with a name: never other data, and never less of it.
+//! before, every file cut at every length, missing, or an older one. What comes of it is right data, or
+//! what is whole of it with a claim that covers the rest, or an error with a name: never other data, and
+//! never less of it in silence.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use super::super::super::page::{PAGE, SECTOR};
 use super::super::super::{Directory, meta, snapshot};
 use super::super::disk::write;
 use super::super::images::{draft, offered, read_all};
-use super::super::model::{image_of, open};
+use super::super::model::{check_claim, image_of, last_of, open};
 use super::super::sim::{Image, Loss, Sim};
 use super::super::{INSTANCE, identity};
 use super::{in_parallel, thorough};
 use crate::core::Restored;
 use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Snapshot, Token};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Opened, Storage, StorageError};
 
 type Data = Arc<Vec<u8>>;
 
@@ -54,6 +55,7 @@ fn hard(n: u64) -> HardState {
         vote: NodeId::new(1 + n % 3),
         excluded: None,
         commit: 0,
+        claim: None,
     }
 }
 
@@ -102,11 +104,13 @@ impl Base {
         let older = durable(&sim);
         let before = opened.restored;
         append(&mut directory, LAST);
+        // Once it is closed it is known to be durable.
+        let image = durable(&sim);
         drop(directory);
         let mut whole = before.clone();
         whole.entries.push(entry(LAST));
         Base {
-            image: durable(&sim),
+            image,
             whole,
             before: Some(before),
             older,
@@ -244,25 +248,33 @@ enum Outcome {
     Right,
     /// All of it is right, by way of the older image, and it was said.
     Older,
+    /// All of it is right but what a snapshot has the place of, and it was said.
+    Covered,
     /// All of it is right but the last group, which looks as if it had never been acknowledged.
     Cut,
+    /// What comes before the damage, and it was claimed what was lost.
+    Lost,
     /// An error with a name.
     Refused,
 }
 
-const OUTCOMES: [Outcome; 4] = [
+const OUTCOMES: [Outcome; 6] = [
     Outcome::Right,
     Outcome::Older,
+    Outcome::Covered,
     Outcome::Cut,
+    Outcome::Lost,
     Outcome::Refused,
 ];
 
 /// Each outcome of a directory that was accepted has its function here.
-type Is = fn(&Base, &Restored) -> bool;
-const ACCEPTED: [(Outcome, Is); 3] = [
+type Is = fn(&Base, &Opened) -> bool;
+const ACCEPTED: [(Outcome, Is); 5] = [
     (Outcome::Right, is_right),
     (Outcome::Older, is_older),
+    (Outcome::Covered, is_covered),
     (Outcome::Cut, is_cut),
+    (Outcome::Lost, is_lost),
 ];
 
 /// But for the part of an image, which is no promise, and is checked when it is whole.
@@ -274,17 +286,44 @@ fn holds(found: &Restored, expected: &Restored, snapshot: &Snapshot) -> bool {
         && found.entries == expected.entries
 }
 
-fn is_right(base: &Base, found: &Restored) -> bool {
-    holds(found, &base.whole, &base.snapshots[1])
+fn is_right(base: &Base, opened: &Opened) -> bool {
+    holds(&opened.restored, &base.whole, &base.snapshots[1])
 }
 
-fn is_older(base: &Base, found: &Restored) -> bool {
-    holds(found, &base.whole, &base.snapshots[0])
+fn is_older(base: &Base, opened: &Opened) -> bool {
+    holds(&opened.restored, &base.whole, &base.snapshots[0])
 }
 
-fn is_cut(base: &Base, found: &Restored) -> bool {
+fn is_covered(base: &Base, opened: &Opened) -> bool {
+    let (found, newest) = (&opened.restored, &base.snapshots[1]);
+    let behind = base.whole.entries.ends_with(&found.entries);
+    found.hard == base.whole.hard
+        && found.snapshot.as_ref() == Some(newest)
+        && (base.whole.base.index + 1..=newest.last.index).contains(&found.base.index)
+        && behind
+        && last_of(found) == last_of(&base.whole)
+        && !opened.damaged.is_empty()
+}
+
+fn is_cut(base: &Base, opened: &Opened) -> bool {
     let before = base.before.as_ref();
-    before.is_some_and(|before| holds(found, before, &base.snapshots[1]))
+    before.is_some_and(|before| holds(&opened.restored, before, &base.snapshots[1]))
+}
+
+/// What is wrong with it panics.
+fn is_lost(base: &Base, opened: &Opened) -> bool {
+    let Some(lost) = &opened.lost else {
+        return false;
+    };
+    let found = &opened.restored;
+    let past: Vec<Vec<Entry>> = (0..=LAST).map(|n| (1..=n).map(entry).collect()).collect();
+    check_claim(found, &base.whole, &past);
+    assert_eq!(
+        (lost.kept, Some(lost.claim)),
+        (last_of(found), found.hard.claim)
+    );
+    let newest = found.snapshot.as_ref();
+    newest.is_some_and(|newest| base.snapshots.contains(newest))
 }
 
 fn judge(base: &Base, image: &Image) -> Result<Outcome, String> {
@@ -295,7 +334,7 @@ fn judge(base: &Base, image: &Image) -> Result<Outcome, String> {
         Err(_) => return Ok(Outcome::Refused),
     };
     let found = &opened.restored;
-    let Some((outcome, _)) = ACCEPTED.iter().find(|(_, is)| is(base, found)) else {
+    let Some((outcome, _)) = ACCEPTED.iter().find(|(_, is)| is(base, &opened)) else {
         return Err(format!("wrong data: {found:?}"));
     };
     let newest = found.snapshot.as_ref();
@@ -474,9 +513,9 @@ fn no_damage_passes_for_data_after_an_opening() {
     let segments = base.names().iter().filter(|n| n.ends_with(".seg")).count();
     assert!(segments >= 3 && base.image.contains_key(meta::NAME));
     let tried = sweep(&base);
-    let [right, older, cut, refused] =
-        [0, 1, 2, 3].map(|nth| tried.0.iter().map(|kind| kind[nth]).sum::<u64>());
-    assert!(right > 100 && older > 100 && refused > 1000);
+    let [right, older, covered, cut, lost, refused] =
+        [0, 1, 2, 3, 4, 5].map(|nth| tried.0.iter().map(|kind| kind[nth]).sum::<u64>());
+    assert!(right > 100 && older > 100 && covered > 10 && lost > 1000 && refused > 10);
     assert_eq!(cut, 0, "after an opening nothing may be taken for cut off");
     assert!(!thorough() || tried.total() >= 1_000_000);
 }
@@ -485,7 +524,7 @@ fn no_damage_passes_for_data_after_an_opening() {
 fn no_damage_passes_for_data_a_moment_after_a_write() {
     let base = Base::live();
     let tried = sweep(&base);
-    let cut: u64 = tried.0.iter().map(|kind| kind[2]).sum();
+    let cut: u64 = tried.0.iter().map(|kind| kind[3]).sum();
     assert!(
         cut > 0,
         "a lost sector of the last group may be a torn write"

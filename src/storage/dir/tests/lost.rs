@@ -1,0 +1,204 @@
+//! What an opening does about damage is done whole or not at all, wherever power fails; and who has
+//! nobody to ask is refused.
+
+use std::sync::Arc;
+
+use super::super::page::PAGE;
+use super::super::segment::is_segment;
+use super::super::snapshot;
+use super::model::{check_claim, open};
+use super::rot::{made, past, sample, submit};
+use super::sim::{Image, Loss, Sim};
+use super::workload::configuration;
+use super::{Rng, identity, seed};
+use crate::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Token};
+use crate::storage::{Storage, StorageError};
+
+/// Directories that are damaged in one way or another, and each may have lost something by that.
+fn damaged(image: &Image, rng: &mut Rng) -> Vec<(String, Image)> {
+    let mut all = Vec::new();
+    let segments: Vec<&String> = image.keys().filter(|name| is_segment(name)).collect();
+    for name in &segments {
+        let pages = image[*name].len() as u64 / PAGE as u64;
+        for (what, at) in [
+            ("header", 9),
+            ("page", PAGE as u64 * (1 + rng.below(pages - 1))),
+        ] {
+            let mut changed = image.clone();
+            let at = at as usize + rng.below(60) as usize;
+            Arc::make_mut(changed.get_mut(*name).unwrap())[at] ^= 1;
+            all.push((format!("{name}: {what}"), changed));
+        }
+        let mut cut = image.clone();
+        let len = rng.below(image[*name].len() as u64) as usize;
+        Arc::make_mut(cut.get_mut(*name).unwrap()).truncate(len);
+        all.push((format!("{name}: cut to {len}"), cut));
+    }
+    for name in segments.iter().skip(1) {
+        let mut without = image.clone();
+        without.remove(*name);
+        all.push((format!("{name}: missing"), without));
+    }
+    let mut without = image.clone();
+    without.retain(|name, _| snapshot::position(name).is_none());
+    all.push(("no snapshots".to_owned(), without.clone()));
+    without.retain(|name, _| !is_segment(name));
+    all.push(("no log".to_owned(), without));
+    all
+}
+
+#[test]
+fn power_that_fails_while_damage_is_dealt_with_loses_no_claim() {
+    let sample = sample();
+    let (mut states, mut lost) = (0, 0);
+    for (what, image) in damaged(&sample.image, &mut Rng(seed(71))) {
+        let sim = Sim::boot(&image);
+        sim.keep_history();
+        let (directory, opened) = open(&sim).unwrap();
+        drop(directory);
+        if opened.lost.is_none() {
+            continue;
+        }
+        lost += 1;
+        for (operation, (moment, _)) in sim.history().iter().enumerate() {
+            let seed = operation as u64;
+            for loss in [
+                Loss::All,
+                Loss::Nothing,
+                Loss::Names,
+                Loss::Data,
+                Loss::Random(seed),
+            ] {
+                states += 1;
+                let again = open(&Sim::boot(&moment.lose_power(loss)));
+                let (_, again) = again.unwrap_or_else(|error| {
+                    panic!("{what}, operation {operation}, {loss:?}: {error}")
+                });
+                println!("{what}, operation {operation}, {loss:?}: {:?}", again.lost);
+                check_claim(&again.restored, &sample.whole, &past());
+            }
+        }
+    }
+    println!("{states} states of {lost} openings");
+    assert!(lost > 5 && states > 500, "{states} states, {lost} openings");
+}
+
+#[test]
+fn damage_before_what_a_snapshot_covers_loses_nothing() {
+    let sample = sample();
+    let names: Vec<&String> = sample.image.keys().filter(|n| is_segment(n)).collect();
+    let mut image = sample.image.clone();
+    Arc::make_mut(image.get_mut(names[0]).unwrap())[PAGE + 100] ^= 1;
+    let sim = Sim::boot(&image);
+    let (directory, opened) = open(&sim).unwrap();
+    drop(directory);
+    assert_eq!(None, opened.lost);
+    assert_eq!(1, opened.damaged.len(), "{:?}", opened.damaged);
+    let mut restored = opened.restored;
+    assert!(restored.base.index > sample.whole.base.index);
+    assert!(restored.base.index <= sample.whole.snapshot.as_ref().unwrap().last.index);
+    let image = sim.now().lose_power(Loss::Nothing);
+    assert!(!image.contains_key(names[0]), "it has no use any more");
+    let (_, again) = open(&Sim::boot(&image)).unwrap();
+    assert_eq!((&again.restored, again.damaged.len()), (&restored, 0));
+    restored.base = sample.whole.base;
+    let mut whole = sample.whole.clone();
+    whole
+        .entries
+        .retain(|e| e.index > again.restored.base.index);
+    assert_eq!(restored, whole);
+}
+
+#[test]
+fn damage_on_top_of_damage_claims_no_less() {
+    let sample = sample();
+    let mut rng = Rng(seed(72));
+    let mut twice = 0;
+    for (what, image) in damaged(&sample.image, &mut rng) {
+        let sim = Sim::boot(&image);
+        let (directory, opened) = open(&sim).unwrap();
+        drop(directory);
+        let Some(first) = opened.lost else {
+            continue;
+        };
+        for (more, image) in damaged(&sim.now().lose_power(Loss::All), &mut rng) {
+            println!("{what}, then {more}");
+            let Ok((_, opened)) = open(&Sim::boot(&image)) else {
+                continue;
+            };
+            twice += u32::from(opened.lost.is_some());
+            let claim = opened.restored.hard.claim.unwrap();
+            assert!(claim.reaches(first.claim), "{what}, then {more}: {claim:?}");
+        }
+    }
+    assert!(twice > 10, "{twice}");
+}
+
+/// A log of one entry, a configuration, and ten others.
+fn of_voters(voters: &[u64]) -> Image {
+    let (sim, mut directory) = made();
+    let config = Configuration {
+        voters: voters.iter().filter_map(|id| NodeId::new(*id)).collect(),
+        ..configuration(1)
+    };
+    directory.submit(Persist {
+        token: Token(1),
+        hard: Some(HardState {
+            term: 1,
+            ..HardState::default()
+        }),
+        reset: None,
+        entries: vec![Entry {
+            index: 1,
+            term: 1,
+            payload: Payload::Config(Arc::new(config), Vec::new().into()),
+        }],
+    });
+    directory.poll().unwrap().result.unwrap();
+    (2..=11).for_each(|n| submit(&mut directory, n, None));
+    drop(directory);
+    sim.now().lose_power(Loss::All)
+}
+
+#[test]
+fn who_has_nobody_to_ask_is_refused() {
+    assert_eq!(identity().node.get(), 1);
+    for (voters, refused) in [(&[1][..], true), (&[1, 2], false), (&[2], false)] {
+        let mut image = of_voters(voters);
+        let names: Vec<String> = image.keys().filter(|n| is_segment(n)).cloned().collect();
+        let last = names.last().unwrap();
+        Arc::make_mut(image.get_mut(last).unwrap())[PAGE + 100] ^= 1;
+        let sim = Sim::boot(&image);
+        match open(&sim) {
+            Err(StorageError::Corrupt { path, .. }) => {
+                assert!(refused && path.ends_with(last), "{voters:?}: {path:?}");
+                assert_eq!(0, sim.operations(), "it is left as it is");
+            }
+            Err(error) => panic!("{error}"),
+            Ok((_, opened)) => assert!(!refused && opened.lost.is_some(), "{voters:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_ended_is_gone() {
+    let sample = sample();
+    let mut image = sample.image.clone();
+    let names: Vec<String> = image.keys().filter(|n| is_segment(n)).cloned().collect();
+    image.remove(names.last().unwrap());
+    let sim = Sim::boot(&image);
+    let (mut directory, opened) = open(&sim).unwrap();
+    let mut hard = opened.restored.hard;
+    hard.claim = None;
+    directory.submit(Persist {
+        token: Token(1),
+        hard: Some(hard),
+        reset: None,
+        entries: Vec::new(),
+    });
+    directory.poll().unwrap().result.unwrap();
+    drop(directory);
+    let image = sim.now().lose_power(Loss::All);
+    let (_, opened) = open(&Sim::boot(&image)).unwrap();
+    assert_eq!((opened.restored.hard, opened.lost), (hard, None));
+}
