@@ -164,6 +164,13 @@
 /** keel_check_epoch(): the sender's epoch is behind; it must catch up before it is served. */
 #define KEEL_ERR_STALE (-24)
 
+/**
+ * Retry later: this node's disk has no room for the log, or no descriptor is to be had for it.
+ * Surely not done; leadership goes to a node that has room, if there is one. Everything goes on by
+ * itself when there is room again.
+ */
+#define KEEL_ERR_NOSPC (-25)
+
 /** keel_check_epoch(): the sender knows a newer epoch than this node, which must catch up first. */
 #define KEEL_EPOCH_AHEAD 1
 

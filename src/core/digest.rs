@@ -70,11 +70,13 @@ impl Raft {
             next_token: _,
             messages,
             poisoned,
+            full,
         } = self;
         assert!(messages.is_empty(), "messages must be taken first");
         let plain =
             *priority == DEFAULT_PRIORITY && priorities.is_empty() && !begins && reads.is_idle();
         assert!(plain, "reads and priorities have no digest");
+        assert!(!full, "a full disk has no digest");
         let whole = snapshot.is_none() && incoming.is_none() && !storing && asks.is_empty();
         assert!(whole, "snapshots have no digest");
         sink.word(hash_of(hard));
@@ -151,6 +153,9 @@ impl Raft {
                 token: _,
                 since: _,
                 hard,
+                // For a disk that has no room.
+                reset: _,
+                first: _,
                 last,
                 effects,
             } = write;

@@ -2,6 +2,10 @@
 //!
 //! What an input changes is staged; [`Raft::take_persist`] hands all of it out as one write, and
 //! what must wait for it is kept with its token. Completions come in the order of the writes.
+//!
+//! On a full disk entries wait and hard state does not: [`Raft::take_hard`] hands out that alone, and a
+//! write whose entries found no room is given back by [`Raft::held_back`]. Votes and terms depend on
+//! hard state only; what is acknowledged is what is durable, whenever it is said.
 
 use super::message::{AppendOutcome, AppendReply, Message};
 use super::raft::{Raft, Role};
@@ -59,6 +63,10 @@ pub(super) struct Pending {
     pub token: Token,
     pub since: Millis,
     pub hard: bool,
+    /// As in [`Staged`].
+    pub reset: Option<Snapshot>,
+    /// As in [`Staged`].
+    pub first: Option<Index>,
     /// What of the present log is durable once it completes; a later truncation lowers it.
     pub last: Index,
     pub effects: Vec<Effect>,
@@ -70,14 +78,59 @@ impl Raft {
         if self.poisoned {
             return None;
         }
-        if !(self.staged.hard || self.staged.first.is_some()) {
-            assert!(
-                self.staged.reset.is_none(),
-                "a reset changes the hard state"
-            );
+        if !self.staged.hard && self.staged.first.is_none() && self.staged.reset.is_none() {
             return None;
         }
         let staged = std::mem::take(&mut self.staged);
+        Some(self.hand_out(staged, self.log.last_index()))
+    }
+
+    /// Of what must be written now the hard state alone: there is no room for entries. They stay, and
+    /// so does what is to be said of them once they are durable.
+    pub fn take_hard(&mut self) -> Option<Persist> {
+        if self.poisoned || !self.staged.hard {
+            return None;
+        }
+        let durable = self
+            .unwritten()
+            .map_or(self.log.last_index(), |first| first - 1);
+        let staged = Staged {
+            hard: true,
+            effects: std::mem::take(&mut self.staged.effects),
+            ..Staged::default()
+        };
+        self.staged.hard = false;
+        self.stage_again(&staged.effects);
+        Some(self.hand_out(staged, durable))
+    }
+
+    /// Whether the log is to be dropped for a snapshot: that needs little room, and makes some.
+    pub fn has_reset(&self) -> bool {
+        self.staged.reset.is_some() && !self.poisoned
+    }
+
+    /// The first entry that is staged; the first one of all if they follow a reset that is.
+    fn unwritten(&self) -> Option<Index> {
+        match self.staged.reset {
+            Some(_) => Some(self.log.base().index + 1),
+            None => self.staged.first,
+        }
+    }
+
+    /// As long as entries are staged, what tells a leader of them is said once more with them.
+    fn stage_again(&mut self, effects: &[Effect]) {
+        if self.unwritten().is_none() {
+            return;
+        }
+        for effect in effects {
+            if let Effect::Acknowledge { .. } = effect {
+                self.staged.effect(effect.clone());
+            }
+        }
+    }
+
+    /// After this write everything up to `last` is durable, if what is under way is before it.
+    fn hand_out(&mut self, staged: Staged, last: Index) -> Persist {
         let token = Token(self.next_token);
         self.next_token += 1;
         let entries = staged.first.map_or(&[][..], |first| self.log.from(first));
@@ -86,15 +139,67 @@ impl Raft {
             token,
             since: self.now,
             hard: staged.hard,
-            last: self.log.last_index(),
+            reset: staged.reset.clone(),
+            first: staged.first,
+            last,
             effects: staged.effects,
         });
-        Some(Persist {
+        Persist {
             token,
             hard: staged.hard.then_some(self.hard),
             reset: staged.reset,
             entries,
-        })
+        }
+    }
+
+    /// Storage had no room for a write's entries: its hard state is durable, and nothing else of it.
+    /// What came after it fares alike, if it builds on those entries.
+    pub fn held_back(&mut self, token: Token) {
+        if self.poisoned {
+            return;
+        }
+        let pending = self.pending.pop_front();
+        let Some(mut pending) = pending.filter(|p| p.token == token) else {
+            panic!("write {token:?} was held back out of order");
+        };
+        self.restage(&mut pending);
+        self.stage_again(&pending.effects);
+        for effect in pending.effects {
+            self.release(effect);
+        }
+    }
+
+    /// What a write did not write is to be written again, as far as it is still in the log.
+    fn restage(&mut self, pending: &mut Pending) {
+        let dropped = self.pending.iter().any(|later| later.reset.is_some());
+        if dropped || self.staged.reset.is_some() {
+            // The log has been another one since.
+            return;
+        }
+        let begin = match &pending.reset {
+            Some(snapshot) => Some(snapshot.last.index + 1),
+            None => pending.first,
+        };
+        let Some(begin) = begin else {
+            return;
+        };
+        for later in &mut self.pending {
+            // What begins before it writes it as well.
+            if later.first.is_none_or(|first| first > begin) {
+                later.last = later.last.min(begin - 1);
+            }
+        }
+        self.staged.reset = pending.reset.take();
+        let reset = self.staged.reset.is_some() && self.log.last_index() >= begin;
+        if reset || pending.last >= begin {
+            self.staged.first = Some(self.staged.first.map_or(begin, |first| first.min(begin)));
+        }
+    }
+
+    /// Whether there is room for entries. A leader without takes no data of the host's, and hands
+    /// over; others would rather not lead.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// A write has completed; they complete in order. A failed one poisons the server: it says

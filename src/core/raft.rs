@@ -94,6 +94,8 @@ pub enum ProposeError {
     StaleEpoch,
     /// Leadership is being handed over.
     TransferInFlight,
+    /// This server's disk has no room for entries.
+    NoSpace,
 }
 
 /// What a server is doing, with what it needs only then.
@@ -178,6 +180,8 @@ pub struct Raft {
     pub(super) messages: Vec<(NodeId, Message)>,
     pub(super) random: Random,
     pub(super) poisoned: bool,
+    /// See [`Raft::set_full`].
+    pub(super) full: bool,
 }
 
 impl Raft {
@@ -244,6 +248,7 @@ impl Raft {
             next_token: 1,
             messages: Vec::new(),
             poisoned: false,
+            full: false,
         };
         // The first entry is made by bootstrap, and committed by that.
         raft.commit = raft.commit.max(raft.log.last_index().min(1));
@@ -373,6 +378,9 @@ impl Raft {
             return Err(ProposeError::TransferInFlight);
         }
         let data = matches!(payload, Payload::Host(_));
+        if data && self.full {
+            return Err(ProposeError::NoSpace);
+        }
         if data && payload.len() > self.options.entry_max {
             return Err(ProposeError::TooBig);
         }

@@ -147,7 +147,7 @@ impl Raft {
 
     fn is_willing(&self) -> bool {
         let alone = self.configs.latest().voters == [self.id];
-        self.priority > MAY_NOT_LEAD && (!self.begins || alone)
+        self.priority > MAY_NOT_LEAD && (!self.begins && !self.full || alone)
     }
 
     fn check_target(&self, to: NodeId) -> Result<NodeId, TransferError> {
@@ -181,14 +181,15 @@ impl Raft {
             .map(|(id, _)| *id)
     }
 
-    /// Whom this leader hands over to of itself: somebody who would lead better, and is ready to.
+    /// Whom this leader hands over to of itself: somebody who would lead better, and is ready to;
+    /// without room for entries anybody who is.
     fn better_leader(&self) -> Option<NodeId> {
-        if !self.is_outranked() || !self.has_committed_in_term() {
+        if !(self.full || self.is_outranked()) || !self.has_committed_in_term() {
             return None;
         }
         let to = self.successor()?;
         let ready = self.progress(to)?.match_index() >= self.commit;
-        (ready && self.priority_of(to) > self.priority).then_some(to)
+        (ready && (self.full || self.priority_of(to) > self.priority)).then_some(to)
     }
 
     fn begin_transfer(&mut self, to: NodeId) {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::cluster::State;
 use crate::core::{Entry, Index, Millis, NodeId, Options, Raft, Random};
 use crate::detector::Detector;
-use crate::storage::{Lost, Opened, Room, Storage};
+use crate::storage::{Lost, Opened, Storage};
 use crate::wire::Part;
 
 use super::action::Action;
+use super::full::Full;
 use super::image::read_head;
 use super::install::{Loading, Open};
 use super::instances::Instances;
@@ -63,6 +64,7 @@ pub(super) struct Engine {
     pub features: BTreeMap<NodeId, ((u64, u64), u32)>,
     pub fate: Fate,
     pub watch: Watch,
+    pub full: Full,
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
     /// What is known to have been committed in an earlier run.
@@ -130,6 +132,7 @@ impl Engine {
             features: BTreeMap::new(),
             fate: Fate::default(),
             watch: Watch::default(),
+            full: Full::default(),
             members_told: (0, 0),
             changed_at: 0,
             replayed_to,
@@ -198,6 +201,7 @@ impl Engine {
         }
         self.detector.advance(now);
         self.go_on_with_leases();
+        self.make_room();
     }
 
     /// One round: everything that the inputs and the time bring about. Takes all of `inputs`.
@@ -247,7 +251,7 @@ impl Engine {
             true => self.now,
             false => {
                 let due = self.raft.next_deadline().min(self.detector.next_deadline());
-                due.min(self.transfer_due())
+                due.min(self.transfer_due()).min(self.room_due())
             }
         };
         let due = due.max(self.now);
@@ -280,11 +284,7 @@ impl Engine {
     /// Everything that depends on a write waits in the core for its token.
     fn write(&mut self) {
         while self.stopped.is_none() {
-            let room = self.storage.room();
-            if let Some(persist) = (room == Room::All)
-                .then(|| self.raft.take_persist())
-                .flatten()
-            {
+            if let Some(persist) = self.next_persist() {
                 self.metrics.persists += 1;
                 self.metrics.entries_persisted += persist.entries.len() as u64;
                 self.storage.submit(persist);
@@ -292,11 +292,7 @@ impl Engine {
             let Some(completion) = self.storage.poll() else {
                 return;
             };
-            self.raft
-                .persisted(completion.token, completion.result.is_ok());
-            if let Err(error) = completion.result {
-                self.stop(error.into());
-            }
+            self.completed(completion);
         }
     }
 

@@ -41,6 +41,8 @@ pub enum Error {
     TooBig(String),
     /// A queue is full: retry later.
     Full,
+    /// The log's disk is full: nothing is added to it for now.
+    NoSpace(String),
     /// The host's guard refused.
     Vetoed(String),
     /// This node has been excluded or removed, or has lost its state.
@@ -65,6 +67,7 @@ impl fmt::Display for Error {
             | Error::NotFound(s)
             | Error::Exists(s)
             | Error::TooBig(s)
+            | Error::NoSpace(s)
             | Error::Vetoed(s)
             | Error::Unsupported(s) => f.write_str(s),
             Error::Closed => f.write_str("the engine stopped before this was done"),

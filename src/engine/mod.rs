@@ -7,6 +7,7 @@
 //!   `leadership`: barriers, transfers, eligibility; `outbox`: packets; `status`: the view
 //! - `snapshot`: this node's own snapshots; `install`: those of others, and what the core asks
 //!   storage for; `image`: what one is made of, and the host's handles on it
+//! - `full`: a disk without room for the log
 //! - `instances`: which storage every member has; `outcast`: who is out, and is told
 //! - [`Host`]: what the host is told
 
@@ -17,6 +18,7 @@ mod descriptor;
 mod engine;
 mod error;
 mod event;
+mod full;
 mod host;
 mod image;
 mod install;

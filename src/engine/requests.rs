@@ -98,6 +98,7 @@ impl Engine {
             ProposeError::TransferInFlight => {
                 Error::Conflict("leadership is being handed over".to_owned())
             }
+            ProposeError::NoSpace => Error::NoSpace(self.why_full()),
             ProposeError::StaleEpoch => {
                 Error::Conflict("the membership has changed meanwhile".to_owned())
             }

@@ -54,6 +54,7 @@ impl Engine {
         info.first_index = self.raft.log().base().index + 1;
         info.snapshot_index = self.raft.snapshot().map_or(0, |s| s.last.index);
         info.loading = self.snapshots.loading.is_some();
+        info.full = self.is_full();
         info.recorded_leader = self.cluster.leader().map(|l| l.id);
         info.recorded_term = self.cluster.leader().map_or(0, |l| l.term);
         info.voters = count(config.voters.len());

@@ -51,6 +51,8 @@ pub struct Info {
     pub snapshot_index: Index,
     /// Whether the host has yet to load its state: nothing is applied before that.
     pub loading: bool,
+    /// Whether there is no room for the log: nothing is added to it until there is.
+    pub full: bool,
     /// Who led last as the log says, and in which term: the same on every node at the same index.
     pub recorded_leader: Option<NodeId>,
     /// See `recorded_leader`.

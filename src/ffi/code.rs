@@ -58,6 +58,10 @@ pub const KEEL_ERR_FOREIGN: c_int = -22;
 pub const KEEL_ERR_LOCKED: c_int = -23;
 /// keel_check_epoch(): the sender's epoch is behind; it must catch up before it is served.
 pub const KEEL_ERR_STALE: c_int = -24;
+/// Retry later: this node's disk has no room for the log, or no descriptor is to be had for it.
+/// Surely not done; leadership goes to a node that has room, if there is one. Everything goes on by
+/// itself when there is room again.
+pub const KEEL_ERR_NOSPC: c_int = -25;
 
 /// keel_check_epoch(): the sender knows a newer epoch than this node, which must catch up first.
 pub const KEEL_EPOCH_AHEAD: c_int = 1;
@@ -122,6 +126,7 @@ pub fn code_of(error: &Error) -> c_int {
         Error::Exists(_) => KEEL_ERR_EXISTS,
         Error::TooBig(_) => KEEL_ERR_TOO_BIG,
         Error::Full => KEEL_ERR_FULL,
+        Error::NoSpace(_) => KEEL_ERR_NOSPC,
         Error::Vetoed(_) => KEEL_ERR_VETOED,
         Error::Excluded => KEEL_ERR_EXCLUDED,
         Error::Unsupported(_) => KEEL_ERR_UNSUPPORTED,
@@ -156,6 +161,7 @@ fn text_of(code: c_int) -> &'static CStr {
         KEEL_ERR_FOREIGN => c"belongs to another cluster or node",
         KEEL_ERR_LOCKED => c"in use by another engine",
         KEEL_ERR_STALE => c"the sender's epoch is behind",
+        KEEL_ERR_NOSPC => c"no room for the log",
         _ => c"unknown code",
     }
 }

@@ -111,6 +111,7 @@ fn info(object: &mut Object<'_>, info: &Info) {
     object.number("first_index", info.first_index);
     object.number("snapshot_index", info.snapshot_index);
     object.number("loading", info.loading);
+    object.number("disk_full", info.full);
     object.optional("recorded_leader", info.recorded_leader.map(NodeId::get));
     object.number("recorded_term", info.recorded_term);
     object.number("voters", info.voters);

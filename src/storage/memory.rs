@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::core::{Bytes, Entry, Index, Persist, Position, Restored, Snapshot, Token};
 
-use super::{Completion, Draft, SnapshotReader, SnapshotWriter, Storage, StorageError};
+use super::{Completion, Draft, Room, SnapshotReader, SnapshotWriter, Storage, StorageError};
 
 /// A handle on storage in memory; clones share it, so that a test keeps one and the engine the other.
 ///
@@ -28,6 +28,9 @@ struct State {
     fail_reads: bool,
     hold: bool,
     failed: bool,
+    /// There is no room for entries; and some were refused since there was.
+    full: bool,
+    refusing: bool,
     crashed: bool,
     /// Submitted and not finished; after a failure those that ended with an error.
     unfinished: VecDeque<Persist>,
@@ -70,6 +73,12 @@ impl Memory {
         let mut state = self.state();
         state.hold = hold;
         while !hold && !state.failed && state.finish_next() {}
+    }
+
+    /// With `true` there is no room for entries, as on a full disk; `false` makes room, which is
+    /// noticed by [`Storage::make_room`].
+    pub fn fill(&self, full: bool) {
+        self.state().full = full;
     }
 
     /// Finishes the oldest waiting write, or lets it fail, and every other with it: after a
@@ -129,15 +138,29 @@ impl Memory {
 
 impl State {
     fn finish_next(&mut self) -> bool {
-        let Some(persist) = self.unfinished.pop_front() else {
+        let Some(mut persist) = self.unfinished.pop_front() else {
             return false;
         };
+        let result = match self.refuses(&persist) {
+            true => {
+                self.refusing = true;
+                (persist.reset, persist.entries) = (None, Vec::new());
+                let (path, error) = (place(), std::io::ErrorKind::StorageFull.into());
+                Err(StorageError::Full { path, error })
+            }
+            false => Ok(()),
+        };
         apply(&mut self.durable, &persist);
-        self.done.push_back(Completion {
-            token: persist.token,
-            result: Ok(()),
-        });
+        let token = persist.token;
+        self.done.push_back(Completion { token, result });
         true
+    }
+
+    /// Whether there is no room for what the write says of the log, or was none for what comes
+    /// before it.
+    fn refuses(&self, persist: &Persist) -> bool {
+        let writes = persist.reset.is_some() || !persist.entries.is_empty();
+        writes && (self.full || self.refusing)
     }
 }
 
@@ -155,6 +178,19 @@ impl Storage for Memory {
         if !state.hold {
             state.finish_next();
         }
+    }
+
+    fn room(&self) -> Room {
+        match self.state().refusing {
+            true => Room::Hard,
+            false => Room::All,
+        }
+    }
+
+    fn make_room(&mut self) {
+        let mut state = self.state();
+        // What was submitted before must not come behind what it follows.
+        state.refusing &= state.full || !state.unfinished.is_empty();
     }
 
     fn poll(&mut self) -> Option<Completion> {
@@ -328,7 +364,7 @@ fn check_image(image: &[u8], snapshot: &Snapshot) -> Result<(), StorageError> {
     match whole {
         true => Ok(()),
         false => Err(StorageError::Corrupt {
-            path: PathBuf::from("(memory)"),
+            path: place(),
             offset: 0,
             index: snapshot.last.index,
             what: "image of a snapshot is not whole",
@@ -339,9 +375,14 @@ fn check_image(image: &[u8], snapshot: &Snapshot) -> Result<(), StorageError> {
 fn failed(op: &'static str, why: &'static str) -> StorageError {
     StorageError::Io {
         op,
-        path: PathBuf::from("(memory)"),
+        path: place(),
         error: std::io::Error::other(why),
     }
+}
+
+/// What messages call it.
+fn place() -> PathBuf {
+    PathBuf::from("(memory)")
 }
 
 fn refusal(token: Token) -> Completion {

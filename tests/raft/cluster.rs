@@ -65,6 +65,12 @@ pub struct Node {
     pub writes: VecDeque<Persist>,
     /// Writes complete only when told to.
     pub hold_writes: bool,
+    /// Its disk has no room for entries.
+    pub full: bool,
+    /// It has refused some: only hard state is given to it.
+    refusing: bool,
+    /// A reset found no room: what comes behind it belongs to another log.
+    reset_refused: bool,
     /// How far this node's clock is ahead of the common one.
     pub ahead: Millis,
     /// Frozen, like a stopped process, until then.
@@ -85,6 +91,18 @@ pub struct Node {
     /// This server is made so, in every run.
     pub ineligible: bool,
     runs: u64,
+}
+
+impl Node {
+    /// Whether there is no room for what the write says of the log.
+    fn refuses(&self, write: &Persist) -> bool {
+        let Some(first) = write.entries.first() else {
+            return self.full && write.reset.is_some();
+        };
+        let end = self.disk.base.index + self.disk.entries.len() as Index;
+        let follows = write.reset.is_none() && (self.reset_refused || first.index > end + 1);
+        self.full || follows
+    }
 }
 
 /// The servers, their network, their history.
@@ -203,11 +221,18 @@ impl Cluster {
         node.poisoned = false;
         self.model.stop(raw);
         let node = self.node_mut(raw);
-        for write in node.writes.drain(..).take(landed).collect::<Vec<_>>() {
+        for mut write in node.writes.drain(..).take(landed).collect::<Vec<_>>() {
+            let whole = !self.node_mut(raw).refuses(&write);
+            if !whole {
+                self.node_mut(raw).reset_refused |= write.reset.is_some();
+                (write.reset, write.entries) = (None, Vec::new());
+            }
             self.checker.written(id, &write);
             self.node_mut(raw).disk.write(write);
-            self.model.land(raw, true);
+            self.model.land(raw, whole);
         }
+        self.node_mut(raw).reset_refused = false;
+        self.node_mut(raw).refusing = false;
         self.node_mut(raw).writes.clear();
         self.node_mut(raw).asks.clear();
         self.node_mut(raw).hold_asks = false;
@@ -307,7 +332,10 @@ impl Cluster {
         let Some(raft) = node.raft.as_mut() else {
             return;
         };
-        let persist = raft.take_persist();
+        let persist = match node.refusing {
+            true => raft.take_hard(),
+            false => raft.take_persist(),
+        };
         let messages = raft.take_messages().collect::<Vec<_>>();
         let mut committed = raft.take_committed(usize::MAX).into_owned();
         // What is in memory comes first, and then what was fetched; or the other way round.
@@ -356,7 +384,13 @@ impl Cluster {
     fn finish_write(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("the node exists");
         let write = node.writes.pop_front().expect("a write is under way");
+        if node.refuses(&write) {
+            return self.hold_back(id, write);
+        }
         let token = write.token;
+        if !write.entries.is_empty() || write.reset.is_some() {
+            node.reset_refused = false;
+        }
         self.checker.written(id, &write);
         node.disk.write(write);
         if let Some(raft) = node.raft.as_mut() {
@@ -365,6 +399,36 @@ impl Cluster {
         self.checker.stepped(id, &self.nodes);
         let (token, ok) = (token.0, true);
         self.take_outputs(id, Input::Persisted { token, ok });
+    }
+
+    /// Of a write that finds no room for its entries the hard state is durable.
+    fn hold_back(&mut self, id: NodeId, mut write: Persist) {
+        let node = self.nodes.get_mut(&id).expect("the node exists");
+        node.reset_refused |= write.reset.is_some();
+        node.refusing = node.full;
+        (write.reset, write.entries) = (None, Vec::new());
+        let token = write.token;
+        self.checker.written(id, &write);
+        node.disk.write(write);
+        if let Some(raft) = node.raft.as_mut() {
+            raft.held_back(token);
+            raft.set_full(node.full);
+        }
+        self.checker.stepped(id, &self.nodes);
+        let token = token.0;
+        self.take_outputs(id, Input::HeldBack { token });
+    }
+
+    /// A server's disk has no room for entries from now on, or has room again.
+    pub fn set_full(&mut self, raw: u64, full: bool) {
+        let id = n(raw);
+        let node = self.node_mut(raw);
+        node.full = full;
+        node.refusing &= full;
+        if full || node.raft.is_none() {
+            return;
+        }
+        self.call(id, |raft, _| raft.set_full(false), |()| Input::Tick);
     }
 
     /// Ends the writes and answers what was asked for, where nothing is held.

@@ -4,6 +4,7 @@
 
 mod damaged;
 mod election;
+mod full;
 mod interaction;
 mod membership;
 mod outlined;

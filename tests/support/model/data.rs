@@ -245,6 +245,10 @@ pub enum Input {
         token: u64,
         ok: bool,
     },
+    /// There was no room for a write's entries, nor for what follows them; its hard state is durable.
+    HeldBack {
+        token: u64,
+    },
     /// The node is told that it has been excluded: epoch and index.
     Exclude(u64, u64),
     /// A snapshot of the node's own state is durable.

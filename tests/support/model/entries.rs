@@ -10,7 +10,10 @@ impl Node {
     pub(super) fn take_log(&mut self, was: &Was, step: &Step, history: &mut History) -> Verdict {
         let after = &step.after;
         if let Some(to) = step.output.persist.as_ref().and_then(|p| p.reset.as_ref()) {
-            return self.take_reset(step, to, history);
+            self.check_reset(step, to)?;
+        }
+        if let Some(to) = self.dropped_for.take() {
+            return self.take_reset(step, &to, history);
         }
         self.check_placed(was, step)?;
         let appends = matches!(received(step), Some((_, Message::Append { .. })));

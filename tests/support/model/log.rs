@@ -126,8 +126,8 @@ impl Tail {
 
     /// Index and place of the last entry.
     pub fn end(&self) -> Option<(u64, Place)> {
-        let last = self.first + self.places.len() as u64 - 1;
-        self.places.last().map(|place| (last, *place))
+        let last = self.places.last()?;
+        Some((self.first + self.places.len() as u64 - 1, *last))
     }
 
     /// What a log holds at an index when this is written; nothing if this does not reach there.

@@ -43,8 +43,9 @@ mod state;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use data::{Config, Entry, Hard, Id, Input, Message, Role, Step, View};
+use data::{Config, Entry, Hard, Id, Input, Message, Role, Snapshot, Step, View};
 use history::History;
 use log::{Log, Tail};
 use reads::{Lease, Reads};
@@ -201,6 +202,12 @@ pub struct Node {
     pub hard: Hard,
     pub durable: Log,
     pub writes: VecDeque<Write>,
+    /// Entries found no room, and none were written since: hard state may be written without them.
+    holds_back: bool,
+    /// The log is dropped in this step, for this snapshot.
+    dropped_for: Option<Arc<Snapshot>>,
+    /// The last one that it was dropped for.
+    owed: Option<Arc<Snapshot>>,
     token: u64,
 }
 
@@ -239,6 +246,7 @@ impl Node {
                 self.hear_answer(&was, step.now, *from, message);
             }
             Input::Persisted { token, ok } => self.write_ended(*token, *ok)?,
+            Input::HeldBack { token } => self.write_held_back(*token)?,
             Input::Paused => self.lease.void(self.seq),
             _ => {}
         }
@@ -263,7 +271,7 @@ impl Node {
             self.sought = Some((self.term + 1, index, term));
         }
         self.successor = after.successor;
-        self.delayed = matches!(step.input, Input::Persisted { .. });
+        self.delayed = matches!(step.input, Input::Persisted { .. } | Input::HeldBack { .. });
         self.led = was.role == Role::Leader && was.term == after.term;
         self.check_timers(step)?;
         self.hear_reads(step, history);

@@ -98,13 +98,7 @@ impl Node {
         }
         self.hear_piece(step);
         let (base, from) = (step.after.base, self.base);
-        if base != from
-            && step
-                .output
-                .persist
-                .as_ref()
-                .is_none_or(|p| p.reset.is_none())
-        {
+        if base != from && self.dropped_for.is_none() {
             let asked = matches!(step.input, Input::Compact) && base > from;
             rule!(asked => "rule 40", "the log begins at {base}, began at {from}");
             let covered = base <= self.snapshots.index().min(self.applied).min(was.commit);
@@ -150,14 +144,26 @@ impl Node {
         self.applied = self.applied.max(snapshot.index);
         let agrees = self.log.term(snapshot.index) == Some(snapshot.term);
         let right = reset == (!agrees).then_some(snapshot);
-        rule!(right => "paper 7, rule 34", "agrees: {agrees}, goes on behind {reset:?}");
+        // On a full disk the log is dropped later.
+        let waits = self.holds_back && reset.is_none();
+        rule!(right || waits => "paper 7, rule 34", "agrees: {agrees}, goes on behind {reset:?}");
+        self.dropped_for = (!agrees).then(|| snapshot.clone());
+        if !agrees {
+            self.owed = self.dropped_for.clone();
+        }
+        Ok(())
+    }
+
+    /// The log is dropped on the disk when a snapshot is installed; later if there was no room.
+    pub(super) fn check_reset(&self, step: &Step, to: &Snapshot) -> Verdict {
+        let installed = matches!(&step.input, Input::Installed { ok: true, .. });
+        let owed = self.holds_back && self.owed.as_deref() == Some(to) && self.base == to.index;
+        rule!(installed || owed => "rule 34", "drops its log for {to:?}");
         Ok(())
     }
 
     /// The log goes on behind a snapshot.
     pub(super) fn take_reset(&mut self, step: &Step, to: &Snapshot, history: &History) -> Verdict {
-        let installed = matches!(&step.input, Input::Installed { ok: true, .. });
-        rule!(installed => "rule 34", "drops its log for {to:?}");
         let after = &step.after;
         let bare = after.base == to.index && after.kept == to.index && after.suffix.is_empty();
         rule!(bare => "paper 7, rule 34", "keeps {} of a log that is dropped", after.kept);

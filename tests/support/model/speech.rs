@@ -17,6 +17,15 @@ impl Node {
         Ok(())
     }
 
+    /// A write's entries found no room.
+    pub(super) fn write_held_back(&mut self, token: u64) -> Verdict {
+        let first = self.writes.front().map(|write| write.token);
+        rule!(first == Some(token) => "harness", "write {token} ends before {first:?}");
+        self.land(false);
+        self.holds_back = true;
+        Ok(())
+    }
+
     /// The oldest write reaches the disk.
     pub(super) fn land(&mut self, whole: bool) {
         let Some(write) = self.writes.pop_front() else {
@@ -26,6 +35,7 @@ impl Node {
             self.hard = hard;
         }
         if whole {
+            self.holds_back &= write.tail.end().is_none();
             write.tail.write(&mut self.durable);
         }
     }
@@ -86,7 +96,8 @@ impl Node {
         let before = first.checked_sub(1).and_then(|index| self.log.place(index));
         let mut tail = Tail::default();
         if reset.is_some() {
-            rule!(entries.is_empty() => "rule 34", "writes entries into a log that is dropped");
+            let fresh = entries.is_empty() || self.holds_back;
+            rule!(fresh => "rule 34", "writes entries into a log that is dropped");
             let log = history.log_to(self.base).unwrap_or_default();
             tail = Tail::whole(log);
         }
@@ -94,16 +105,35 @@ impl Node {
             let Some(before) = before else {
                 return Err("rule 27: writes a gap".into());
             };
-            tail = Tail::new(*first, entries, before);
+            let written = Tail::new(*first, entries, before);
             let mut later = self.writes.iter().rev();
-            let staged = later.find_map(|write| write.tail.place(first - 1));
-            let staged = staged.unwrap_or_else(|| self.durable.place(first - 1));
+            let staged = match reset {
+                Some(to) => (*first == to.index + 1).then_some(before),
+                None => later
+                    .find_map(|write| write.tail.place(first - 1))
+                    .unwrap_or_else(|| self.durable.place(first - 1)),
+            };
             rule!(staged == Some(before) => "rule 27", "writes {first} after {staged:?}");
-            let own = tail
+            let own = written
                 .end()
                 .is_some_and(|(i, place)| self.log.place(i) == Some(place));
             rule!(own => "rule 27", "writes other entries than its log's from {first}");
+            tail = match reset {
+                Some(_) => Tail::whole(self.log.clone()),
+                None => written,
+            };
         }
+        let mut ends = self
+            .writes
+            .iter()
+            .rev()
+            .filter_map(|write| write.tail.end());
+        let end = tail
+            .end()
+            .or_else(|| ends.next())
+            .map_or(self.durable.last(), |end| end.0);
+        let all = self.holds_back || end >= self.log.last();
+        rule!(all => "rule 27", "writes up to {end} of {}", self.log.last());
         self.writes.push_back(Write {
             token: *token,
             since: now,

@@ -242,6 +242,11 @@ impl Run<'_> {
         let all = |m: &mut Model| run.iter().for_each(|persist| m.apply(persist));
         self.may_become(&[&|m| m.apply(&hard), &all]);
         let written = write_run(directory, &run);
+        if let Err(StorageError::Full { .. }) = written {
+            // Only what needs no new space was done; the rest will be tried again.
+            self.became(before, &|m| m.apply(&hard));
+            return Ok(());
+        }
         if written.is_err() {
             self.expect_silence(directory);
         }

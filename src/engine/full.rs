@@ -1,0 +1,239 @@
+//! A disk without room for the log: hard state is written all the same, entries wait, and everything
+//! goes on when there is room again (raft.md rule 29).
+
+use crate::core::{Millis, Persist};
+use crate::storage::{Completion, Room, StorageError};
+
+use super::engine::Engine;
+
+/// How often it is tried to find room.
+const RETRY: Millis = 1000;
+
+/// Whether there is no room, and why.
+#[derive(Debug, Default)]
+pub(super) struct Full {
+    why: Option<String>,
+    /// When it is tried again.
+    retry_at: Millis,
+    /// A log that is to be dropped may be tried once more.
+    tries_reset: bool,
+}
+
+impl Engine {
+    /// What is written next, as far as there is room.
+    pub(super) fn next_persist(&mut self) -> Option<Persist> {
+        match self.storage.room() {
+            Room::All => self.raft.take_persist(),
+            Room::Hard if self.full.tries_reset && self.raft.has_reset() => {
+                self.full.tries_reset = false;
+                self.raft.take_persist()
+            }
+            Room::Hard => self.raft.take_hard(),
+            Room::None => None,
+        }
+    }
+
+    /// A write has come to its end.
+    pub(super) fn completed(&mut self, completion: Completion) {
+        let Completion { token, result } = completion;
+        match result {
+            Ok(()) => {
+                self.raft.persisted(token, true);
+                self.end_full();
+            }
+            Err(error @ StorageError::Full { .. }) => {
+                self.raft.held_back(token);
+                self.begin_full(&error);
+            }
+            Err(error) => {
+                self.raft.persisted(token, false);
+                self.stop(error.into());
+            }
+        }
+    }
+
+    fn begin_full(&mut self, error: &StorageError) {
+        if self.full.why.is_some() {
+            return;
+        }
+        let why = error.to_string();
+        self.log(
+            1,
+            format!("the log cannot be written on, and is not until there is room: {why}"),
+        );
+        self.full = Full {
+            why: Some(why),
+            retry_at: self.now + RETRY,
+            tries_reset: false,
+        };
+        self.raft.set_full(true);
+    }
+
+    fn end_full(&mut self) {
+        if self.full.why.is_some() && self.storage.room() == Room::All {
+            self.full.why = None;
+            self.raft.set_full(false);
+            self.log(2, "there is room for the log again".to_owned());
+        }
+    }
+
+    /// Tries to find room, if it is time.
+    pub(super) fn make_room(&mut self) {
+        if self.full.why.is_some() && self.now >= self.full.retry_at {
+            self.full.retry_at = self.now + RETRY;
+            self.full.tries_reset = true;
+            self.storage.make_room();
+        }
+    }
+
+    /// When it is time.
+    pub(super) fn room_due(&self) -> Millis {
+        match self.is_full() {
+            true => self.full.retry_at,
+            false => Millis::MAX,
+        }
+    }
+
+    /// Whether there is no room for entries.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.why.is_some()
+    }
+
+    /// Why proposals are refused for it.
+    pub(super) fn why_full(&self) -> String {
+        self.full.why.clone().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::{Peer, bootstrap_entry};
+    use crate::core::{Index, NodeId};
+    use crate::engine::action::Action;
+    use crate::engine::shared::Shared;
+    use crate::engine::{Error, Input, Request, Settings, Ticket};
+    use crate::storage::{Memory, Opened};
+
+    /// A voter alone, and the storage that it keeps everything in.
+    fn alone() -> (Engine, Memory) {
+        let id = NodeId::new(1).unwrap();
+        let settings = Settings::new(id, 7, 1);
+        let opened = Opened {
+            restored: Default::default(),
+            incarnation: 1,
+            instance: 1,
+            torn_bytes: 0,
+            meta_repaired: false,
+            lost: None,
+            damaged: Vec::new(),
+        };
+        let memory = Memory::new();
+        let shared = Arc::new(Shared::new(id, 7, 1000, None));
+        let storage = Box::new(memory.clone());
+        let peer = Peer {
+            id,
+            address: String::new(),
+            meta: Vec::new().into(),
+        };
+        let entry = bootstrap_entry(&[peer], &settings.params).unwrap();
+        let mut engine = Engine::new(settings, opened, storage, shared).unwrap();
+        engine.bootstrap(entry).unwrap();
+        (engine, memory)
+    }
+
+    /// One driving call; what was completed, and what was logged at levels 1 and 2.
+    fn drive(
+        engine: &mut Engine,
+        now: Millis,
+        proposals: u64,
+    ) -> (Vec<Result<Index, Error>>, Vec<String>) {
+        let propose = |n| Input::Request(Ticket(n), Request::Propose(b"x"[..].into()));
+        let mut inputs: VecDeque<Input> = (0..proposals).map(propose).collect();
+        engine.begin(now);
+        engine.round(&mut inputs);
+        engine.next_deadline(false);
+        let (mut done, mut said) = (Vec::new(), Vec::new());
+        for action in std::mem::take(&mut engine.actions) {
+            match action {
+                Action::Done { result, .. } => done.push(result),
+                Action::Log { level: 1 | 2, text } => said.push(text),
+                _ => {}
+            }
+        }
+        (done, said)
+    }
+
+    #[test]
+    fn everything_goes_on_when_there_is_room_again() {
+        let (mut engine, memory) = alone();
+        let mut now = 0;
+        while !engine.raft.is_leader() {
+            now += 100;
+            drive(&mut engine, now, 0);
+        }
+        let (done, _) = drive(&mut engine, now, 3);
+        assert!(done.len() == 3 && done.iter().all(Result::is_ok));
+        memory.fill(true);
+        let (done, said) = drive(&mut engine, now, 3);
+        assert_eq!((done.len(), said.len()), (0, 1), "they wait: {said:?}");
+        assert!(engine.is_full());
+        for _ in 0..30 {
+            now += 100;
+            let (done, said) = drive(&mut engine, now, 1);
+            assert!(matches!(done[..], [Err(Error::NoSpace(_))]), "{done:?}");
+            assert!(said.is_empty(), "it is said once: {said:?}");
+            assert!(engine.raft.is_leader() && engine.stopped.is_none());
+        }
+        memory.fill(false);
+        let due = engine.next_deadline(false);
+        assert!(due <= now + RETRY);
+        let mut told = Vec::new();
+        let mut completed = Vec::new();
+        while engine.is_full() {
+            now += 100;
+            let (done, said) = drive(&mut engine, now, 0);
+            completed.extend(done);
+            told.extend(said);
+        }
+        assert!(completed.len() == 3 && completed.iter().all(Result::is_ok));
+        assert_eq!(told.len(), 1, "{told:?}");
+        let (done, _) = drive(&mut engine, now, 2);
+        assert!(done.len() == 2 && done.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn what_was_under_way_waits_as_well() {
+        let (mut engine, memory) = alone();
+        let mut now = 0;
+        while !engine.raft.is_leader() {
+            now += 100;
+            drive(&mut engine, now, 0);
+        }
+        memory.hold(true);
+        for _ in 0..3 {
+            drive(&mut engine, now, 2);
+        }
+        assert_eq!(memory.waiting().len(), 3);
+        memory.fill(true);
+        while memory.complete_next(true) {}
+        let (done, said) = drive(&mut engine, now, 0);
+        assert_eq!((done.len(), said.len()), (0, 1));
+        memory.hold(false);
+        memory.fill(false);
+        let mut completed = Vec::new();
+        while completed.len() < 6 {
+            now += 100;
+            assert!(now < 100_000, "they never end");
+            completed.extend(drive(&mut engine, now, 0).0);
+        }
+        assert!(completed.iter().all(Result::is_ok));
+        assert_eq!(
+            memory.durable().entries.len() as u64,
+            engine.raft.log().last_index()
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! A disk that is full for a while: hard state is written, entries wait, and whatever is said is
+//! durable (raft.md rule 29).
+
+use raftkeel::core::{AppendOutcome, Index, Message, ProposeError, Random, VoteRequest};
+
+use crate::cluster::{Cluster, E, H, n};
+use crate::network::Envelope;
+
+/// The most that a server has acknowledged since the last look, and how often it did.
+fn acks(c: &mut Cluster, from: u64) -> (Index, usize) {
+    let accepted = |e: &Envelope| match &e.message {
+        Message::AppendReply(reply) if e.from == n(from) => match reply.outcome {
+            AppendOutcome::Accepted { match_index } => Some(match_index),
+            AppendOutcome::Rejected { .. } => None,
+        },
+        _ => None,
+    };
+    let record = c.network.take_record();
+    let acks: Vec<Index> = record.iter().filter_map(accepted).collect();
+    (acks.iter().copied().max().unwrap_or(0), acks.len())
+}
+
+#[test]
+fn a_follower_goes_on_answering_and_acknowledges_what_is_durable() {
+    let mut c = Cluster::led(3);
+    c.set_full(2, true);
+    for _ in 0..4 {
+        c.propose(1, "X").unwrap();
+        c.deliver_all();
+        c.heartbeat(1);
+    }
+    assert_eq!((6, 6), (c.commit(1), c.raft(2).log().last_index()));
+    let (most, count) = acks(&mut c, 2);
+    assert_eq!(most, 2, "only 2 is durable");
+    assert!(count >= 4, "heartbeats are answered");
+    assert_eq!(c.node_mut(2).disk.entries.len(), 2);
+    assert_eq!(
+        c.node_mut(2).applied.len(),
+        2,
+        "what is not durable is not applied"
+    );
+    c.set_full(2, false);
+    assert_eq!(acks(&mut c, 2).0, 6, "without being asked again");
+    c.heartbeat(1);
+    assert_eq!(c.node_mut(2).disk.entries.len(), 6);
+    assert_eq!(c.node_mut(2).applied.len(), 6);
+}
+
+#[test]
+fn a_vote_is_durable_though_entries_are_not() {
+    let mut c = Cluster::led(3);
+    c.set_full(2, true);
+    c.propose(1, "X").unwrap();
+    c.deliver_all();
+    c.crash(1);
+    c.advance(2, 2 * E);
+    let vote = |last_index| {
+        Message::Vote(VoteRequest {
+            term: 9,
+            last_index,
+            last_term: 2,
+            transfer: false,
+        })
+    };
+    c.inject(1, 2, vote(2));
+    assert_eq!(c.node_mut(2).disk.hard.term, 9);
+    assert_eq!(c.node_mut(2).disk.hard.vote, None, "its own log is longer");
+    c.inject(1, 2, vote(3));
+    assert_eq!(c.node_mut(2).disk.hard.vote, Some(n(1)));
+    // The vote outlives the entry.
+    c.crash(2);
+    c.restart(2);
+    assert_eq!(c.raft(2).log().last_index(), 2);
+    c.inject(3, 2, vote(3));
+    assert_eq!(c.node_mut(2).disk.hard.vote, Some(n(1)), "a second vote");
+}
+
+#[test]
+fn a_leader_refuses_proposals_and_hands_over() {
+    let mut c = Cluster::led(3);
+    c.set_full(1, true);
+    c.propose(1, "X").unwrap();
+    assert_eq!(c.propose(1, "Y"), Err(ProposeError::NoSpace));
+    c.run_until(10 * E, "another leads", |c| {
+        c.leader().is_some_and(|leader| leader != 1)
+    });
+    let leader = c.leader().unwrap();
+    assert_eq!(
+        c.term(leader),
+        3,
+        "it was told, and did not wait for a timeout"
+    );
+    c.propose(leader, "Y").unwrap();
+    c.run(4 * H);
+    assert!(c.commit(leader) >= 5, "X, a no-op, Y");
+    assert_eq!(c.node_mut(1).disk.entries.len(), 2);
+    c.set_full(1, false);
+    c.run(4 * H);
+    assert_eq!(
+        c.node_mut(1).disk.entries.len(),
+        c.node_mut(leader).disk.entries.len()
+    );
+}
+
+#[test]
+fn a_leader_without_a_successor_goes_on_when_there_is_room() {
+    let mut c = Cluster::led(1);
+    c.set_full(1, true);
+    c.propose(1, "X").unwrap();
+    assert_eq!(c.propose(1, "Y"), Err(ProposeError::NoSpace));
+    c.run(20 * E);
+    assert!(c.raft(1).is_leader());
+    assert_eq!(c.commit(1), 2);
+    c.set_full(1, false);
+    assert_eq!(c.commit(1), 3);
+    c.propose(1, "Y").unwrap();
+    assert_eq!(c.commit(1), 4);
+}
+
+#[test]
+fn entries_that_wait_may_be_replaced() {
+    let mut c = Cluster::led(5);
+    c.set_full(2, true);
+    c.network.hold(|e| e.to != n(2) && e.has_entries());
+    c.propose(1, "X").unwrap();
+    c.deliver_all();
+    c.propose(1, "X").unwrap();
+    c.deliver_all();
+    assert_eq!(c.raft(2).log().last_index(), 4, "they wait");
+    c.isolate(1);
+    c.network.end_holds();
+    c.elect(3);
+    c.run(4 * H);
+    assert_eq!(c.terms(2), vec![1, 2, 3], "others wait in their place");
+    assert_eq!(c.node_mut(2).disk.entries.len(), 2);
+    acks(&mut c, 2);
+    c.set_full(2, false);
+    assert_eq!(acks(&mut c, 2).0, 3);
+    assert_eq!(c.node_mut(2).disk.term(3), Some(3));
+    assert_eq!(c.node_mut(2).disk.term(4), None);
+}
+
+/// The write of a reset was under way when the disk became full.
+#[test]
+fn a_reset_that_finds_no_room_is_written_later() {
+    let mut c = super::snapshot::compacted(1 << 20);
+    c.node_mut(3).hold_writes = true;
+    c.network.heal();
+    for _ in 0..20 {
+        c.run(H);
+        let reset = |c: &Cluster| c.nodes[&n(3)].writes.iter().any(|w| w.reset.is_some());
+        while !c.node_mut(3).writes.is_empty() && !reset(&c) {
+            c.complete(3);
+        }
+    }
+    assert!(
+        c.node_mut(3).writes.iter().any(|w| w.reset.is_some()),
+        "no reset"
+    );
+    c.set_full(3, true);
+    while !c.node_mut(3).writes.is_empty() {
+        c.complete(3);
+    }
+    assert!(c.raft(3).has_reset());
+    assert_eq!(c.node_mut(3).disk.base.index, 0);
+    c.run(10 * H);
+    c.node_mut(3).hold_writes = false;
+    c.set_full(3, false);
+    c.run(10 * H);
+    assert!(!c.raft(3).has_reset());
+    assert_eq!(c.node_mut(3).disk.base.index, 10);
+    c.crash(3);
+    c.restart(3);
+    c.run(10 * E);
+    assert_eq!(c.commit(3), c.commit(1));
+}
+
+fn below(random: &mut Random, limit: u64) -> u64 {
+    random.next_u64() % limit
+}
+
+/// What may happen to a cluster, disks that are full now and then among it. Model and checker look
+/// at every step.
+#[test]
+fn nothing_is_lost_or_voted_twice_whatever_disks_are_full() {
+    let first: u64 = std::env::var("RAFTKEEL_SEED").map_or(0, |s| s.parse().unwrap());
+    let (mut refused, mut resets) = (0, 0);
+    for seed in first..first + 300 {
+        println!("RAFTKEEL_SEED={seed}");
+        let mut random = Random::new(seed);
+        let mut c = Cluster::create(3, 3, seed);
+        for _ in 0..150 {
+            let raw = 1 + below(&mut random, 3);
+            match below(&mut random, 12) {
+                0 | 1 => c.set_full(raw, true),
+                2 | 3 => c.set_full(raw, false),
+                4 if c.is_up(raw) => c.crash_after(raw, below(&mut random, 3) as usize),
+                4 | 5 if !c.is_up(raw) => c.restart(raw),
+                6 if c.is_up(raw) => c.node_mut(raw).hold_writes = true,
+                7 if c.is_up(raw) => c.complete_all(raw),
+                8 => c.isolate(raw),
+                9 => c.network.heal(),
+                10 if c.is_up(raw) => c.save(raw),
+                11 if c.is_up(raw) => {
+                    let snapshot = c.node_mut(raw).disk.snapshot.as_ref();
+                    let upto = snapshot.map_or(0, |(snapshot, _)| snapshot.last.index);
+                    c.compact(raw, upto, true, true);
+                }
+                _ => {}
+            }
+            if let Some(leader) = c.leader() {
+                for _ in 0..below(&mut random, 4) {
+                    let full = c.propose(leader, "X") == Err(ProposeError::NoSpace);
+                    refused += u32::from(full);
+                }
+            }
+            c.run(below(&mut random, 2 * E));
+            let waits = |raw| c.is_up(raw) && c.raft(raw).has_reset();
+            resets += (1..=3).filter(|raw| waits(*raw)).count();
+        }
+        c.network.heal();
+        for raw in 1..=3 {
+            c.set_full(raw, false);
+            if !c.is_up(raw) {
+                c.restart(raw);
+            }
+            c.complete_all(raw);
+        }
+        c.run_until(60 * E, "all agree", |c| {
+            c.leader().is_some_and(|leader| {
+                let last = c.raft(leader).log().last_index();
+                (1..=3).all(|raw| c.commit(raw) == last)
+            })
+        });
+    }
+    println!("{refused} proposals refused, {resets} resets seen to wait");
+    assert!(refused > 500, "only {refused} proposals were refused");
+    assert!(resets > 20, "only {resets} resets were seen to wait");
+}
