@@ -93,6 +93,32 @@ fn the_host_may_store_snapshots() {
     try_with("abi_snapshots", &["abi_snapshots.c", STORE, HARNESS], &[]);
 }
 
+/// The first node's directory is on a small file system of its own, seen by nobody else.
+#[test]
+fn a_full_disk_is_come_through() {
+    const MOUNT: &str = "mkdir full elsewhere && mount -t tmpfs -o size=24m none full";
+    let try_in = |label: &str, then: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-e", "-c", &format!("{MOUNT}; {then}")]);
+        command.current_dir(clib::empty_dir(label)).output()
+    };
+    if !try_in("disk_full-mount", "true").is_ok_and(|tried| tried.status.success()) {
+        eprintln!("SKIPPED: no file system can be mounted here, full disks are unchecked");
+        return;
+    }
+    for variant in [Variant::Shared, Variant::Sanitized] {
+        let program = clib::compile("disk_full", &["disk_full.c"], variant);
+        for how in ["", "fd"] {
+            let then = format!("exec {} full elsewhere {how}", program.display());
+            let output = try_in(&format!("disk_full-{variant:?}{how}"), &then).unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            let wrong = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{how}: {said}{wrong}");
+            println!("{how}: {said}");
+        }
+    }
+}
+
 /// The checks that hosts are given for their own, against ours; against one that is on a disk, and
 /// against broken ones, tests/sx/run.sh runs them.
 #[test]

@@ -12,6 +12,10 @@ use super::raft::{Raft, Role};
 use super::read::Reads;
 use super::types::{Entry, Index, Millis, NodeId, Payload, Persist, Snapshot, Term, Token};
 
+/// Bytes of entries in one write, counted by [`Payload::weight`]; a larger one is written alone. What a
+/// disk without room has held back must not need more room at once than was ever made for it.
+const PERSIST_BYTES: usize = 2 << 20;
+
 /// Something that may happen only after a write.
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
@@ -73,7 +77,8 @@ pub(super) struct Pending {
 }
 
 impl Raft {
-    /// Everything that must be written now, as one atomic write.
+    /// Everything that must be written now, as one atomic write; of very many entries the first ones,
+    /// and the others with the next call.
     pub fn take_persist(&mut self) -> Option<Persist> {
         if self.poisoned {
             return None;
@@ -82,7 +87,16 @@ impl Raft {
             return None;
         }
         let staged = std::mem::take(&mut self.staged);
-        Some(self.hand_out(staged, self.log.last_index()))
+        let mut last = self.log.last_index();
+        if let Some(first) = staged.first {
+            let entries = self.log.batch(first, PERSIST_BYTES, usize::MAX);
+            last = first - 1 + entries.len() as Index;
+            if last < self.log.last_index() {
+                self.staged.first = Some(last + 1);
+                self.stage_again(&staged.effects);
+            }
+        }
+        Some(self.hand_out(staged, last))
     }
 
     /// Of what must be written now the hard state alone: there is no room for entries. They stay, and
@@ -133,7 +147,10 @@ impl Raft {
     fn hand_out(&mut self, staged: Staged, last: Index) -> Persist {
         let token = Token(self.next_token);
         self.next_token += 1;
-        let entries = staged.first.map_or(&[][..], |first| self.log.from(first));
+        let entries = staged.first.map_or(&[][..], |first| {
+            let count = last + 1 - first;
+            &self.log.from(first)[..count as usize]
+        });
         let entries: Vec<Entry> = entries.to_vec();
         self.pending.push_back(Pending {
             token,

@@ -374,12 +374,13 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return Err(ProposeError::NotLeader);
         };
-        if leader.transfer.is_some() {
-            return Err(ProposeError::TransferInFlight);
-        }
         let data = matches!(payload, Payload::Host(_));
         if data && self.full {
+            // Also while it hands over for that.
             return Err(ProposeError::NoSpace);
+        }
+        if leader.transfer.is_some() {
+            return Err(ProposeError::TransferInFlight);
         }
         if data && payload.len() > self.options.entry_max {
             return Err(ProposeError::TooBig);

@@ -132,7 +132,7 @@ impl Node {
             .end()
             .or_else(|| ends.next())
             .map_or(self.durable.last(), |end| end.0);
-        let all = self.holds_back || end >= self.log.last();
+        let all = self.holds_back || !entries.is_empty() || end >= self.log.last();
         rule!(all => "rule 27", "writes up to {end} of {}", self.log.last());
         self.writes.push_back(Write {
             token: *token,
