@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
-use raftkeel::core::{Entry, HardState, NodeId, Payload, Persist, Token};
+use raftkeel::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Token};
 use raftkeel::storage::{Directory, Identity, Storage};
 
 const IDENTITY: Identity = Identity {
@@ -34,6 +35,10 @@ fn place(name: &str) -> PathBuf {
 
 /// Ten entries in two terms.
 fn filled(path: &Path) -> Directory {
+    filled_with(path, |index| Payload::Host(vec![index as u8; 1000].into()))
+}
+
+fn filled_with(path: &Path, payload: impl Fn(u64) -> Payload) -> Directory {
     Directory::create(path, &IDENTITY, 0xabc).unwrap();
     let (mut directory, _) = Directory::open(path, &IDENTITY).unwrap();
     for index in 1..=10 {
@@ -51,7 +56,7 @@ fn filled(path: &Path) -> Directory {
             entries: vec![Entry {
                 index,
                 term,
-                payload: Payload::Host(vec![index as u8; 1000].into()),
+                payload: payload(index),
             }],
         });
         directory.poll().unwrap().result.unwrap();
@@ -127,6 +132,183 @@ fn damage_is_named_with_its_place_and_what_to_do() {
     );
 }
 
+/// Damages the write of entry 5.
+fn harm(path: &Path) {
+    let file = segment(path);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4096 * 5 + 100] ^= 1;
+    fs::write(&file, bytes).unwrap();
+}
+
+fn repair(path: &Path, options: &[&str]) -> (i32, String) {
+    let mut arguments = vec!["repair", path.to_str().unwrap()];
+    arguments.extend(options);
+    let output = keelctl(&arguments);
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    println!("{text}");
+    (output.status.code().unwrap(), text)
+}
+
+/// All files but the lock, which looking may make.
+fn contents(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = fs::read_dir(path).unwrap().map(|file| file.unwrap().path());
+    let files = files.filter(|file| !file.ends_with("LOCK"));
+    let mut files: Vec<_> = files.map(|f| (f.clone(), fs::read(f).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_a_repair_would_drop_is_told_and_nothing_is_changed() {
+    let path = place("repair-plan");
+    drop(filled(&path));
+    harm(&path);
+    let before = contents(&path);
+    let (status, text) = repair(&path, &[]);
+    assert_eq!((1, true), (status, before == contents(&path)));
+    expect(
+        &text,
+        &[
+            "wrong checksum of a group at offset 20480 (log index 5)",
+            "the log would be cut: it begins behind index 0 and ends at index 4 of term 1",
+            "it may have held entries up to index 10 of term 2 at most",
+            ": 24.0 KiB from offset 20480 on would be dropped",
+            "5 entries in there can still be read: indexes 6 to 10",
+            "what clients were told\nwas done may be undone",
+            "NOTHING WAS CHANGED.",
+            "--accept-loss",
+        ],
+    );
+}
+
+#[test]
+fn what_a_repair_drops_is_written_down_first() {
+    let path = place("repair");
+    drop(filled(&path));
+    harm(&path);
+    let dropped = fs::read(segment(&path)).unwrap()[4096 * 5..4096 * 11].to_vec();
+    let (status, text) = repair(&path, &["--accept-loss"]);
+    assert_eq!(0, status);
+    expect(
+        &text,
+        &[
+            "the log was cut",
+            "DONE.",
+            "all of that is in ",
+            "lost-0000000002",
+        ],
+    );
+    let saved = fs::read(path.join("lost-0000000002")).unwrap();
+    let holds = |part: &[u8]| saved.windows(part.len()).any(|window| window == part);
+    assert!(saved.starts_with(b"keelctl repair 1\nregion "));
+    assert!(holds(&dropped) && holds(b"\nentry 6 2 ") && holds(&[10; 1000]));
+    assert!(!holds(b"\nentry 5 "));
+
+    let (directory, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    drop(directory);
+    let found = opened.restored;
+    assert_eq!((4, None), (found.entries.len(), opened.lost));
+    let hard = found.hard;
+    assert_eq!(
+        (2, NodeId::new(2), None),
+        (hard.term, hard.vote, hard.claim)
+    );
+    let (status, text) = inspect(&path);
+    assert_eq!(0, status);
+    expect(
+        &text,
+        &["CAN BE OPENED: the log begins behind index 0 and ends at index 4"],
+    );
+    assert!(!text.contains("not raftkeel's"));
+    let (status, text) = repair(&path, &["--accept-loss"]);
+    assert_eq!(0, status);
+    expect(&text, &["nothing to repair"]);
+}
+
+#[test]
+fn what_is_dropped_goes_where_it_is_wished() {
+    let path = place("repair-save");
+    drop(filled(&path));
+    harm(&path);
+    let before = contents(&path);
+    let file = place("repair-saved");
+    let _ = fs::remove_file(&file);
+    fs::write(&file, "mine").unwrap();
+    let to = file.to_str().unwrap();
+    let (status, text) = repair(&path, &["--save", to, "--accept-loss"]);
+    assert_eq!((2, true), (status, before == contents(&path)), "{text}");
+    assert_eq!("mine", fs::read_to_string(&file).unwrap());
+    fs::remove_file(&file).unwrap();
+    assert_eq!(0, repair(&path, &["--accept-loss", "--save", to]).0);
+    assert!(fs::read(&file).unwrap().starts_with(b"keelctl repair 1\n"));
+}
+
+#[test]
+fn a_directory_that_is_in_use_is_not_repaired() {
+    let path = place("repair-in-use");
+    let directory = filled(&path);
+    harm(&path);
+    let (status, text) = repair(&path, &["--accept-loss"]);
+    assert_eq!(2, status);
+    expect(&text, &["in use by another engine"]);
+    drop(directory);
+}
+
+#[test]
+fn a_claim_of_an_earlier_opening_is_given_up() {
+    let path = place("repair-claim");
+    drop(filled(&path));
+    harm(&path);
+    let (directory, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    assert!(opened.lost.is_some() && opened.restored.hard.claim.is_some());
+    drop(directory);
+    let (status, text) = inspect(&path);
+    assert_eq!(1, status);
+    expect(
+        &text,
+        &["its log has lost entries, up to index 10 of term 2 at most"],
+    );
+    let (status, text) = repair(&path, &["--accept-loss"]);
+    assert_eq!(0, status);
+    expect(
+        &text,
+        &["an opening has found it", "ends at index 4 of term 1"],
+    );
+    let (_, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    assert_eq!(None, opened.restored.hard.claim);
+    assert_eq!(0, inspect(&path).0);
+}
+
+#[test]
+fn the_only_node_opens_after_a_repair_and_not_before() {
+    let path = place("repair-only");
+    let config = Configuration {
+        epoch: 1,
+        voters: vec![IDENTITY.node],
+        ..Configuration::default()
+    };
+    drop(filled_with(&path, |index| match index {
+        1 => Payload::Config(Arc::new(config.clone()), Vec::new().into()),
+        _ => Payload::Host(vec![index as u8; 1000].into()),
+    }));
+    harm(&path);
+    let (status, text) = inspect(&path);
+    assert_eq!(1, status);
+    expect(
+        &text,
+        &["CANNOT BE OPENED", "keelctl repair says what could be kept"],
+    );
+    assert!(Directory::open(&path, &IDENTITY).is_err());
+    let (_, text) = repair(&path, &[]);
+    expect(
+        &text,
+        &["n3 votes alone. IF THE CLUSTER HAS MORE VOTERS, DO\nNOT USE IT"],
+    );
+    assert_eq!(0, repair(&path, &["--accept-loss"]).0);
+    let (_, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    assert_eq!((4, None), (opened.restored.entries.len(), opened.lost));
+}
+
 #[test]
 fn a_lost_meta_is_named() {
     let path = place("no-meta");
@@ -161,6 +343,10 @@ fn usage_is_told() {
         &["inspect"],
         &["inspect", "a", "b"],
         &["frobnicate"],
+        &["repair"],
+        &["repair", "a", "b"],
+        &["repair", "a", "--save"],
+        &["repair", "a", "--force"],
     ] {
         let output = keelctl(wrong);
         assert_eq!(Some(2), output.status.code());

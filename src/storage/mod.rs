@@ -14,7 +14,7 @@ mod host;
 mod memory;
 mod read_back;
 
-pub use dir::{Directory, Options, inspect};
+pub use dir::{Directory, Options, inspect, repair};
 pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
 #[cfg(any(test, fuzzing))]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use raftkeel::core::Millis;
 use raftkeel::engine::{Event, Request, Settings};
+use raftkeel::storage::repair;
 
 use crate::cluster::{Cluster, settings};
 
@@ -206,4 +207,31 @@ fn two_members_whose_logs_are_damaged_are_filled_by_the_third() {
     assert_eq!(2, rack.lead());
     rack.expect_whole(1);
     rack.expect_whole(3);
+}
+
+#[test]
+fn when_all_have_lost_entries_somebody_must_say_that_they_are_given_up() {
+    let mut rack = Rack::new("damage-all");
+    (1..=3).for_each(|raw| rack.stop(raw));
+    (1..=3).for_each(|raw| rack.rot(raw, 40 + 3 * raw as usize));
+    (1..=3).for_each(|raw| rack.start(raw));
+    rack.cluster.run(20_000);
+    assert_eq!(None, rack.cluster.leader());
+    for raw in 1..=3 {
+        assert!(rack.told(raw, |e| matches!(e, Event::LostData { .. })));
+    }
+    (1..=3).for_each(|raw| rack.stop(raw));
+    for raw in 1..=3 {
+        let path = rack.path(raw);
+        assert!(repair::plan(&path).unwrap().is_some());
+        let repaired = repair::repair(&path, None).unwrap().unwrap();
+        assert!(repaired.saved.unwrap().exists());
+        assert_eq!(3, repaired.voters.len());
+        assert!(repair::plan(&path).unwrap().is_none());
+    }
+    (1..=3).for_each(|raw| rack.start(raw));
+    rack.propose(2);
+    for raw in 1..=3 {
+        assert!(!rack.told(raw, |e| matches!(e, Event::LostData { .. })));
+    }
 }

@@ -268,7 +268,11 @@ fn verdict(out: &mut String, found: &Inspection) -> bool {
                     ),
                 );
             }
-            !damaged && sound.passed_over.is_empty()
+            let waits = found
+                .meta
+                .as_ref()
+                .is_ok_and(|meta| meta.hard.claim.is_some());
+            !damaged && sound.passed_over.is_empty() && !waits
         }
         Err(error) => {
             line(out, &format!("CANNOT BE OPENED: {error}"));

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod inspect;
+mod repair;
 mod words;
 
 use std::ffi::OsString;
@@ -15,10 +16,17 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: keelctl inspect DIR
+       keelctl repair DIR [--accept-loss] [--save FILE]
 
   inspect DIR   says what is in the log directory of a node: whose it is, what it remembers, the
                 log, the snapshots, what is damaged, and what to do about that. It changes nothing
                 and may be used while the daemon runs.
+
+  repair DIR    says what of a damaged log would be given up for good, so that the node can go on
+                without it: the only node of a cluster, or all nodes of one in which every node has
+                lost entries. Any other node is made whole by its leader, and needs no repair.
+                With --accept-loss it does so: what is dropped is written to FILE first, or to a
+                file lost-* in DIR. The daemon must not run.
 
   --help, --version
 
@@ -27,6 +35,11 @@ Exit status: 0 all is well, 1 the directory is damaged, 2 it could not be looked
 
 enum Wish {
     Inspect(PathBuf),
+    Repair {
+        path: PathBuf,
+        accept: bool,
+        save: Option<PathBuf>,
+    },
     Print(String),
 }
 
@@ -36,16 +49,18 @@ fn main() -> ExitCode {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };
-    match wish {
-        Wish::Print(text) => tell(&text, ExitCode::SUCCESS),
-        Wish::Inspect(path) => match inspect::inspect(&path) {
-            Ok((text, true)) => tell(&text, ExitCode::SUCCESS),
-            Ok((text, false)) => tell(&text, ExitCode::FAILURE),
-            Err(error) => {
-                eprintln!("keelctl: {error}");
-                ExitCode::from(2)
-            }
-        },
+    let said = match wish {
+        Wish::Print(text) => Ok((text, true)),
+        Wish::Inspect(path) => inspect::inspect(&path),
+        Wish::Repair { path, accept, save } => repair::run(&path, accept, save.as_deref()),
+    };
+    match said {
+        Ok((text, true)) => tell(&text, ExitCode::SUCCESS),
+        Ok((text, false)) => tell(&text, ExitCode::FAILURE),
+        Err(error) => {
+            eprintln!("keelctl: {error}");
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -53,6 +68,7 @@ fn read(arguments: &[OsString]) -> Option<Wish> {
     let (first, rest) = arguments.split_first()?;
     match (first.to_str()?, rest) {
         ("inspect", [path]) if !path.is_empty() => Some(Wish::Inspect(path.into())),
+        ("repair", options) => read_repair(options),
         ("--help" | "-h" | "help", []) => Some(Wish::Print(USAGE.to_owned())),
         ("--version" | "-V", []) => {
             let version = env!("CARGO_PKG_VERSION");
@@ -60,6 +76,25 @@ fn read(arguments: &[OsString]) -> Option<Wish> {
         }
         _ => None,
     }
+}
+
+fn read_repair(mut options: &[OsString]) -> Option<Wish> {
+    let (mut path, mut accept, mut save) = (None, false, None);
+    while let Some((option, rest)) = options.split_first() {
+        options = rest;
+        match option.to_str() {
+            Some("--accept-loss") => accept = true,
+            Some("--save") => {
+                let (file, rest) = options.split_first()?;
+                (save, options) = (Some(PathBuf::from(file)), rest);
+            }
+            Some(unknown) if unknown.starts_with('-') => return None,
+            _ if path.is_none() && !option.is_empty() => path = Some(PathBuf::from(option)),
+            _ => return None,
+        }
+    }
+    let path = path?;
+    Some(Wish::Repair { path, accept, save })
 }
 
 /// A reader that has seen enough (`keelctl ... | head`) is no failure of ours.

@@ -6,18 +6,18 @@
 
 use std::path::Path;
 
-use crate::core::{Index, Position, Snapshot, Term};
+use crate::core::{Entry, Index, Position, Snapshot, Term};
 use crate::storage::{Identity, Lost, StorageError};
 
 use super::frame::{Frame, HEADER, Kind, is_zero, whiten};
 use super::meta::{self, Meta};
-use super::open::{Contents, load_meta};
+use super::open::{Alone, Contents, load_meta};
 use super::page::{Flaw, PAGE, SECTOR};
 use super::receive::{self, Partial};
 use super::recover::frame_at;
 use super::segment::{Header, MAX_BYTES, PREPARED, is_segment};
 use super::vfs::{Disk, Vfs};
-use super::{LOCK, holds_node, snapshot};
+use super::{LOCK, holds_node, repair, snapshot};
 
 /// All that could be found out about a directory.
 #[derive(Debug)]
@@ -174,7 +174,8 @@ fn some(names: &[String], wanted: impl Fn(&str) -> bool) -> Vec<String> {
 fn is_foreign(name: &str) -> bool {
     let ours = [meta::NAME, receive::NAME, LOCK].contains(&name);
     let kind = is_segment(name) || snapshot::position(name).is_some();
-    !ours && !kind && !name.starts_with(PREPARED)
+    let made = [PREPARED, repair::PREFIX];
+    !ours && !kind && !made.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn state_of(meta: &Meta, repaired: bool) -> MetaState {
@@ -189,7 +190,7 @@ fn state_of(meta: &Meta, repaired: bool) -> MetaState {
 
 fn verdict(fs: &dyn Vfs, names: &[String]) -> Result<Sound, StorageError> {
     let mut contents = Contents::read(fs, names, None, 0)?;
-    let reset = contents.reconcile(fs)?;
+    let reset = contents.reconcile(fs, Alone::Refused)?;
     let (base, last) = contents.span();
     Ok(Sound {
         base: reset.unwrap_or(base),
@@ -247,7 +248,9 @@ fn walk(header: &Header, stored: &[u8]) -> Walk {
     let mut next = header.prev.index + 1;
     while offset < end {
         match group(header, stored, offset) {
-            Ok((frame, terms)) => {
+            Ok((frame, entries)) => {
+                let terms = entries.first().zip(entries.last());
+                let terms = terms.map(|(first, last)| (first.term, last.term));
                 walk.count(&frame, terms);
                 next = frame.last_index() + 1;
                 offset += frame.size();
@@ -264,8 +267,27 @@ fn walk(header: &Header, stored: &[u8]) -> Walk {
     walk
 }
 
-/// The whole group at an offset, with the lowest and highest term of its entries.
-fn group(header: &Header, stored: &[u8], offset: usize) -> Result<(Frame, Terms), &'static str> {
+/// The entries of all whole groups from an offset on.
+pub(super) fn entries_from(header: &Header, stored: &[u8], mut offset: usize) -> Vec<Entry> {
+    let mut all = Vec::new();
+    while offset < stored.len() {
+        match group(header, stored, offset) {
+            Ok((frame, entries)) => {
+                all.extend(entries);
+                offset += frame.size();
+            }
+            Err(_) => offset += PAGE,
+        }
+    }
+    all
+}
+
+/// The whole group at an offset, and its entries.
+fn group(
+    header: &Header,
+    stored: &[u8],
+    offset: usize,
+) -> Result<(Frame, Vec<Entry>), &'static str> {
     let rest = &stored[offset..];
     if rest.len() < HEADER || is_zero(&rest[..rest.len().min(SECTOR)]) {
         return Err("never written, or gone");
@@ -283,8 +305,7 @@ fn group(header: &Header, stored: &[u8], offset: usize) -> Result<(Frame, Terms)
         return Err("wrong checksum of a group");
     }
     let entries = frame.entries(&group).map_err(described)?;
-    let terms = entries.first().zip(entries.last());
-    Ok((frame, terms.map(|(first, last)| (first.term, last.term))))
+    Ok((frame, entries))
 }
 
 fn described(flaw: Flaw) -> &'static str {

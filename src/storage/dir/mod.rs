@@ -1,8 +1,10 @@
 //! Storage in a directory: META in two slots, a log in segments, and images of snapshots.
 //!
 //! What it promises: whatever was acknowledged survives the loss of the process or of power; a
-//! write that was cut off is as if it had never begun; and anything else that is wrong with the
-//! files is an error with file and offset, never other data than was written and never less.
+//! write that was cut off is as if it had never begun; and of a log that is damaged otherwise what is
+//! whole is kept, while META claims what may be missing ([`damage`]). Anything else that is wrong with
+//! the files is an error with file and offset: never other data than was written, and never less
+//! without saying so.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -12,6 +14,7 @@
 //! | `snap-<index>-<term>.snap` | the image that ends at this entry ([`image`], [`snapshot`]) |
 //! | `recv.part` | an image that is being received ([`receive`]) |
 //! | `prep-*` | being made, or the next segment ([`spare`]); removed by the next opening |
+//! | `lost-*` | what a repair has dropped ([`repair`]); nobody's business but an administrator's |
 //!
 //! Whatever the files hold, opening them neither panics nor takes more memory than
 //! [`OPEN_AMPLIFICATION`](super::OPEN_AMPLIFICATION) times their length and
@@ -36,6 +39,7 @@ mod open;
 mod page;
 mod receive;
 mod recover;
+pub mod repair;
 mod segment;
 mod signals;
 mod snapshot;
@@ -155,11 +159,12 @@ impl Directory {
     /// Opens the directory of a node, and locks it until the value is dropped.
     ///
     /// Reads and checks every byte of the log and of the newest image. Nothing is changed before
-    /// all of it was found good.
+    /// that is done; what is damaged is dropped then, and [`Opened::lost`] tells of it.
     ///
     /// # Errors
     /// `Missing` if there is no node, `Foreign` if it is another one, `Locked`, `Version`,
-    /// `Corrupt` if anything is wrong that a crash does not explain, `Io`.
+    /// `Corrupt` if META is damaged or older than the log, or if something is lost and this node is
+    /// the only voter, `Io`.
     pub fn open(path: &Path, identity: &Identity) -> Result<(Directory, Opened), StorageError> {
         Directory::open_with(path, identity, Options::default())
     }

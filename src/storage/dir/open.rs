@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::core::{Configuration, Position, Restored};
+use crate::core::{NodeId, Position, Restored};
 use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Lost, Opened, StorageError};
 
@@ -22,11 +22,18 @@ use super::vfs::{Vfs, VfsFile};
 use super::write::{Known, Log};
 use super::{Directory, LOCK, Options, holds_node, remove_prepared};
 
+/// Whether the only voter, whom nobody can give back what it lost, may lose anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alone {
+    Refused,
+    Accepted,
+}
+
 /// What an opening found, all of it checked.
 pub(super) struct Contents {
-    meta: Meta,
+    pub(super) meta: Meta,
     meta_repaired: bool,
-    recovered: Recovered,
+    pub(super) recovered: Recovered,
     found: Found,
     partial: Option<Partial>,
     /// There is a file of that name, of whatever use.
@@ -50,14 +57,14 @@ impl Directory {
         fs.lock(LOCK)?;
         let names = fs.list()?;
         let mut contents = Contents::read(&*fs, &names, Some(identity), options.tail_bytes)?;
-        let reset = contents.reconcile(&*fs)?;
+        let reset = contents.reconcile(&*fs, Alone::Refused)?;
         remove_prepared(&*fs, &names)?;
         Directory::resume(Arc::from(fs), options, contents, reset)
     }
 
     /// Makes durable, in this process, what was found, and takes it from there. With `reset` the
     /// log is dropped.
-    fn resume(
+    pub(super) fn resume(
         fs: Arc<dyn Vfs>,
         options: Options,
         contents: Contents,
@@ -188,7 +195,11 @@ impl Contents {
     /// image goes before.
     ///
     /// What is lost is an error where no peer has it; otherwise META claims it from now on.
-    pub(super) fn reconcile(&mut self, fs: &dyn Vfs) -> Result<Option<Position>, StorageError> {
+    pub(super) fn reconcile(
+        &mut self,
+        fs: &dyn Vfs,
+        alone: Alone,
+    ) -> Result<Option<Position>, StorageError> {
         let (reset, damage) = self.match_images(fs)?;
         let last = reset.unwrap_or(self.recovered.end.last);
         let Some(damage) = self.miss_commits(fs, last, damage) else {
@@ -204,7 +215,7 @@ impl Contents {
             self.damaged.push(damage.error.to_string());
             return Ok(reset);
         }
-        if self.is_alone(reset) {
+        if alone == Alone::Refused && self.voters(reset) == [self.meta.identity.node] {
             return Err(damage.error);
         }
         self.meta.hard.claim = Some(claim);
@@ -273,17 +284,18 @@ impl Contents {
         Some(Damage::add(damage, error, claim))
     }
 
-    /// Whether this node is the only voter, as far as is known: nobody has what it lost.
-    fn is_alone(&self, reset: Option<Position>) -> bool {
+    /// Who votes by the newest configuration that is left, or is on the way out; nobody if none is.
+    pub(super) fn voters(&self, reset: Option<Position>) -> Vec<NodeId> {
         let newest = self.found.kept.last().map(|s| &*s.config);
         let config = match reset {
             None => self.recovered.log.config().or(newest),
             Some(at) => newest.filter(|_| at != Position::default()),
         };
-        let alone = |config: &Configuration| {
-            config.voters == [self.meta.identity.node] && !config.is_joint()
-        };
-        config.is_some_and(alone)
+        let members = config.iter().flat_map(|config| {
+            let voters = config.members().filter(|id| config.is_voter(*id));
+            voters.collect::<Vec<_>>()
+        });
+        members.collect()
     }
 }
 

@@ -1,0 +1,230 @@
+//! Repair: an administrator gives up what a damaged log has lost.
+//!
+//! Everything that goes is written to a file before anything changes. Then the log is cut to what is
+//! whole, as an opening would, and nothing is claimed any more: from now on the node acts as if it had
+//! never held what is gone, so that what was committed may be lost with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::core::{Entry, Index, NodeId, Position};
+use crate::storage::StorageError;
+use crate::wire::encode_entry;
+
+use super::frame::is_zero;
+use super::inspect::entries_from;
+use super::open::{Alone, Contents};
+use super::page::{Flaw, PAGE, SECTOR};
+use super::segment::{Header, MAX_BYTES};
+use super::vfs::{Disk, Vfs};
+use super::{Directory, LOCK, Options, holds_node, remove_prepared};
+
+/// What names of files begin with that hold what was dropped.
+pub(super) const PREFIX: &str = "lost-";
+
+/// What a repair drops, or would.
+#[derive(Clone, Debug)]
+pub struct Repair {
+    /// What is wrong; `None` if that was found by an earlier opening, which dropped it.
+    pub what: Option<String>,
+    /// The last entry that the node may have acknowledged, or a place behind it.
+    pub claim: Position,
+    /// What the log begins behind, and where it ends then.
+    pub kept: (Position, Position),
+    /// Who votes by the newest configuration that is left; nobody if there is none.
+    pub voters: Vec<NodeId>,
+    /// Parts of files that are dropped.
+    pub regions: Vec<Region>,
+    /// Entries that can still be read in them; some of them may have been replaced by others.
+    pub entries: Vec<(Index, u64)>,
+    /// Where all of that was written.
+    pub saved: Option<PathBuf>,
+}
+
+/// A part of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The file's name.
+    pub name: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What a repair would drop; `None` if there is nothing to repair. It changes nothing.
+///
+/// # Errors
+/// As for [`Directory::open`]; of damage only what no repair can mend.
+pub fn plan(path: &Path) -> Result<Option<Repair>, StorageError> {
+    let mut fs = Disk::new(path);
+    let found = find(&mut fs)?;
+    found.map(|found| found.describe(&fs)).transpose()
+}
+
+/// Drops what is lost, once all of it is in the file `to`, or in one beside the log; `None` if there
+/// was nothing to repair.
+///
+/// # Errors
+/// As for [`plan`]; `Io` if `to` is there already.
+pub fn repair(path: &Path, to: Option<&Path>) -> Result<Option<Repair>, StorageError> {
+    let mut fs = Disk::new(path);
+    let Some(found) = find(&mut fs)? else {
+        return Ok(None);
+    };
+    let mut repair = found.describe(&fs)?;
+    let saved = match to {
+        Some(to) => to.to_owned(),
+        None => path.join(format!(
+            "{PREFIX}{:010}",
+            found.contents.meta.incarnation + 1
+        )),
+    };
+    save(&fs, &repair, &saved)?;
+    remove_prepared(&fs, &found.names)?;
+    let (directory, _) = Directory::resume(
+        Arc::new(fs),
+        Options::default(),
+        found.contents,
+        found.reset,
+    )?;
+    {
+        let mut log = directory.log();
+        log.meta.hard.claim = None;
+        log.update_meta()?;
+    }
+    repair.saved = Some(saved);
+    Ok(Some(repair))
+}
+
+/// A directory that has lost something.
+struct Damaged {
+    names: Vec<String>,
+    contents: Contents,
+    reset: Option<Position>,
+}
+
+fn find(fs: &mut Disk) -> Result<Option<Damaged>, StorageError> {
+    if !holds_node(&fs.list()?) {
+        return Err(StorageError::Missing { path: fs.root() });
+    }
+    fs.lock(LOCK)?;
+    let names = fs.list()?;
+    let mut contents = Contents::read(fs, &names, None, 0)?;
+    let reset = contents.reconcile(fs, Alone::Accepted)?;
+    Ok(contents.meta.hard.claim.map(|_| Damaged {
+        names,
+        contents,
+        reset,
+    }))
+}
+
+impl Damaged {
+    fn describe(&self, fs: &dyn Vfs) -> Result<Repair, StorageError> {
+        let contents = &self.contents;
+        let (base, last) = contents.span();
+        let lost = contents.lost.as_ref();
+        let regions = match lost {
+            Some(_) => self.regions(fs)?,
+            None => Vec::new(),
+        };
+        let mut entries = Vec::new();
+        for region in &regions {
+            let read = read(fs, region)?;
+            entries.extend(read.1.iter().map(|entry| (entry.index, entry.term)));
+        }
+        Ok(Repair {
+            what: lost.map(|lost| lost.what.clone()),
+            claim: contents.meta.hard.claim.unwrap_or_default(),
+            kept: (self.reset.unwrap_or(base), self.reset.unwrap_or(last)),
+            voters: contents.voters(self.reset),
+            regions,
+            entries,
+            saved: None,
+        })
+    }
+
+    /// What goes of the log: all of it, or what comes behind that which is whole.
+    fn regions(&self, fs: &dyn Vfs) -> Result<Vec<Region>, StorageError> {
+        let recovered = &self.contents.recovered;
+        let mut regions = Vec::new();
+        if let Some((header, groups)) = &recovered.tail {
+            let whole = match self.reset {
+                Some(_) => 0,
+                None => (PAGE + groups.len()) as u64,
+            };
+            regions.extend(region(fs, &header.name(), whole)?);
+        }
+        for name in &recovered.dropped {
+            regions.extend(region(fs, name, 0)?);
+        }
+        Ok(regions)
+    }
+}
+
+/// What was written of a file from `offset` on.
+fn region(fs: &dyn Vfs, name: &str, offset: u64) -> Result<Option<Region>, StorageError> {
+    let stored = fs.read(name, MAX_BYTES + 1)?;
+    let rest = stored.get(offset as usize..).unwrap_or(&[]);
+    let written = rest.chunks(SECTOR).rposition(|sector| !is_zero(sector));
+    Ok(written.map(|last| Region {
+        name: name.to_owned(),
+        offset,
+        bytes: ((last + 1) * SECTOR).min(rest.len()) as u64,
+    }))
+}
+
+/// The bytes of a region, and the entries in them that can be read.
+fn read(fs: &dyn Vfs, region: &Region) -> Result<(Vec<u8>, Vec<Entry>), StorageError> {
+    let stored = fs.read(&region.name, MAX_BYTES + 1)?;
+    let end = (region.offset + region.bytes) as usize;
+    let bytes = stored[region.offset as usize..end].to_vec();
+    let entries = match Header::decode(&stored[..stored.len().min(PAGE)]) {
+        Ok(header) => entries_from(&header, &stored, region.offset.max(PAGE as u64) as usize),
+        Err(_) => Vec::new(),
+    };
+    Ok((bytes, entries))
+}
+
+/// Writes everything that goes: a line for each part and each entry, and behind each line its bytes
+/// and the end of a line. Entries are encoded as peers send them.
+fn save(fs: &dyn Vfs, repair: &Repair, to: &Path) -> Result<(), StorageError> {
+    let name = to.file_name().and_then(|name| name.to_str());
+    let Some(name) = name else {
+        let flaw = Flaw::Bad("no name of a file");
+        return Err(flaw.at(to.to_owned(), 0, 0));
+    };
+    let parent = match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let place = Disk::new(parent);
+    let file = place.create(name)?;
+    let mut end = 0;
+    let mut write = |bytes: &[u8]| {
+        end += bytes.len() as u64;
+        file.write(bytes, end - bytes.len() as u64)
+    };
+    write(b"keelctl repair 1\n")?;
+    for region in &repair.regions {
+        let Region {
+            name,
+            offset,
+            bytes,
+        } = region;
+        let (data, entries) = read(fs, region)?;
+        write(format!("region {name} {offset} {bytes}\n").as_bytes())?;
+        write(&data)?;
+        write(b"\n")?;
+        for entry in &entries {
+            let mut data = Vec::new();
+            encode_entry(entry, &mut data);
+            let line = format!("entry {} {} {}\n", entry.index, entry.term, data.len());
+            write(line.as_bytes())?;
+            write(&data)?;
+            write(b"\n")?;
+        }
+    }
+    file.sync()?;
+    place.sync_dir()
+}
