@@ -119,6 +119,11 @@ impl keel {
 /// Nothing is sent, and no callback runs but keel_storage's `open` and `snap_get`, before the first
 /// driving call. `cb` is copied; `ud` is handed to every callback of it as it is.
 ///
+/// A directory whose log is damaged opens with what is whole of it: see LOST_DATA in
+/// keel_callbacks.event. KEEL_ERR_CORRUPT means that nobody could make the node whole: term and vote
+/// are lost, or this is the only voter (`keelctl inspect` says which); or that keel_storage has lost
+/// anything.
+///
 /// Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory or
 /// storage KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN,
 /// KEEL_ERR_CORRUPT, KEEL_ERR_IO.
