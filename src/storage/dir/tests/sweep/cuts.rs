@@ -208,10 +208,9 @@ fn in_recovery(
 }
 
 /// One life; its number is the seed.
-fn life(seed: u64, mix: Mix) -> Result<(Tried, Tried), String> {
-    let sim = Sim::default();
+fn life(sim: &Sim, seed: u64, mix: Mix) -> Result<(Tried, Tried), String> {
     sim.keep_history();
-    let outcome = run(&sim, seed, 45, mix);
+    let outcome = run(sim, seed, 45, mix);
     assert!(outcome.error.is_none());
     let mut history = sim.history();
     history.push((sim.now(), outcome.progress.len() - 1));
@@ -242,7 +241,9 @@ fn no_loss_of_power_loses_what_was_acknowledged() {
     };
     let (mut once, mut twice) = (Tried::default(), Tried::default());
     let mixes = [Mix::All, Mix::Log];
-    for (first, second) in in_parallel(lives, |n| life(seed + n as u64, mixes[n % 2])) {
+    for (first, second) in in_parallel(lives, |n| {
+        life(&Sim::default(), seed + n as u64, mixes[n % 2])
+    }) {
         once.add(&first);
         twice.add(&second);
     }
@@ -254,4 +255,16 @@ fn no_loss_of_power_loses_what_was_acknowledged() {
     let total = once.total() + twice.total();
     println!("{total} states that a loss of power leaves, nothing acknowledged was missed");
     assert!(total >= least, "only {total} states");
+}
+
+#[test]
+fn a_sync_that_is_left_out_is_noticed() {
+    for (files, names) in [(Some(".seg"), false), (Some("META"), false), (None, true)] {
+        let noticed = (1..4).any(|seed| {
+            let sim = Sim::default();
+            sim.be_deaf(files, names);
+            life(&sim, seed, Mix::Log).is_err()
+        });
+        assert!(noticed, "files {files:?}, names {names}");
+    }
 }

@@ -530,3 +530,24 @@ fn no_damage_passes_for_data_a_moment_after_a_write() {
         "a lost sector of the last group may be a torn write"
     );
 }
+
+#[test]
+fn the_judge_tells_wrong_data_and_missing_data() {
+    let base = Base::reopened();
+    assert_eq!(judge(&base, &base.image), Ok(Outcome::Right));
+    let changes: [fn(&mut Restored); 4] = [
+        |whole| whole.hard.vote = None,
+        |whole| whole.hard.term += 1,
+        |whole| whole.entries[0].payload = Payload::Noop,
+        |whole| whole.entries.push(entry(LAST + 1)),
+    ];
+    for (nth, change) in changes.iter().enumerate() {
+        let mut other = Base::reopened();
+        change(&mut other.whole);
+        assert!(judge(&other, &base.image).is_err(), "change {nth}");
+    }
+    let mut other = Base::reopened();
+    other.snapshots[0].crc ^= 1;
+    other.snapshots[1].crc ^= 1;
+    assert!(judge(&other, &base.image).is_err());
+}
