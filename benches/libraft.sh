@@ -43,7 +43,7 @@ absolute() {
     figure "$2" "$3" median "$5" $(values "$1" "keel/$4") "${ELSE[@]}"
 }
 
-# point_figures FILE PAYLOAD OUTSTANDING RATE P50 P99 CPU DISK: a figure a line, with these targets.
+# point_figures FILE PAYLOAD OUTSTANDING RATE P50 P99 CPU DEVICE: a figure a line, with these targets.
 point_figures() {
     local name="$2 B x $3" key=$2/$3 target='>= 1.3x'
     compared "$1" "$name: throughput" entries/s "$key/rate" "$4"
@@ -57,7 +57,9 @@ point_figures() {
     absolute "$1" "$name: p99.9" us "$key/p999" -
     absolute "$1" "$name: p99.9 to p99" times "$key/tail" '<= 3'
     compared "$1" "$name: CPU, all three processes" s/100k "$key/cpu" "$7"
-    absolute "$1" "$name: written to one disk" B/entry "$key/disk" "$8"
+    absolute "$1" "$name: write_bytes of one process" B/entry "$key/disk" -
+    [ -z "$(values "$1" "keel/$key/device")" ] ||
+        absolute "$1" "$name: written to the device, a third" B/entry "$key/device" "$8"
     absolute "$1" "$name: resident memory of the leader" kB "$key/rss" -
 }
 

@@ -6,7 +6,8 @@
  *       warm up, the names beginning with that number and a slash: rate (entries/s), bytes (MB/s of
  *       payload), p50, p99, p999 (us from submission to completion at the leader), tail (p999 to
  *       p99), cpu (s for 100,000 entries, user and system time of all three processes), disk
- *       (write_bytes of /proc/PID/io for one entry on one member), rss (leader, kB, at the end).
+ *       (write_bytes of /proc/PID/io for one entry on one member), device (the same as the block
+ *       device counts it, if there is one, and with what others write), rss (leader, kB, at the end).
  *   load_LIBRARY failover DIR TIMES ELECTION_MS HEARTBEAT_MS
  *       failover: ms from SIGKILL of the leader's process to the next commit.
  *   load_LIBRARY start DIR ENTRIES PAYLOAD TIMES
@@ -239,11 +240,12 @@ static void say(struct cluster *c, enum phase phase)
 
 struct usage {
     uint64_t cpu_ns, written;
+    int64_t device; /* -1 = there is none */
 };
 
 static struct usage usage(const struct cluster *c)
 {
-    struct usage u = {0};
+    struct usage u = {.device = sample_device_written(c->dirs[0])};
     for (size_t i = 0; i < c->n; i++) {
         u.cpu_ns += sample_cpu(c->pids[i]);
         u.written += sample_written(c->pids[i]);
@@ -277,6 +279,8 @@ static void print_point(const struct cluster *c, const struct usage *from, const
            p999 / p99);
     printf("%u/cpu\t%.3f\n", n, (double)(to->cpu_ns - from->cpu_ns) / 1e9 / entries * 1e5);
     printf("%u/disk\t%.0f\n", n, (double)(to->written - from->written) / (double)c->n / entries);
+    if (from->device >= 0)
+        printf("%u/device\t%.0f\n", n, (double)(to->device - from->device) / (double)c->n / entries);
     printf("%u/rss\t%ld\n", n, rss_kb);
 }
 

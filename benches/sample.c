@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
 #include "base.h"
@@ -54,6 +56,24 @@ uint64_t sample_written(pid_t pid)
         die(path);
     fclose(f);
     return bytes;
+}
+
+int64_t sample_device_written(const char *path)
+{
+    struct stat s;
+    char name[64];
+    unsigned long long sectors;
+
+    if (stat(path, &s) < 0)
+        die(path);
+    snprintf(name, sizeof name, "/sys/dev/block/%u:%u/stat", major(s.st_dev), minor(s.st_dev));
+    FILE *f = fopen(name, "r");
+    if (!f)
+        return -1;
+    /* Reads: requests, merged, sectors, ms; writes: requests, merged, sectors. */
+    int found = fscanf(f, "%*u %*u %*u %*u %*u %*u %llu", &sectors);
+    fclose(f);
+    return found == 1 ? (int64_t)sectors * 512 : -1;
 }
 
 struct sample sample_take(pid_t pid)
