@@ -528,7 +528,6 @@ impl VfsFile for SimFile {
         if fails {
             // As Linux does: the pages count as clean and stay visible, the disk never gets them.
             inode.pending.clear();
-            println!("sync of {} fails", self.name);
             return Err(self.sim.error("fdatasync", &state));
         }
         if !deaf {
