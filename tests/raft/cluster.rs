@@ -69,8 +69,8 @@ pub struct Node {
     pub full: bool,
     /// It has refused some: only hard state is given to it.
     refusing: bool,
-    /// A reset found no room: what comes behind it belongs to another log.
-    reset_refused: bool,
+    /// The first entry that found no room: what comes behind it builds on it. 0 for a reset.
+    refused_from: Option<Index>,
     /// How far this node's clock is ahead of the common one.
     pub ahead: Millis,
     /// Frozen, like a stopped process, until then.
@@ -94,13 +94,19 @@ pub struct Node {
 }
 
 impl Node {
+    fn note_refused(&mut self, write: &Persist) {
+        let first = write.entries.first().map_or(0, |first| first.index);
+        let from = if write.reset.is_some() { 0 } else { first };
+        self.refused_from = Some(self.refused_from.map_or(from, |known| known.min(from)));
+    }
+
     /// Whether there is no room for what the write says of the log.
     fn refuses(&self, write: &Persist) -> bool {
         let Some(first) = write.entries.first() else {
             return self.full && write.reset.is_some();
         };
-        let end = self.disk.base.index + self.disk.entries.len() as Index;
-        let follows = write.reset.is_none() && (self.reset_refused || first.index > end + 1);
+        let behind = self.refused_from.is_some_and(|from| first.index > from);
+        let follows = write.reset.is_none() && behind;
         self.full || follows
     }
 }
@@ -224,14 +230,14 @@ impl Cluster {
         for mut write in node.writes.drain(..).take(landed).collect::<Vec<_>>() {
             let whole = !self.node_mut(raw).refuses(&write);
             if !whole {
-                self.node_mut(raw).reset_refused |= write.reset.is_some();
+                self.node_mut(raw).note_refused(&write);
                 (write.reset, write.entries) = (None, Vec::new());
             }
             self.checker.written(id, &write);
             self.node_mut(raw).disk.write(write);
             self.model.land(raw, whole);
         }
-        self.node_mut(raw).reset_refused = false;
+        self.node_mut(raw).refused_from = None;
         self.node_mut(raw).refusing = false;
         self.node_mut(raw).writes.clear();
         self.node_mut(raw).asks.clear();
@@ -389,7 +395,7 @@ impl Cluster {
         }
         let token = write.token;
         if !write.entries.is_empty() || write.reset.is_some() {
-            node.reset_refused = false;
+            node.refused_from = None;
         }
         self.checker.written(id, &write);
         node.disk.write(write);
@@ -404,7 +410,7 @@ impl Cluster {
     /// Of a write that finds no room for its entries the hard state is durable.
     fn hold_back(&mut self, id: NodeId, mut write: Persist) {
         let node = self.nodes.get_mut(&id).expect("the node exists");
-        node.reset_refused |= write.reset.is_some();
+        node.note_refused(&write);
         node.refusing = node.full;
         (write.reset, write.entries) = (None, Vec::new());
         let token = write.token;

@@ -47,8 +47,9 @@ pub(super) struct Log {
 pub(super) struct Refused {
     /// Bytes of the segment that it needs.
     bytes: u64,
-    /// The log was to be dropped before it: entries that follow are those of another log.
-    reset: bool,
+    /// Entries behind this one build on what was refused, be there a gap or not: it may have been to
+    /// replace what is still there. 0 if the log was to be dropped.
+    first: Index,
 }
 
 /// What those know of the log who do not write it: all of it is durable. Held for a moment only.
@@ -132,25 +133,28 @@ impl Log {
     /// term.
     pub(super) fn write(&mut self, run: &[Persist]) -> Result<(), StorageError> {
         self.known().refuse_if_failed(&*self.fs)?;
-        if let Some(refused) = self.refused.filter(|refused| self.follows(refused, run)) {
+        if let Some(refused) = self.refused.filter(|refused| Log::follows(refused, run)) {
             return self.write_hard(&run[0], refused);
         }
         self.check(run);
         let written = self.write_run(run);
         if let Err(StorageError::Full { .. }) = &written {
-            let reset = run[0].reset.is_some() || self.refused.is_some_and(|r| r.reset);
+            let entries = run.iter().flat_map(|persist| &persist.entries);
+            let first = match run[0].reset {
+                Some(_) => 0,
+                None => entries.map(|entry| entry.index).next().unwrap_or(0),
+            };
             let bytes = self.known().lacking.unwrap_or(0);
-            self.refused = Some(Refused { bytes, reset });
+            self.refused = Some(Refused { bytes, first });
         }
         self.fail_with(written)
     }
 
     /// Whether these entries come after others that were refused.
-    fn follows(&self, refused: &Refused, run: &[Persist]) -> bool {
+    fn follows(refused: &Refused, run: &[Persist]) -> bool {
         let mut entries = run.iter().flat_map(|persist| &persist.entries);
-        let first = entries.next().map(|entry| entry.index);
-        let gap = first.is_some_and(|first| first > self.end.last.index + 1);
-        run[0].reset.is_none() && first.is_some() && (refused.reset || gap)
+        let behind = entries.next().is_some_and(|e| e.index > refused.first);
+        run[0].reset.is_none() && behind
     }
 
     /// Of a write that is refused what it says of the hard state.

@@ -140,6 +140,49 @@ fn entries_that_wait_may_be_replaced() {
     assert_eq!(c.node_mut(2).disk.term(4), None);
 }
 
+/// What was refused would have replaced what the disk has, and the next write builds on it: there
+/// is no gap, and yet it must not land.
+#[test]
+fn what_builds_on_entries_that_wait_waits_as_well() {
+    let mut c = Cluster::led(5);
+    c.network.hold(|e| e.to != n(2) && e.has_entries());
+    for _ in 0..3 {
+        c.propose(1, "X").unwrap();
+        c.deliver_all();
+    }
+    c.node_mut(2).hold_writes = true;
+    c.isolate(1);
+    c.network.end_holds();
+    c.elect(3);
+    c.run(2 * H);
+    assert_eq!(c.terms(2), vec![1, 2, 3]);
+    c.network.heal();
+    c.isolate(3);
+    c.elect(4);
+    c.run(2 * H);
+    assert_eq!(c.terms(2), vec![1, 2, 3, 4]);
+    assert_eq!(c.node_mut(2).disk.entries.len(), 5);
+    c.set_full(2, true);
+    while c.node_mut(2).writes.front().unwrap().entries.is_empty() {
+        c.complete(2);
+    }
+    c.complete(2);
+    // What comes next is smaller, and would find room.
+    c.set_full(2, false);
+    acks(&mut c, 2);
+    while c.node_mut(2).writes.len() > 1 {
+        c.complete(2);
+        let before = c.node_mut(2).disk.term(3);
+        assert_eq!(before, Some(2), "nothing lands behind X");
+        assert_eq!(c.node_mut(2).disk.entries.len(), 5);
+    }
+    c.complete_all(2);
+    c.run(2 * H);
+    assert_eq!(acks(&mut c, 2).0, 4);
+    let terms: Vec<_> = c.node_mut(2).disk.entries.iter().map(|e| e.term).collect();
+    assert_eq!(terms, vec![1, 2, 3, 4]);
+}
+
 /// The write of a reset was under way when the disk became full.
 #[test]
 fn a_reset_that_finds_no_room_is_written_later() {

@@ -95,6 +95,8 @@ impl Log {
 pub struct Tail {
     /// Index of the first of the places; what the disk holds from there on is replaced.
     first: u64,
+    /// What stands before it, if it is not all of a log.
+    before: Option<Place>,
     places: Vec<Place>,
     configs: Vec<(u64, Arc<Config>)>,
 }
@@ -104,6 +106,7 @@ impl Tail {
     pub fn whole(log: Log) -> Tail {
         Tail {
             first: 1,
+            before: None,
             places: log.places,
             configs: log.configs,
         }
@@ -119,9 +122,16 @@ impl Tail {
         }
         Tail {
             first,
+            before: Some(before),
             places,
             configs,
         }
+    }
+
+    /// Whether it goes on from what the log holds.
+    pub fn follows(&self, log: &Log) -> bool {
+        let empty = self.places.is_empty() || self.before.is_none();
+        empty || log.place(self.first - 1) == self.before
     }
 
     /// Index and place of the last entry.

@@ -10,6 +10,11 @@ impl Node {
     pub(super) fn write_ended(&mut self, token: u64, ok: bool) -> Verdict {
         let first = self.writes.front().map(|write| write.token);
         rule!(first == Some(token) => "harness", "write {token} ends before {first:?}");
+        let follows = self
+            .writes
+            .front()
+            .is_none_or(|w| w.tail.follows(&self.durable));
+        rule!(!ok || follows => "rule 28", "write {token} lands behind another entry than its own");
         match ok && !self.poisoned {
             true => self.land(true),
             false => self.poisoned = true,

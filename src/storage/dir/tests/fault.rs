@@ -11,7 +11,7 @@ use super::model::{check, open};
 use super::sim::{Loss, Sim};
 use super::workload::{Mix, Outcome, persevere, run};
 use super::{INSTANCE, OPTIONS, identity, seed};
-use crate::core::Persist;
+use crate::core::{Payload, Persist};
 use crate::storage::{Opened, Room, Storage, StorageError};
 
 const LOSSES: [Loss; 5] = [
@@ -294,6 +294,43 @@ fn power_may_fail_while_a_disk_is_full() {
             );
         }
     }
+}
+
+/// What was refused would have replaced what is there, and what comes next builds on it: there is no
+/// gap, and room enough.
+#[test]
+fn what_builds_on_refused_entries_is_refused_though_there_is_room() {
+    let sim = full_disk();
+    let (mut directory, _) = open_wide(&sim).unwrap();
+    sim.be_full_after(Some(0));
+    let replace = |index: u64, len: usize| {
+        let mut persist = nth(9);
+        persist.hard.as_mut().unwrap().commit = 1;
+        persist.entries[0].index = index;
+        persist.entries[0].payload = Payload::Host(vec![0; len].into());
+        persist
+    };
+    let hard = |mut persist: Persist, term: u64| {
+        let hard = persist.hard.as_mut().unwrap();
+        hard.term = term;
+        persist.entries[0].term = term;
+        persist
+    };
+    let large = replace(3, 32 * OPTIONS.segment_bytes as usize);
+    for persist in [large, hard(replace(4, 10), 10), hard(replace(6, 10), 11)] {
+        directory.submit(persist);
+        let result = directory.poll().unwrap().result;
+        assert!(
+            matches!(result, Err(StorageError::Full { .. })),
+            "{result:?}"
+        );
+    }
+    // What begins where it began is not behind it.
+    write(&mut directory, hard(replace(3, 10), 12));
+    write(&mut directory, hard(replace(4, 10), 13));
+    let (_, opened) = open_wide(&Sim::boot(&sim.now().lose_power(Loss::All))).unwrap();
+    let terms: Vec<u64> = opened.restored.entries.iter().map(|e| e.term).collect();
+    assert_eq!(terms, [1, 2, 12, 13]);
 }
 
 /// The entries behind a reset belong to another log than the one that is still there.
