@@ -20,6 +20,7 @@ impl Raft {
         if self.hear_leader(from, append.term, append.seq).is_none() {
             return;
         }
+        self.ask_for_log_end(from);
         if self.log_differs(&append) {
             self.refuse(from, &append);
             return;

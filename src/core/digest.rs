@@ -40,6 +40,7 @@ impl Raft {
             now: _,
             leader_heard_at: _,
             election_at: _,
+            end_asked_at: _,
             random: _,
             hard,
             log,
@@ -220,6 +221,8 @@ impl Message {
             Message::ReadIndexReply(reply) => sink.word(hash_of(reply)),
             Message::Snapshot(piece) => sink.word(hash_of(piece)),
             Message::SnapshotReply(reply) => sink.word(hash_of(reply)),
+            Message::LogEnd(question) => sink.word(hash_of(question)),
+            Message::LogEndReply(reply) => sink.word(hash_of(reply)),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::quorum;
 use super::raft::{Leader, Raft, Role};
 use super::read::Questions;
-use super::types::{Millis, NodeId, Payload, Position, Term};
+use super::types::{Millis, NodeId, Payload, Term};
 
 impl Raft {
     /// Draws a new timeout from [E, 2E), or later if somebody else had better lead.
@@ -55,33 +55,6 @@ impl Raft {
         // A claim stands for the state that was lost.
         let holds = self.log.last_index() > 0 || self.hard.claim.is_some();
         !self.is_excluded() && holds
-    }
-
-    /// Whether a candidate's log holds at least as much as this one, and as this one once held.
-    fn is_current(&self, request: &VoteRequest) -> bool {
-        let last = Position {
-            index: request.last_index,
-            term: request.last_term,
-        };
-        let claim = self.hard.claim;
-        let claim = claim.filter(|_| !cfg!(keel_bug = "damaged_votes"));
-        claim.is_none_or(|claim| last.reaches(claim))
-            && self.log.is_up_to_date(last.term, last.index)
-    }
-
-    /// A claim ends once the log, as it is on the disk, reaches it: from then on the log itself
-    /// keeps what was promised.
-    pub(super) fn end_claim(&mut self) {
-        let index = self.log.durable();
-        let (Some(claim), Some(term)) = (self.hard.claim, self.log.term(index)) else {
-            return;
-        };
-        let early = self.leader.is_some() && index >= self.commit;
-        let early = early && cfg!(keel_bug = "claim_ended_early");
-        if (Position { index, term }).reaches(claim) || early {
-            self.hard.claim = None;
-            self.staged.hard = true;
-        }
     }
 
     /// A later configuration that holds this node again counts from its place in the log, known

@@ -110,6 +110,27 @@ pub struct ReadIndexReply {
     pub index: Index,
 }
 
+/// "Where does your log end?" From a node that may have lost more of this term than it knows of
+/// (see `HardState::claim`): it held no more of it than its leader has by now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LogEnd {
+    /// The term of the leader that is asked.
+    pub term: Term,
+    /// The asker's run: what was answered to an earlier one may be less than that run got later.
+    pub run: u64,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LogEndReply {
+    /// The leader's term.
+    pub term: Term,
+    /// The run that asked.
+    pub run: u64,
+    /// The last index of the leader's log, an entry of its term, after the question was asked.
+    pub index: Index,
+}
+
 /// A piece of a snapshot; an empty one asks how much the addressee has of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotPiece {
@@ -178,6 +199,10 @@ pub enum Message {
     Snapshot(Box<SnapshotPiece>),
     /// The answer to it.
     SnapshotReply(SnapshotReply),
+    /// "Where does your log end?"
+    LogEnd(LogEnd),
+    /// The answer to it.
+    LogEndReply(LogEndReply),
 }
 
 impl Message {
@@ -193,6 +218,8 @@ impl Message {
             Message::ReadIndexReply(m) => m.term,
             Message::Snapshot(m) => m.term,
             Message::SnapshotReply(m) => m.term,
+            Message::LogEnd(m) => m.term,
+            Message::LogEndReply(m) => m.term,
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! - `election`: paper 5.2, 5.4.1; thesis 9.6
 //! - `replication` (leader) and `append` (follower): paper 5.3, 5.4.2
+//! - `claim`: what a log that has lost entries still stands for
 //! - `membership`: thesis 4
 //! - `snapshot`: paper 7, thesis 5
 //! - `read`, `lease`: thesis 6.4; `transfer`: thesis 3.10
@@ -16,6 +17,7 @@
 
 mod append;
 mod apply;
+mod claim;
 mod digest;
 mod election;
 mod lease;
@@ -38,8 +40,8 @@ pub use digest::Sink;
 pub use log::Log;
 pub use membership::Configurations;
 pub use message::{
-    Append, AppendOutcome, AppendReply, Message, ReadIndex, ReadIndexReply, SnapshotPiece,
-    SnapshotReply, TimeoutNow, VoteReply, VoteRequest, Wants,
+    Append, AppendOutcome, AppendReply, LogEnd, LogEndReply, Message, ReadIndex, ReadIndexReply,
+    SnapshotPiece, SnapshotReply, TimeoutNow, VoteReply, VoteRequest, Wants,
 };
 pub use progress::{Flow, Progress};
 pub use quorum::{agreed, majority, reached};

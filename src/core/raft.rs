@@ -160,6 +160,8 @@ pub struct Raft {
     /// The log agrees with that of this term's leader up to here.
     pub(super) verified: Index,
     pub(super) election_at: Millis,
+    /// When a leader was last asked where its log ends.
+    pub(super) end_asked_at: Millis,
     pub(super) elections: u64,
     /// This server's own, and that of the members who have another than the usual one.
     pub(super) priority: Priority,
@@ -231,6 +233,7 @@ impl Raft {
             leader_heard_at: now,
             leader_seq: 0,
             election_at: 0,
+            end_asked_at: 0,
             elections: 0,
             priority: DEFAULT_PRIORITY,
             priorities: BTreeMap::new(),
@@ -327,6 +330,8 @@ impl Raft {
             Message::ReadIndexReply(reply) => self.on_read_index_reply(from, &reply),
             Message::Snapshot(piece) => self.on_snapshot(from, *piece),
             Message::SnapshotReply(reply) => self.on_snapshot_reply(from, &reply),
+            Message::LogEnd(question) => self.on_log_end(from, &question),
+            Message::LogEndReply(reply) => self.on_log_end_reply(from, &reply),
         }
     }
 

@@ -186,7 +186,7 @@ impl Engine {
         let claim = self.raft.hard_state().claim?;
         let upto = match claim.index < Index::MAX / 2 {
             true => format!("up to log index {} of term {}", claim.index, claim.term),
-            false => format!("up to term {}, nobody knows how many", claim.term),
+            false => format!("up to term {}, it is not known how many", claim.term),
         };
         Some(format!(
             "this node lost log entries that it may have acknowledged, {upto}: it does not lead, \

@@ -25,6 +25,8 @@ const READ_INDEX: u8 = 8;
 const READ_INDEX_REPLY: u8 = 9;
 const SNAPSHOT: u8 = 10;
 const SNAPSHOT_REPLY: u8 = 11;
+const LOG_END: u8 = 12;
+const LOG_END_REPLY: u8 = 13;
 const KEEPALIVE: u8 = 16;
 const VERDICT: u8 = 17;
 const REMOVED: u8 = 18;
@@ -261,6 +263,8 @@ fn part_type(part: &Part) -> u8 {
         Part::Raft(Message::ReadIndexReply(_)) => READ_INDEX_REPLY,
         Part::Raft(Message::Snapshot(_)) => SNAPSHOT,
         Part::Raft(Message::SnapshotReply(_)) => SNAPSHOT_REPLY,
+        Part::Raft(Message::LogEnd(_)) => LOG_END,
+        Part::Raft(Message::LogEndReply(_)) => LOG_END_REPLY,
         Part::Keepalive(_) => KEEPALIVE,
         Part::Verdict(_) => VERDICT,
         Part::Removed(_) => REMOVED,
@@ -311,6 +315,8 @@ fn decode_part(kind: u8, body: &mut Reader<'_>) -> Result<Option<Part>, WireErro
         READ_INDEX_REPLY => Message::ReadIndexReply(raft::decode_read_index_reply(body)?),
         SNAPSHOT => Message::Snapshot(Box::new(snapshot::decode_piece(body)?)),
         SNAPSHOT_REPLY => Message::SnapshotReply(snapshot::decode_reply(body)?),
+        LOG_END => Message::LogEnd(raft::decode_log_end(body)?),
+        LOG_END_REPLY => Message::LogEndReply(raft::decode_log_end_reply(body)?),
         KEEPALIVE => return Ok(Some(Part::Keepalive(keepalive::decode(body)?))),
         VERDICT => return Ok(Some(Part::Verdict(decode_verdict(body)?))),
         REMOVED => return Ok(Some(Part::Removed(decode_verdict(body)?))),

@@ -4,8 +4,8 @@
 //! same, by the same functions.
 
 use crate::core::{
-    Append, AppendOutcome, AppendReply, Entry, Index, Message, ReadIndex, ReadIndexReply, Term,
-    TimeoutNow, VoteReply, VoteRequest,
+    Append, AppendOutcome, AppendReply, Entry, Index, LogEnd, LogEndReply, Message, ReadIndex,
+    ReadIndexReply, Term, TimeoutNow, VoteReply, VoteRequest,
 };
 
 use super::entry::{MIN_BODY, decode_body, encode_body};
@@ -45,6 +45,15 @@ pub(super) fn encode(message: &Message, out: &mut Writer<'_>) {
         }
         Message::Snapshot(m) => snapshot::encode_piece(m, out),
         Message::SnapshotReply(m) => snapshot::encode_reply(m, out),
+        Message::LogEnd(m) => {
+            out.u64(m.term);
+            out.u64(m.run);
+        }
+        Message::LogEndReply(m) => {
+            out.u64(m.term);
+            out.u64(m.run);
+            out.u64(m.index);
+        }
     }
 }
 
@@ -94,6 +103,11 @@ pub(super) fn check(message: &Message) -> Result<(), WireError> {
         ],
         Message::Snapshot(m) => return snapshot::check_piece(m),
         Message::SnapshotReply(_) => &[],
+        Message::LogEnd(m) => &[("term of a question", m.term > 0)],
+        Message::LogEndReply(m) => &[
+            ("term of an answer", m.term > 0),
+            ("index of an answer", m.index > 0),
+        ],
     };
     all_hold(rules)
 }
@@ -248,6 +262,21 @@ pub(super) fn decode_read_index_reply(input: &mut Reader<'_>) -> Result<ReadInde
         term: input.u64()?,
         run: input.u64()?,
         seq: input.u64()?,
+        index: input.u64()?,
+    })
+}
+
+pub(super) fn decode_log_end(input: &mut Reader<'_>) -> Result<LogEnd, WireError> {
+    Ok(LogEnd {
+        term: input.u64()?,
+        run: input.u64()?,
+    })
+}
+
+pub(super) fn decode_log_end_reply(input: &mut Reader<'_>) -> Result<LogEndReply, WireError> {
+    Ok(LogEndReply {
+        term: input.u64()?,
+        run: input.u64()?,
         index: input.u64()?,
     })
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::{
-    Append, AppendOutcome, AppendReply, Configuration, Entry, Index, Message, NodeId, Payload,
-    Position, ReadIndex, ReadIndexReply, Snapshot, SnapshotPiece, SnapshotReply, TimeoutNow,
-    VoteReply, VoteRequest, Wants,
+    Append, AppendOutcome, AppendReply, Configuration, Entry, Index, LogEnd, LogEndReply, Message,
+    NodeId, Payload, Position, ReadIndex, ReadIndexReply, Snapshot, SnapshotPiece, SnapshotReply,
+    TimeoutNow, VoteReply, VoteRequest, Wants,
 };
 use crate::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 
@@ -262,6 +262,15 @@ fn samples() -> Vec<(&'static str, Packet)> {
         ("wants", raft(wants(Wants::From(1 << 33)))),
         ("wants patience", raft(wants(Wants::Patience))),
         ("wants it again", raft(wants(Wants::Again))),
+        ("log end", raft(Message::LogEnd(LogEnd { term: 8, run: 4 }))),
+        (
+            "log end reply",
+            raft(Message::LogEndReply(LogEndReply {
+                term: 8,
+                run: 4,
+                index: 15,
+            })),
+        ),
     ]
 }
 

@@ -177,6 +177,7 @@ counted! {
     VoteGivenDamaged = "a node that had lost entries voted for one who has them",
     ClaimHeld = "a node could not campaign for what it may have lost",
     ClaimEnded = "a log reached again what it had lost",
+    ClaimBounded = "a leader said how little a log can have lost",
     ClaimEndedBySnapshot = "a snapshot made up for what a log had lost",
     MatchRegressed = "a peer turned out to lack what it had acknowledged",
     // Snapshots.

@@ -3,9 +3,9 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use raftkeel::core::{
-    Append, AppendOutcome, AppendReply, Bytes, Configuration, Entry, Message, NodeId, Payload,
-    Position, ReadIndex, ReadIndexReply, Snapshot, SnapshotPiece, SnapshotReply, TimeoutNow,
-    VoteReply, VoteRequest, Wants,
+    Append, AppendOutcome, AppendReply, Bytes, Configuration, Entry, LogEnd, LogEndReply, Message,
+    NodeId, Payload, Position, ReadIndex, ReadIndexReply, Snapshot, SnapshotPiece, SnapshotReply,
+    TimeoutNow, VoteReply, VoteRequest, Wants,
 };
 use raftkeel::detector::{BlockedBy, Keepalive, KeepaliveKind, NodeState, Notice, RowItem};
 use raftkeel::wire::{Header, MAX_HEARD_TERM, MAX_SNAPSHOT_INDEX, Packet, Part, Verdict};
@@ -131,7 +131,7 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
             hint_term: last_term,
         },
     };
-    match rng.below(11) {
+    match rng.below(13) {
         0 => Message::PreVote(request),
         1 => Message::PreVoteReply(reply),
         2 => Message::Vote(request),
@@ -152,6 +152,15 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
             term: rng.number().clamp(1, MAX_HEARD_TERM),
             run: rng.number(),
             seq: rng.number(),
+            index: rng.number().max(1),
+        }),
+        11 => Message::LogEnd(LogEnd {
+            term: rng.number().clamp(1, MAX_HEARD_TERM),
+            run: rng.number(),
+        }),
+        12 => Message::LogEndReply(LogEndReply {
+            term: rng.number().clamp(1, MAX_HEARD_TERM),
+            run: rng.number(),
             index: rng.number().max(1),
         }),
         8 => Message::Snapshot(Box::new(piece(rng))),

@@ -6,6 +6,7 @@ use raftkeel::core::{
 };
 
 use crate::cluster::{Cluster, E, first_entry, n};
+use crate::network::Envelope;
 
 fn at(term: Term, index: Index) -> Position {
     Position { index, term }
@@ -123,12 +124,23 @@ fn a_crash_before_the_end_of_a_claim_is_durable_ends_it_again() {
     assert_eq!(None, claim(&c, 2), "the log reaches it");
 }
 
-#[test]
-fn a_bound_is_held_until_a_later_term() {
+/// Of n2, who may have held more, up to index 1000.
+fn lost_more_by_n2() -> Cluster {
     let mut c = lost_by_n2();
     c.damage(2, 2, at(2, 1000));
-    c.network.end_holds();
     c.restart(2);
+    c
+}
+
+fn is_answer(e: &Envelope) -> bool {
+    matches!(e.message, Message::LogEndReply(_))
+}
+
+#[test]
+fn a_bound_is_held_until_a_later_term() {
+    let mut c = lost_more_by_n2();
+    c.network.end_holds();
+    c.network.hold(is_answer);
     c.run(4 * E);
     assert_eq!(4, c.commit(2), "refilled");
     assert_eq!(Some(at(2, 1000)), claim(&c, 2), "it may have held more");
@@ -140,6 +152,39 @@ fn a_bound_is_held_until_a_later_term() {
         claim(c, 2).is_none()
     });
     assert!(c.term(2) > 2);
+}
+
+#[test]
+fn the_leader_of_the_term_says_how_much_there_was() {
+    let mut c = lost_more_by_n2();
+    c.network.end_holds();
+    c.network.hold(|e| e.to == n(2) && e.has_entries());
+    c.run(2 * E);
+    assert_eq!(Some(at(2, 4)), claim(&c, 2));
+    c.release();
+    c.run(2 * E);
+    assert_eq!((None, 2, 4), (claim(&c, 2), c.term(2), c.commit(2)));
+}
+
+#[test]
+fn what_was_answered_to_an_earlier_run_says_nothing() {
+    let mut c = lost_more_by_n2();
+    c.network.end_holds();
+    c.network.hold(is_answer);
+    c.run(2 * E);
+    assert_eq!(Some(at(2, 1000)), claim(&c, 2));
+    c.crash(2);
+    // Meanwhile it got and lost more.
+    c.damage(2, 2, at(2, 1000));
+    c.restart(2);
+    let late = c.network.end_holds();
+    c.network.hold(|e| e.from == n(2));
+    c.heartbeat(1);
+    assert_eq!(Some(n(1)), c.raft(2).leader());
+    let late: Vec<Envelope> = late.into_iter().filter(is_answer).collect();
+    assert!(!late.is_empty());
+    late.into_iter().for_each(|answer| c.deliver(answer));
+    assert_eq!(Some(at(2, 1000)), claim(&c, 2));
 }
 
 #[test]

@@ -32,6 +32,12 @@ pub fn watch(call: &Call<'_, Raft>) {
                 ClaimEndedBySnapshot.hit();
             }
         }
+        if let Input::Receive { packet, .. } = call.input
+            && matches!(packet, Message::LogEndReply(_))
+            && after.claim != before.claim
+        {
+            ClaimBounded.hit();
+        }
         let forgets = before.leader.is_some() && after.leader.is_none();
         if matches!(call.input, Input::Tick) && forgets {
             ClaimHeld.hit();

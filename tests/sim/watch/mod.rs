@@ -193,7 +193,11 @@ impl Watch {
                     ReadStaleAnswer.hit();
                 }
             }
-            Message::ReadIndex(_) | Message::Snapshot(_) | Message::SnapshotReply(_) => {}
+            Message::ReadIndex(_)
+            | Message::Snapshot(_)
+            | Message::SnapshotReply(_)
+            | Message::LogEnd(_)
+            | Message::LogEndReply(_) => {}
         }
         if before.role == RoleKind::Candidate && after.term > before.term {
             CandidateOvertaken.hit();

@@ -293,6 +293,15 @@ pub fn message(message: &core::Message) -> Message {
                 core::Wants::Again => Wants::Again,
             },
         },
+        Core::LogEnd(question) => Message::LogEnd {
+            term: question.term,
+            run: question.run,
+        },
+        Core::LogEndReply(reply) => Message::LogEndReply {
+            term: reply.term,
+            run: reply.run,
+            index: reply.index,
+        },
     }
 }
 

@@ -178,6 +178,15 @@ pub enum Message {
         crc: u32,
         wants: Wants,
     },
+    LogEnd {
+        term: u64,
+        run: u64,
+    },
+    LogEndReply {
+        term: u64,
+        run: u64,
+        index: u64,
+    },
 }
 
 impl Message {
@@ -193,7 +202,9 @@ impl Message {
             | Message::ReadIndex { term, .. }
             | Message::ReadIndexReply { term, .. }
             | Message::Snapshot { term, .. }
-            | Message::SnapshotReply { term, .. } => *term,
+            | Message::SnapshotReply { term, .. }
+            | Message::LogEnd { term, .. }
+            | Message::LogEndReply { term, .. } => *term,
         }
     }
 }

@@ -264,7 +264,7 @@ impl Node {
         }
         self.take_commit(&was, step, history)?;
         self.take_exclusion(&was, step)?;
-        self.take_claim(step.after.claim)?;
+        self.take_claim(&was, step)?;
         self.check_view(after, history)?;
         if after.role == Role::PreCandidate {
             let (index, term) = self.log.end();
@@ -334,7 +334,7 @@ impl Node {
             claim: hard.claim,
             ..Node::default()
         };
-        self.take_claim(after.claim)?;
+        self.check_claim(self.claim, after.claim)?;
         self.check_view(after, history)?;
         history.commit(self, 0)
     }

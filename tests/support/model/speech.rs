@@ -186,6 +186,16 @@ impl Node {
                 self.check_leaders_word(now, to, message)
             }
             Message::Accepted { .. } | Message::Rejected { .. } => self.check_reply(message),
+            Message::LogEnd { run, .. } => {
+                let right = *run == self.run && self.role == Role::Follower;
+                rule!(right => "recovery 5", "asks in run {run} as {:?}", self.role);
+                Ok(())
+            }
+            Message::LogEndReply { index, .. } => {
+                let right = self.role == Role::Leader && *index == self.log.last();
+                rule!(right => "recovery 5", "ends at {:?}, says {index}", self.log.end());
+                Ok(())
+            }
             Message::ReadIndex { run, seq, .. } => self.check_question(*run, *seq),
             Message::ReadIndexReply {
                 run, seq, index, ..
