@@ -72,12 +72,13 @@ impl Raft {
             messages,
             poisoned,
             full,
+            unreadable,
         } = self;
         assert!(messages.is_empty(), "messages must be taken first");
         let plain =
             *priority == DEFAULT_PRIORITY && priorities.is_empty() && !begins && reads.is_idle();
         assert!(plain, "reads and priorities have no digest");
-        assert!(!full, "a full disk has no digest");
+        assert!(!full && !unreadable, "a bad disk has no digest");
         let whole = snapshot.is_none() && incoming.is_none() && !storing && asks.is_empty();
         assert!(whole, "snapshots have no digest");
         sink.word(hash_of(hard));

@@ -219,6 +219,17 @@ impl Raft {
         self.full = full;
     }
 
+    /// Something in the log cannot be read any more: whoever lacks it needs another leader. This server
+    /// hands over, and would rather not lead again in this run.
+    pub fn set_unreadable(&mut self) {
+        self.unreadable = true;
+    }
+
+    /// Whether what storage is capable of is too little for a leader.
+    pub(super) fn is_impaired(&self) -> bool {
+        self.full || self.unreadable
+    }
+
     /// A write has completed; they complete in order. A failed one poisons the server: it says
     /// nothing more, for what is on the disk is unknown (raft.md rule 29).
     pub fn persisted(&mut self, token: Token, ok: bool) {

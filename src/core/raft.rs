@@ -184,6 +184,8 @@ pub struct Raft {
     pub(super) poisoned: bool,
     /// See [`Raft::set_full`].
     pub(super) full: bool,
+    /// See [`Raft::set_unreadable`].
+    pub(super) unreadable: bool,
 }
 
 impl Raft {
@@ -252,6 +254,7 @@ impl Raft {
             messages: Vec::new(),
             poisoned: false,
             full: false,
+            unreadable: false,
         };
         // The first entry is made by bootstrap, and committed by that.
         raft.commit = raft.commit.max(raft.log.last_index().min(1));

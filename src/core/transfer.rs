@@ -147,7 +147,7 @@ impl Raft {
 
     fn is_willing(&self) -> bool {
         let alone = self.configs.latest().voters == [self.id];
-        self.priority > MAY_NOT_LEAD && (!self.begins && !self.full || alone)
+        self.priority > MAY_NOT_LEAD && (!self.begins && !self.is_impaired() || alone)
     }
 
     fn check_target(&self, to: NodeId) -> Result<NodeId, TransferError> {
@@ -182,14 +182,14 @@ impl Raft {
     }
 
     /// Whom this leader hands over to of itself: somebody who would lead better, and is ready to;
-    /// without room for entries anybody who is.
+    /// anybody who is if its storage is of too little use.
     fn better_leader(&self) -> Option<NodeId> {
-        if !(self.full || self.is_outranked()) || !self.has_committed_in_term() {
+        if !(self.is_impaired() || self.is_outranked()) || !self.has_committed_in_term() {
             return None;
         }
         let to = self.successor()?;
         let ready = self.progress(to)?.match_index() >= self.commit;
-        (ready && (self.full || self.priority_of(to) > self.priority)).then_some(to)
+        (ready && (self.is_impaired() || self.priority_of(to) > self.priority)).then_some(to)
     }
 
     fn begin_transfer(&mut self, to: NodeId) {

@@ -70,7 +70,27 @@ impl Engine {
             return Err(());
         }
         let fetched = self.storage.fetch(first, last, bytes);
-        fetched.map_err(|error| self.log(2, format!("log entry {first}: {error}")))
+        fetched.map_err(|error| self.cannot_read(first, &error))
+    }
+
+    /// What is damaged stays so, and is said once; anything else may pass.
+    fn cannot_read(&mut self, index: Index, error: &StorageError) {
+        let damaged = matches!(
+            error,
+            StorageError::Corrupt { .. } | StorageError::Record { .. }
+        );
+        if !damaged {
+            self.log(2, format!("log entry {index}: {error}"));
+        } else if !std::mem::replace(&mut self.unreadable, true) {
+            self.raft.set_unreadable();
+            self.log(
+                1,
+                format!(
+                    "log entry {index} cannot be read, so this node hands leadership over; start it \
+                     again, and the others will send what it has lost: {error}"
+                ),
+            );
+        }
     }
 
     fn read_piece(&mut self, snapshot: &Snapshot, offset: u64, len: usize) -> Result<Bytes, ()> {

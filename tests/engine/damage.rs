@@ -231,3 +231,21 @@ fn when_all_have_lost_entries_somebody_must_say_that_they_are_given_up() {
         assert!(!rack.told(raw, |e| matches!(e, Event::LostData { .. })));
     }
 }
+
+#[test]
+fn a_leader_that_cannot_read_its_log_hands_over() {
+    let mut rack = Rack::new("unreadable");
+    let leader = rack.lead();
+    let late = if leader == 3 { 2 } else { 3 };
+    rack.stop(late);
+    rack.propose(20);
+    // An entry that only those have who are up, and no longer in memory.
+    rack.rot(leader, 3 * 30);
+    rack.start(late);
+    rack.propose(0);
+    assert_ne!(leader, rack.lead(), "it still leads");
+    rack.propose(3);
+    rack.stop(leader);
+    rack.start(leader);
+    rack.expect_whole(leader);
+}
