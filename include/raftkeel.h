@@ -910,7 +910,7 @@ KEEL_API const char *keel_errmsg(void);
  *
  * Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory or
  * storage KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN,
- * KEEL_ERR_CORRUPT, KEEL_ERR_IO.
+ * KEEL_ERR_CORRUPT, KEEL_ERR_IO; KEEL_ERR_NOMEM: there is none for what is stored.
  */
 KEEL_API
 KEEL_CHECK
@@ -995,8 +995,8 @@ KEEL_API KEEL_CHECK int keel_dispatch(struct keel *k);
  * then the message must say the same; 0 = believe the message.
  *
  * Input function. It is checked before it is queued: KEEL_ERR_MALFORMED, KEEL_ERR_FOREIGN (of
- * another cluster, for another node, or not from `from`), KEEL_ERR_TOO_BIG, KEEL_ERR_FULL. Each
- * of them means that the message was dropped, which is always allowed.
+ * another cluster, for another node, or not from `from`), KEEL_ERR_TOO_BIG, KEEL_ERR_FULL,
+ * KEEL_ERR_NOMEM. Each of them means that the message was dropped, which is always allowed.
  */
 KEEL_API int keel_recv(struct keel *k, keel_id from, const void *msg, size_t len);
 

@@ -130,6 +130,15 @@ fn the_conformance_checks_pass() {
     try_with("store_conformance", &sources, &["."]);
 }
 
+/// The program has an allocator of its own, which sanitizers and valgrind would replace.
+#[test]
+fn lack_of_memory_is_an_error() {
+    for variant in [Variant::Shared, Variant::Static] {
+        let program = clib::compile("abi_memory", &["abi_memory.c"], variant);
+        run(&program, &format!("abi_memory-{variant:?}"), &[]);
+    }
+}
+
 #[test]
 fn nothing_is_written_to_the_standard_descriptors() {
     for variant in [Variant::Shared, Variant::Static] {

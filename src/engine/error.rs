@@ -1,6 +1,7 @@
 //! What a request or a call can end as. `ffi` maps each to one KEEL_ERR_* code.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use crate::storage::StorageError;
 
@@ -15,6 +16,8 @@ pub enum Error {
     Closed,
     /// A broken invariant: the engine is poisoned.
     Internal(String),
+    /// Out of memory; nothing changed.
+    NoMemory(String),
     /// Storage or a system call failed.
     Io(String),
     /// Stored data fails its checksum.
@@ -57,6 +60,7 @@ impl fmt::Display for Error {
             Error::Invalid(s)
             | Error::State(s)
             | Error::Internal(s)
+            | Error::NoMemory(s)
             | Error::Io(s)
             | Error::Corrupt(s)
             | Error::Malformed(s)
@@ -93,6 +97,18 @@ impl From<&StorageError> for Error {
             StorageError::Foreign { .. } => Error::Foreign(text),
             StorageError::Version { .. } => Error::Unsupported(text),
             StorageError::NoSnapshots => Error::State(text),
+        }
+    }
+}
+
+impl Error {
+    /// What an opening of storage failed with: until it is open nothing is lost by trying again.
+    pub(super) fn of_opening(error: StorageError) -> Error {
+        match &error {
+            StorageError::Io { error: reason, .. } if reason.kind() == ErrorKind::OutOfMemory => {
+                Error::NoMemory(error.to_string())
+            }
+            _ => Error::from(error),
         }
     }
 }

@@ -254,7 +254,8 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
                 tail_bytes: settings.tail_bytes,
                 ..Options::default()
             };
-            let (directory, opened) = Directory::open_with(&path, &identity, options)?;
+            let opened = Directory::open_with(&path, &identity, options);
+            let (directory, opened) = opened.map_err(Error::of_opening)?;
             Ok(Found {
                 opened,
                 storage: Box::new(directory),

@@ -113,6 +113,7 @@ pub fn code_of(error: &Error) -> c_int {
         Error::State(_) => KEEL_ERR_STATE,
         Error::Closed => KEEL_ERR_CLOSED,
         Error::Internal(_) => KEEL_ERR_INTERNAL,
+        Error::NoMemory(_) => KEEL_ERR_NOMEM,
         Error::Io(_) => KEEL_ERR_IO,
         Error::Corrupt(_) => KEEL_ERR_CORRUPT,
         Error::Malformed(_) => KEEL_ERR_MALFORMED,

@@ -16,6 +16,7 @@ use crate::engine::{
     COMPACT_BYTES_DEFAULT, COMPACT_ENTRIES_DEFAULT, Compaction, ELECTION_HEARTBEATS, ENTRY_DEFAULT,
     HEARTBEAT_DEFAULT, MESSAGE_REST, Place, QUEUE_DEFAULT, Settings, TAIL_DEFAULT, Way,
 };
+use crate::storage::lacks_memory;
 
 /// A node. Never 0; an id that was in use once is never given to another node again.
 pub type keel_id = u64;
@@ -180,13 +181,24 @@ pub fn node_id(id: keel_id, what: &str) -> Result<NodeId, Failure> {
     NodeId::new(id).ok_or_else(|| Failure::invalid(format!("{what} is 0, which is no node")))
 }
 
-/// The host's bytes, copied. An allocation whose size the host chose must not abort the process,
-/// and `Arc` cannot fail softly: large ones are tried first.
+/// Refuses what there is no memory for. An allocation whose size the host or a peer chose must not
+/// abort the process, and `Arc` cannot fail softly: large ones are tried first.
+pub fn expect_memory(len: usize, what: &str) -> Result<(), Failure> {
+    const LARGE: usize = 64 << 10;
+    if len > LARGE && lacks_memory(len) {
+        return Err(Failure::new(
+            KEEL_ERR_NOMEM,
+            format!("no memory for {len} bytes of {what}"),
+        ));
+    }
+    Ok(())
+}
+
+/// The host's bytes, copied.
 ///
 /// # Safety
 /// `data` is NULL or points to `len` readable bytes.
 pub unsafe fn copy_bytes(data: *const c_void, len: usize, what: &str) -> Result<Bytes, Failure> {
-    const LARGE: usize = 64 << 10;
     if len == 0 {
         return Ok(Bytes::from([]));
     }
@@ -195,12 +207,7 @@ pub unsafe fn copy_bytes(data: *const c_void, len: usize, what: &str) -> Result<
             "{what} is NULL and its length {len}"
         )));
     }
-    if len > LARGE && Vec::<u8>::new().try_reserve_exact(len).is_err() {
-        return Err(Failure::new(
-            KEEL_ERR_NOMEM,
-            format!("no memory for {len} bytes of {what}"),
-        ));
-    }
+    expect_memory(len, what)?;
     // SAFETY: not NULL, and the host vouches for `len` bytes, which stay unchanged meanwhile.
     Ok(Bytes::from(unsafe {
         std::slice::from_raw_parts(data.cast::<u8>(), len)

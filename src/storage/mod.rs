@@ -60,6 +60,16 @@ pub enum Room {
 /// Told, from any thread, that there is something to be polled.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
 
+/// Whether so many bytes cannot be had now. What is allocated next without a way to fail may still not
+/// be there, but only if somebody else took it meanwhile.
+pub(crate) fn lacks_memory(len: usize) -> bool {
+    let mut tried = Vec::<u8>::new();
+    let lacks = tried.try_reserve_exact(len).is_err();
+    // Else the compiler may leave out what nobody uses, and say that it was there.
+    std::hint::black_box(&mut tried);
+    lacks
+}
+
 /// The durable home of one node's hard state, log and snapshots.
 pub trait Storage: Send {
     /// Whether this run has its number durable: until then nothing may be said in its name. Where

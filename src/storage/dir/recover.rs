@@ -14,9 +14,11 @@
 //! What says that META is older than the log, or that the log is another node's or of a newer
 //! version, is no damage: such a directory is refused.
 
+use std::io::ErrorKind;
+
 use crate::core::{Entry, Index, Position, Term};
-use crate::storage::StorageError;
 use crate::storage::read_back::ReadBack;
+use crate::storage::{StorageError, lacks_memory};
 
 use super::damage::{Damage, claim};
 use super::frame::{Frame, HEADER, Kind, has_hole, is_zero, whiten};
@@ -347,6 +349,7 @@ impl<'a> Scan<'a> {
         }
         self.tail = None;
         let mut stored = self.fs.read(&header.name(), MAX_BYTES + 1)?;
+        self.expect_memory(header, stored.len())?;
         let cut = (stored.len() as u64) < header.bytes;
         let len = (stored.len() as u64).min(header.bytes) as usize;
         stored.truncate(len - len % PAGE);
@@ -361,6 +364,19 @@ impl<'a> Scan<'a> {
         }
         self.tail = Some((header.clone(), stored));
         Ok(())
+    }
+
+    /// A segment is as large as the host's entries made it: its entries are copied out of it, and its
+    /// groups to their place in the next file, and lack of memory must not take the host along.
+    fn expect_memory(&self, header: &Header, len: usize) -> Result<(), StorageError> {
+        match lacks_memory(len.saturating_mul(3)) {
+            false => Ok(()),
+            true => Err(StorageError::Io {
+                op: "read",
+                path: self.fs.path(&header.name()),
+                error: ErrorKind::OutOfMemory.into(),
+            }),
+        }
     }
 
     fn has_reached(&self, next: Next) -> bool {
