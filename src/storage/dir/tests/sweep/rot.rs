@@ -405,6 +405,11 @@ impl Tried {
     fn total(&self) -> u64 {
         self.0.iter().flatten().sum()
     }
+
+    fn of(&self, outcome: Outcome) -> u64 {
+        let nth = OUTCOMES.iter().position(|o| *o == outcome).unwrap();
+        self.0.iter().map(|kind| kind[nth]).sum()
+    }
 }
 
 /// Bits of a file, or of what else is done to it, that one job does.
@@ -513,9 +518,16 @@ fn no_damage_passes_for_data_after_an_opening() {
     let segments = base.names().iter().filter(|n| n.ends_with(".seg")).count();
     assert!(segments >= 3 && base.image.contains_key(meta::NAME));
     let tried = sweep(&base);
-    let [right, older, covered, cut, lost, refused] =
-        [0, 1, 2, 3, 4, 5].map(|nth| tried.0.iter().map(|kind| kind[nth]).sum::<u64>());
-    assert!(right > 100 && older > 100 && covered > 10 && lost > 1000 && refused > 10);
+    for (outcome, least) in [
+        (Outcome::Right, 100),
+        (Outcome::Older, 100),
+        (Outcome::Covered, 10),
+        (Outcome::Lost, 1000),
+        (Outcome::Refused, 10),
+    ] {
+        assert!(tried.of(outcome) > least, "hardly ever {outcome:?}");
+    }
+    let cut = tried.of(Outcome::Cut);
     assert_eq!(cut, 0, "after an opening nothing may be taken for cut off");
     assert!(!thorough() || tried.total() >= 1_000_000);
 }
@@ -524,7 +536,7 @@ fn no_damage_passes_for_data_after_an_opening() {
 fn no_damage_passes_for_data_a_moment_after_a_write() {
     let base = Base::live();
     let tried = sweep(&base);
-    let cut: u64 = tried.0.iter().map(|kind| kind[3]).sum();
+    let cut = tried.of(Outcome::Cut);
     assert!(
         cut > 0,
         "a lost sector of the last group may be a torn write"
