@@ -77,6 +77,8 @@ fn fill(file: &dyn VfsFile, bytes: u64, ended: &dyn Fn() -> bool) -> Result<(), 
         }
         file.sync()?;
     }
+    // Else a group that is written there makes all of the large pages dirty in which they lie.
+    file.forget();
     Ok(())
 }
 

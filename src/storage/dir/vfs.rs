@@ -57,6 +57,8 @@ pub(super) trait VfsFile: Send {
     fn reserve(&self, _bytes: u64) -> Result<(), StorageError> {
         Ok(())
     }
+    /// What was made durable is not needed in memory.
+    fn forget(&self) {}
     /// It has another name now: for messages.
     fn renamed(&mut self, name: &str);
     /// Makes every write durable. After an error nothing is known about any of them, and trying
@@ -283,6 +285,11 @@ impl VfsFile for DiskFile {
                 Err(errno) => Err(failed("fallocate", &self.path)(errno.into())),
             };
         }
+    }
+
+    fn forget(&self) {
+        // A wish: nothing depends on it.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     fn renamed(&mut self, name: &str) {
