@@ -926,7 +926,7 @@ int keel_new(struct keel **out,
  *
  * Driving function. KEEL_ERR_EXISTS once the node has any log: a restarted daemon may call it
  * every time and take that for success. KEEL_ERR_INVALID: a bad list or bad settings in
- * keel_config.params.
+ * keel_config.params. KEEL_ERR_NOSPC: not durable yet, and is once there is room.
  */
 KEEL_API KEEL_CHECK int keel_bootstrap(struct keel *k, const struct keel_peer *peers, size_t n);
 

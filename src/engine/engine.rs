@@ -161,6 +161,10 @@ impl Engine {
         self.write();
         self.storage.flush();
         self.write();
+        if self.is_full() {
+            // It is written as soon as there is room; until then a crash leaves nothing of it.
+            return Err(Error::NoSpace(self.why_full()));
+        }
         self.stopped.clone().map_or(Ok(()), Err)
     }
 

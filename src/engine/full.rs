@@ -206,6 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn a_first_entry_without_room_is_no_success() {
+        let (mut engine, _) = alone();
+        let entry = engine.raft.log().get(1).unwrap().clone();
+        let memory = Memory::new();
+        memory.fill(true);
+        engine.raft = crate::core::Raft::new(
+            crate::core::Options::new(NodeId::new(1).unwrap()),
+            Default::default(),
+            0,
+        );
+        engine.storage = Box::new(memory.clone());
+        let refused = engine.bootstrap(entry);
+        assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
+        assert!(memory.durable().entries.is_empty());
+    }
+
+    #[test]
     fn what_was_under_way_waits_as_well() {
         let (mut engine, memory) = alone();
         let mut now = 0;
