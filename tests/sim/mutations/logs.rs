@@ -222,7 +222,8 @@ pub const KINDS: &[Kind] = &[
         "rule 44",
         |t| {
             let (index, config) = t.node.config()?;
-            let (before, term) = ((index, config.epoch), t.node.term + 1);
+            // Of a term that nobody leads in the recorded run.
+            let (before, term) = ((index, config.epoch), t.node.term + 1000);
             only(index > t.node.commit.max(1))?;
             let truncated = appended(t, term, index - 1, vec![new_entry(term)])?;
             truncated.after(|after| after.config = before)
