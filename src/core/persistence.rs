@@ -200,6 +200,10 @@ impl Raft {
         let Some(begin) = begin else {
             return;
         };
+        if pending.reset.is_none() && pending.last < begin {
+            // Nothing of it is: what was handed out since begins before it, or was refused with it.
+            return;
+        }
         for later in &mut self.pending {
             // What begins before it writes it as well.
             if later.first.is_none_or(|first| first > begin) {
@@ -207,8 +211,7 @@ impl Raft {
             }
         }
         self.staged.reset = pending.reset.take();
-        let reset = self.staged.reset.is_some() && self.log.last_index() >= begin;
-        if reset || pending.last >= begin {
+        if self.staged.reset.is_none() || self.log.last_index() >= begin {
             self.staged.first = Some(self.staged.first.map_or(begin, |first| first.min(begin)));
         }
     }

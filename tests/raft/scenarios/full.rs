@@ -183,6 +183,23 @@ fn what_builds_on_entries_that_wait_waits_as_well() {
     assert_eq!(terms, vec![1, 2, 3, 4]);
 }
 
+/// What was refused is in a write of its own again by the time the next refusal is heard of.
+#[test]
+fn what_is_written_after_a_refusal_counts_whatever_is_refused_before_it() {
+    let mut c = Cluster::led(1);
+    c.node_mut(1).hold_writes = true;
+    c.propose(1, "X").unwrap();
+    c.propose(1, "Y").unwrap();
+    c.set_full(1, true);
+    c.complete(1);
+    c.set_full(1, false);
+    c.propose(1, "Z").unwrap();
+    c.complete_all(1);
+    assert_eq!(c.node_mut(1).disk.entries.len(), 5);
+    assert_eq!(c.raft(1).log().durable(), 5);
+    assert_eq!(c.commit(1), 5);
+}
+
 /// The write of a reset was under way when the disk became full.
 #[test]
 fn a_reset_that_finds_no_room_is_written_later() {
