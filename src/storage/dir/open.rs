@@ -322,14 +322,10 @@ fn take_over(
     })?;
     // First: the new segment file carries META's generation, which must never be the newer one.
     meta.generation += 1;
-    if let Some((header, _)) = recovered
-        .tail
-        .as_ref()
-        .filter(|_| meta.hard.claim.is_some())
-    {
-        // From here on nobody misses what is lost: the claim has its place.
+    // From here on nobody misses what is lost: the claim has its place, or a snapshot.
+    meta.durable_lsn = meta.durable_lsn.min(recovered.end.lsn);
+    if let Some((header, _)) = &recovered.tail {
         meta.head_seq = meta.head_seq.min(header.seq);
-        meta.durable_lsn = meta.durable_lsn.min(recovered.end.lsn);
     }
     meta::update(meta_file, meta)?;
     let tail = recovered.tail.take();

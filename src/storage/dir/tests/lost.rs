@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::page::PAGE;
 use super::super::segment::is_segment;
 use super::super::snapshot;
+use super::images::{image, save};
 use super::model::{check_claim, open};
 use super::rot::{made, past, sample, submit};
 use super::sim::{Image, Loss, Sim};
@@ -132,6 +133,57 @@ fn damage_on_top_of_damage_claims_no_less() {
         }
     }
     assert!(twice > 10, "{twice}");
+}
+
+/// A log of several segments that ends where a snapshot does.
+fn covered_sample() -> Image {
+    let (sim, mut directory) = made();
+    (1..=30).for_each(|n| submit(&mut directory, n, None));
+    save(&mut directory, 30, &image(74, 70_000));
+    drop(directory);
+    sim.now().lose_power(Loss::All)
+}
+
+/// What a snapshot covers is lost to nobody, not even to the only voter, whom nobody could give it back.
+#[test]
+fn power_that_fails_while_covered_damage_is_dealt_with_loses_nothing() {
+    let (mut states, mut covered) = (0, 0);
+    let sample = covered_sample();
+    for (what, image) in damaged(&sample, &mut Rng(seed(73))) {
+        let sim = Sim::boot(&image);
+        sim.keep_history();
+        let Ok((directory, opened)) = open(&sim) else {
+            continue;
+        };
+        drop(directory);
+        if opened.lost.is_some() || opened.damaged.is_empty() {
+            continue;
+        }
+        covered += 1;
+        for (operation, (moment, _)) in sim.history().iter().enumerate() {
+            let seed = operation as u64;
+            for loss in [
+                Loss::All,
+                Loss::Nothing,
+                Loss::Names,
+                Loss::Data,
+                Loss::Random(seed),
+            ] {
+                states += 1;
+                let again = open(&Sim::boot(&moment.lose_power(loss)));
+                let (_, again) = again.unwrap_or_else(|error| {
+                    panic!("{what}, operation {operation}, {loss:?}: {error}")
+                });
+                assert_eq!(None, again.lost, "{what}, operation {operation}, {loss:?}");
+                assert_eq!(opened.restored, again.restored);
+            }
+        }
+    }
+    println!("{states} states of {covered} openings");
+    assert!(
+        covered > 5 && states > 300,
+        "{states} states, {covered} openings"
+    );
 }
 
 /// A log of one entry, a configuration, and ten others.
