@@ -210,7 +210,7 @@ pub(super) fn load(fs: &dyn Vfs) -> Result<(Meta, bool), StorageError> {
 }
 
 /// As [`load`], from the bytes of the file; a flaw comes with its offset.
-fn choose(image: &[u8]) -> Result<(Meta, bool), (Flaw, u64)> {
+pub(super) fn choose(image: &[u8]) -> Result<(Meta, bool), (Flaw, u64)> {
     let second = REGION as u64;
     match (slot(image, 0), slot(image, 1)) {
         // A newer library wrote here and was cut off: its state must not be undone by an older one.
