@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::core::{NodeId, Position, Restored};
+use crate::core::{Index, NodeId, Position, Restored};
 use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Lost, Opened, StorageError};
 
@@ -200,9 +200,10 @@ impl Contents {
         fs: &dyn Vfs,
         alone: Alone,
     ) -> Result<Option<Position>, StorageError> {
+        let commit = self.meta.hard.commit;
         let (reset, damage) = self.match_images(fs)?;
         let last = reset.unwrap_or(self.recovered.end.last);
-        let Some(damage) = self.miss_commits(fs, last, damage) else {
+        let Some(damage) = self.miss_commits(fs, last, commit, damage) else {
             return Ok(reset);
         };
         // What is left of the log is what it once was: entries in it may have been replaced later, by
@@ -248,7 +249,12 @@ impl Contents {
         let known = self.meta.hard.claim;
         for (last, error) in self.found.damaged.drain(..) {
             let claimed = known.is_some_and(|claim| claim.reaches(later(last, end)));
-            if claimed || reached && reset.is_none() && log.log.holds(last) {
+            if reached && reset.is_none() && log.log.holds(last) {
+                self.damaged.push(error.to_string());
+            } else if claimed {
+                // The log was to be dropped for it, perhaps, and holds what never was committed.
+                let covered = newest.map_or(0, |last| last.index);
+                self.meta.hard.commit = self.meta.hard.commit.min(covered);
                 self.damaged.push(error.to_string());
             } else if reached && reset.is_some_and(|at| at.index <= end.index) {
                 // Log and older image contradict each other: neither can be trusted for it.
@@ -268,8 +274,13 @@ impl Contents {
 
     /// Whatever the tail looks like, what is known to be committed was acknowledged: it is never
     /// forgotten.
-    fn miss_commits(&self, fs: &dyn Vfs, last: Position, damage: Option<Damage>) -> Option<Damage> {
-        let commit = self.meta.hard.commit;
+    fn miss_commits(
+        &self,
+        fs: &dyn Vfs,
+        last: Position,
+        commit: Index,
+        damage: Option<Damage>,
+    ) -> Option<Damage> {
         let claimed = damage.as_ref().map_or(0, |damage| damage.claim.index);
         if last.index.max(claimed) >= commit {
             return damage;
@@ -280,7 +291,7 @@ impl Contents {
         let lost = lost.map_or(u64::MAX, |(header, groups)| {
             header.bytes.saturating_sub((PAGE + groups.len()) as u64)
         });
-        let claim = bound_behind(&self.meta, last.index, lost);
+        let claim = bound_behind(&self.meta, last.index.max(commit), lost);
         Some(Damage::add(damage, error, claim))
     }
 

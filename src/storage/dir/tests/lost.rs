@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::super::page::PAGE;
 use super::super::segment::is_segment;
 use super::super::snapshot;
-use super::images::{image, save};
+use super::disk::write;
+use super::images::{image, offered, save};
 use super::model::{check_claim, open};
 use super::rot::{made, past, sample, submit};
 use super::sim::{Image, Loss, Sim};
 use super::workload::configuration;
 use super::{Rng, identity, seed};
-use crate::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Token};
+use crate::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Token};
 use crate::storage::{Storage, StorageError};
 
 /// Directories that are damaged in one way or another, and each may have lost something by that.
@@ -229,6 +230,49 @@ fn who_has_nobody_to_ask_is_refused() {
             Err(error) => panic!("{error}"),
             Ok((_, opened)) => assert!(!refused && opened.lost.is_some(), "{voters:?}"),
         }
+    }
+}
+
+/// The log was to be dropped for an image that is damaged now: what it holds may never have been
+/// committed, whether what was lost is claimed already or not.
+#[test]
+fn what_an_image_contradicted_is_not_committed() {
+    for claim in [
+        None,
+        Some(Position {
+            index: 90,
+            term: 40,
+        }),
+    ] {
+        let (sim, mut directory) = made();
+        (1..=12).for_each(|n| submit(&mut directory, n, None));
+        let hard = |commit| Persist {
+            token: Token(1),
+            hard: Some(HardState {
+                term: 40,
+                commit,
+                claim,
+                ..HardState::default()
+            }),
+            reset: None,
+            entries: Vec::new(),
+        };
+        write(&mut directory, hard(0));
+        let image = image(75, 1000);
+        let mut snapshot = offered(8, &image);
+        snapshot.last.term = 30;
+        directory.store_piece(&snapshot, 0, &image).unwrap();
+        directory.adopt(&snapshot).unwrap();
+        write(&mut directory, hard(8));
+        drop(directory);
+        let mut image = sim.now().lose_power(Loss::All);
+        let name = snapshot::name(snapshot.last);
+        Arc::make_mut(image.get_mut(&name).unwrap())[PAGE + 600] ^= 1;
+        let (_, opened) = open(&Sim::boot(&image)).unwrap();
+        let restored = opened.restored;
+        assert_eq!((12, None), (restored.entries.len(), restored.snapshot));
+        assert!(restored.hard.claim.unwrap().reaches(snapshot.last));
+        assert_eq!(0, restored.hard.commit, "{claim:?}");
     }
 }
 
