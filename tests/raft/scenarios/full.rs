@@ -1,7 +1,7 @@
 //! A disk that is full for a while: hard state is written, entries wait, and whatever is said is
 //! durable (raft.md rule 29).
 
-use raftkeel::core::{AppendOutcome, Index, Message, ProposeError, Random, VoteRequest};
+use raftkeel::core::{AppendOutcome, Index, Message, Position, ProposeError, Random, VoteRequest};
 
 use crate::cluster::{Cluster, E, H, n};
 use crate::network::Envelope;
@@ -239,6 +239,45 @@ fn below(random: &mut Random, limit: u64) -> u64 {
     random.next_u64() % limit
 }
 
+/// One of twelve things happens to a server, or nothing if it cannot.
+fn happen(c: &mut Cluster, raw: u64, what: u64, random: &mut Random) {
+    match what {
+        0 | 1 => c.set_full(raw, true),
+        2 | 3 => c.set_full(raw, false),
+        4 if c.is_up(raw) => c.crash_after(raw, below(random, 3) as usize),
+        4 | 5 if !c.is_up(raw) => c.restart(raw),
+        6 if c.is_up(raw) => c.node_mut(raw).hold_writes = true,
+        7 if c.is_up(raw) => c.complete_all(raw),
+        8 => c.isolate(raw),
+        9 => c.network.heal(),
+        10 if c.is_up(raw) => c.save(raw),
+        11 if c.is_up(raw) => {
+            let snapshot = c.node_mut(raw).disk.snapshot.as_ref();
+            let upto = snapshot.map_or(0, |(snapshot, _)| snapshot.last.index);
+            c.compact(raw, upto, true, true);
+        }
+        _ => {}
+    }
+}
+
+/// All that may be wrong comes to an end, and all servers agree then.
+fn settle(c: &mut Cluster, size: u64) {
+    c.network.heal();
+    for raw in 1..=size {
+        c.set_full(raw, false);
+        if !c.is_up(raw) {
+            c.restart(raw);
+        }
+        c.complete_all(raw);
+    }
+    c.run_until(60 * E, "all agree", |c| {
+        c.leader().is_some_and(|leader| {
+            let last = c.raft(leader).log().last_index();
+            (1..=size).all(|raw| c.commit(raw) == last)
+        })
+    });
+}
+
 /// What may happen to a cluster, disks that are full now and then among it. Model and checker look
 /// at every step.
 #[test]
@@ -251,23 +290,8 @@ fn nothing_is_lost_or_voted_twice_whatever_disks_are_full() {
         let mut c = Cluster::create(3, 3, seed);
         for _ in 0..150 {
             let raw = 1 + below(&mut random, 3);
-            match below(&mut random, 12) {
-                0 | 1 => c.set_full(raw, true),
-                2 | 3 => c.set_full(raw, false),
-                4 if c.is_up(raw) => c.crash_after(raw, below(&mut random, 3) as usize),
-                4 | 5 if !c.is_up(raw) => c.restart(raw),
-                6 if c.is_up(raw) => c.node_mut(raw).hold_writes = true,
-                7 if c.is_up(raw) => c.complete_all(raw),
-                8 => c.isolate(raw),
-                9 => c.network.heal(),
-                10 if c.is_up(raw) => c.save(raw),
-                11 if c.is_up(raw) => {
-                    let snapshot = c.node_mut(raw).disk.snapshot.as_ref();
-                    let upto = snapshot.map_or(0, |(snapshot, _)| snapshot.last.index);
-                    c.compact(raw, upto, true, true);
-                }
-                _ => {}
-            }
+            let what = below(&mut random, 12);
+            happen(&mut c, raw, what, &mut random);
             if let Some(leader) = c.leader() {
                 for _ in 0..below(&mut random, 4) {
                     let full = c.propose(leader, "X") == Err(ProposeError::NoSpace);
@@ -278,22 +302,84 @@ fn nothing_is_lost_or_voted_twice_whatever_disks_are_full() {
             let waits = |raw| c.is_up(raw) && c.raft(raw).has_reset();
             resets += (1..=3).filter(|raw| waits(*raw)).count();
         }
-        c.network.heal();
-        for raw in 1..=3 {
-            c.set_full(raw, false);
-            if !c.is_up(raw) {
-                c.restart(raw);
-            }
-            c.complete_all(raw);
-        }
-        c.run_until(60 * E, "all agree", |c| {
-            c.leader().is_some_and(|leader| {
-                let last = c.raft(leader).log().last_index();
-                (1..=3).all(|raw| c.commit(raw) == last)
-            })
-        });
+        settle(&mut c, 3);
     }
     println!("{refused} proposals refused, {resets} resets seen to wait");
     assert!(refused > 500, "only {refused} proposals were refused");
     assert!(resets > 20, "only {resets} resets were seen to wait");
+}
+
+/// Where nothing is under way, all that is durable counts.
+fn expect_counted(c: &mut Cluster, raw: u64) {
+    let node = c.node_mut(raw);
+    let quiet = node.writes.is_empty() && !node.full;
+    let last = node
+        .disk
+        .entries
+        .last()
+        .map_or(node.disk.base, |e| Position {
+            index: e.index,
+            term: e.term,
+        });
+    if quiet && c.is_up(raw) {
+        let log = c.raft(raw).log();
+        assert_eq!((log.last(), log.durable()), (last, last.index), "n{raw}");
+    }
+}
+
+/// The disk of a stopped server loses entries, unless another's has; whether it did. What it claims is
+/// the last one, or a bound.
+fn lose(c: &mut Cluster, raw: u64, random: &mut Random) -> bool {
+    if c.nodes.values().any(|node| node.disk.hard.claim.is_some()) {
+        return false;
+    }
+    let disk = &c.node_mut(raw).disk;
+    let covered = disk.snapshot.as_ref().map_or(1, |(s, _)| s.last.index);
+    let low = covered.max(disk.base.index);
+    let Some(last) = disk.entries.last().filter(|last| last.index > low) else {
+        return false;
+    };
+    let exact = Position {
+        index: last.index,
+        term: last.term,
+    };
+    let bound = Position {
+        index: last.index + below(random, 5),
+        term: disk.hard.term,
+    };
+    let kept = low + below(random, last.index - low);
+    let claim = [exact, bound][below(random, 2) as usize];
+    c.damage(raw, kept, claim);
+    true
+}
+
+/// As above, with disks that lose entries as well: one at a time, so that a quorum knows everything.
+#[test]
+fn nothing_is_lost_whatever_disks_are_full_or_damaged() {
+    let first: u64 = std::env::var("RAFTKEEL_SEED").map_or(0, |s| s.parse().unwrap());
+    let mut lost = 0;
+    for seed in first..first + 300 {
+        println!("RAFTKEEL_SEED={seed}");
+        let mut random = Random::new(seed);
+        let size = 3 + 2 * (seed % 2);
+        let mut c = Cluster::create(size, size, seed);
+        for _ in 0..150 {
+            let raw = 1 + below(&mut random, size);
+            match below(&mut random, 18) {
+                12 if !c.is_up(raw) => lost += u32::from(lose(&mut c, raw, &mut random)),
+                13.. if c.is_up(raw) && !c.node_mut(raw).writes.is_empty() => c.complete(raw),
+                what => happen(&mut c, raw, what, &mut random),
+            }
+            if let Some(leader) = c.leader() {
+                for _ in 0..below(&mut random, 4) {
+                    let _ = c.propose(leader, "X");
+                }
+            }
+            c.run(below(&mut random, 2 * E));
+            (1..=size).for_each(|raw| expect_counted(&mut c, raw));
+        }
+        settle(&mut c, size);
+    }
+    println!("{lost} disks lost entries");
+    assert!(lost > 50, "only {lost} disks lost entries");
 }
