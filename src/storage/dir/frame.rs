@@ -226,6 +226,11 @@ impl Frame {
         }
         let term = take_u64(&mut &group[HEADER..][..self.payload_len as usize])?;
         let index = self.first_index - 1;
+        if index == 0 && term != 0 {
+            return Err(Flaw::Bad(
+                "log that begins behind an entry that there never is",
+            ));
+        }
         Ok(Some(Position { index, term }))
     }
 

@@ -104,6 +104,9 @@ impl Header {
             salt: take_u64(input)?,
             bytes: take_u64(input)?,
         };
+        if header.prev.index == 0 && header.prev.term != 0 {
+            return Err(Flaw::Bad("segment behind an entry that there never is"));
+        }
         let aligned = header.bytes.is_multiple_of(PAGE as u64);
         if !aligned || !(MIN_BYTES..=MAX_BYTES).contains(&header.bytes) {
             return Err(Flaw::Bad("impossible size of a segment"));
@@ -285,6 +288,10 @@ mod tests {
         };
         let last = header([u64::MAX / 2; 3]);
         assert_eq!(Header::decode(&last.encode()), Ok(last));
+        let mut nowhere = header([1, 0, 1]);
+        assert!(Header::decode(&nowhere.encode()).is_err(), "a term at 0");
+        nowhere.prev.term = 0;
+        assert_eq!(Header::decode(&nowhere.encode()), Ok(nowhere));
         for field in 0..3 {
             for number in [u64::MAX / 2 + 1, u64::MAX] {
                 let mut numbers = [1; 3];
