@@ -204,7 +204,8 @@ int main(int argc, char **argv)
         if (refused > 0)
             step_all(100);
     }
-    CHECK(began == 1 && refused > 0);
+    /* It may look for a moment as if there were room again. */
+    CHECK(began >= 1 && refused > 0);
     for (int i = 0; leader() == 0; i++) {
         CHECK(i < 1000);
         step_all(100);

@@ -153,13 +153,15 @@ pub struct World {
     pub used: Used,
 }
 
-fn start(id: NodeId, restored: Restored) -> Raft {
+/// No two starts of a server are of the same run.
+fn start(id: NodeId, restored: Restored, run: u64) -> Raft {
     let options = Options {
         heartbeat: 1,
         election: E,
         // Disks as slow as can be are searched; what time does with them is not.
         stall: Millis::MAX,
         seed: 1,
+        run,
         ..Options::new(id)
     };
     Raft::new(options, restored, 0)
@@ -188,7 +190,7 @@ impl World {
                 ..Restored::default()
             };
             Arc::new(Node {
-                raft: start(n(raw), restored),
+                raft: start(n(raw), restored, 0),
                 disk: disk.clone(),
                 writes: VecDeque::new(),
                 clock: 0,
@@ -374,7 +376,8 @@ impl World {
             entries: node.disk.entries.clone(),
             ..Restored::default()
         };
-        node.raft = start(n(i as u64 + 1), restored);
+        let run = self.used.crashes + self.used.rots;
+        node.raft = start(n(i as u64 + 1), restored, u64::from(run));
         node.clock = 0;
         node.writes.clear();
         self.past.restarted(i);

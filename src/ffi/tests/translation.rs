@@ -300,7 +300,7 @@ fn json_of_a_snapshot_is_what_was_promised() {
     let expected = concat!(
         r#"{"self":1,"leader":null,"role":"follower","fenced":false,"fenced_why":"","#,
         r#""cluster":0,"term":0,"epoch":4,"commit":0,"applied":0,"last_index":0,"first_index":0,"#,
-        r#""snapshot_index":0,"loading":false,"recorded_leader":null,"recorded_term":0,"voters":0,"voters_heard":0,"#,
+        r#""snapshot_index":0,"loading":false,"disk_full":false,"recorded_leader":null,"recorded_term":0,"voters":0,"voters_heard":0,"#,
         r#""quorum":0,"has_quorum":false,"armed":false,"lease_ms":null,"health_score":0,"#,
         r#""notice":"wait","params":{"version":0,"hb_keepalive_ms":0,"hb_warntime_ms":0,"#,
         r#""hb_deadtime_ms":0,"hb_initdead_ms":0,"settle_ms":0,"min_nodes":0},"#,
