@@ -106,9 +106,13 @@ fn a_full_disk_is_come_through() {
         eprintln!("SKIPPED: no file system can be mounted here, full disks are unchecked");
         return;
     }
-    for variant in [Variant::Shared, Variant::Sanitized] {
+    let ways = [
+        (Variant::Shared, &["", "fd"][..]),
+        (Variant::Sanitized, &["fd"]),
+    ];
+    for (variant, ways) in ways {
         let program = clib::compile("disk_full", &["disk_full.c"], variant);
-        for how in ["", "fd"] {
+        for how in ways {
             let then = format!("exec {} full elsewhere {how}", program.display());
             let output = try_in(&format!("disk_full-{variant:?}{how}"), &then).unwrap();
             let said = String::from_utf8_lossy(&output.stdout);

@@ -223,7 +223,7 @@ int main(int argc, char **argv)
     CHECK(applied[1] < applied[2]);
     CHECK(unlink(filler) == 0);
     step_all(5000);
-    CHECK(ended == 1);
+    CHECK(ended >= 1);
     CHECK(applied[1] == applied[2] && applied[2] == applied[3]);
     lead(1);
     before = ok;
