@@ -166,10 +166,7 @@ impl Log {
         let term = self.last_term();
         assert!(entry.term >= term, "terms in the log never decrease");
         if entry.term > term || self.terms.is_empty() {
-            self.terms.push(Position {
-                index: entry.index,
-                term: entry.term,
-            });
+            self.terms.push(entry.position());
         }
         self.last = entry.index;
         self.tail_bytes += entry.payload.weight();

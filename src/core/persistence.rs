@@ -223,9 +223,9 @@ impl Raft {
     }
 
     /// Something in the log cannot be read any more: whoever lacks it needs another leader. This server
-    /// hands over, and would rather not lead again in this run.
-    pub fn set_unreadable(&mut self) {
-        self.unreadable = true;
+    /// hands over, and would rather not lead again in this run. True the first time.
+    pub fn set_unreadable(&mut self) -> bool {
+        !std::mem::replace(&mut self.unreadable, true)
     }
 
     /// Whether what storage is capable of is too little for a leader.

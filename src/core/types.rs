@@ -25,6 +25,14 @@ pub struct Position {
 }
 
 impl Position {
+    /// An index that nobody counts to: of a claim when it is not known how many entries there were.
+    pub const UNCOUNTED: Index = Index::MAX / 2;
+
+    /// Whether the index says how many entries there may have been.
+    pub fn is_counted(self) -> bool {
+        self.index < Position::UNCOUNTED
+    }
+
     /// Whether a log that ends here holds at least as much as one that ends there (paper 5.4.1).
     pub fn reaches(self, other: Position) -> bool {
         (self.term, self.index) >= (other.term, other.index)
@@ -192,6 +200,16 @@ pub struct Entry {
     pub term: Term,
     /// What it holds.
     pub payload: Payload,
+}
+
+impl Entry {
+    /// Index and term.
+    pub fn position(&self) -> Position {
+        Position {
+            index: self.index,
+            term: self.term,
+        }
+    }
 }
 
 /// What a snapshot stands for, and how to know its image.

@@ -65,8 +65,6 @@ pub(super) struct Engine {
     pub fate: Fate,
     pub watch: Watch,
     pub full: Full,
-    /// Something in the log was found damaged in this run.
-    pub unreadable: bool,
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
     /// What is known to have been committed in an earlier run.
@@ -135,7 +133,6 @@ impl Engine {
             fate: Fate::default(),
             watch: Watch::default(),
             full: Full::default(),
-            unreadable: false,
             members_told: (0, 0),
             changed_at: 0,
             replayed_to,

@@ -81,8 +81,7 @@ impl Engine {
         );
         if !damaged {
             self.log(2, format!("log entry {index}: {error}"));
-        } else if !std::mem::replace(&mut self.unreadable, true) {
-            self.raft.set_unreadable();
+        } else if self.raft.set_unreadable() {
             self.log(
                 1,
                 format!(

@@ -105,7 +105,7 @@ impl Member {
                     shared.note_written();
                 }
             };
-            self.engine.storage.spawn_writer(Box::new(wake))?;
+            self.engine.storage.spawn_writer(Arc::new(wake))?;
             self.descriptor = Some(Descriptor::new(&self.shared)?);
         }
         Ok(self.descriptor.as_ref().map_or(-1, Descriptor::fd))

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::core::{Millis, NodeId};
+use crate::panics::lock;
 use crate::storage::{HostCode, OutOfOrder, Writes};
 use crate::wire::{self, WireError};
 
@@ -50,11 +51,6 @@ pub(super) struct Refused {
     pub skipped: u64,
     pub packets: u64,
     pub bytes: u64,
-}
-
-/// A panic elsewhere cannot leave these half changed: every section is a few plain assignments.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {

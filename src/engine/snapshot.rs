@@ -99,10 +99,7 @@ impl Engine {
             snapshots.weight += entry.payload.weight() as u64;
             snapshots.count += 1;
         }
-        snapshots.applied.last = Position {
-            index: entry.index,
-            term: entry.term,
-        };
+        snapshots.applied.last = entry.position();
         if let Payload::Config(config, _) = &entry.payload {
             snapshots.applied.config = config.clone();
             snapshots.applied.config_index = entry.index;

@@ -1,6 +1,6 @@
 //! Watching the others and oneself: what the detector wants, and what the host must be told.
 
-use crate::core::{Index, Millis, NodeId, Term};
+use crate::core::{Millis, NodeId, Term};
 use crate::detector::{BlockedBy, LeaderView, Output};
 
 use super::action::Action;
@@ -184,7 +184,7 @@ impl Engine {
     /// What this node's log has lost, in plain words; `None` if that is nothing.
     pub fn loss(&self) -> Option<String> {
         let claim = self.raft.hard_state().claim?;
-        let upto = match claim.index < Index::MAX / 2 {
+        let upto = match claim.is_counted() {
             true => format!("up to log index {} of term {}", claim.index, claim.term),
             false => format!("up to term {}, it is not known how many", claim.term),
         };

@@ -58,7 +58,7 @@ pub enum Room {
 }
 
 /// Told, from any thread, that there is something to be polled.
-pub type Wake = Box<dyn Fn() + Send + Sync>;
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Whether so many bytes cannot be had now. What is allocated next without a way to fail may still not
 /// be there, but only if somebody else took it meanwhile.

@@ -299,7 +299,7 @@ fn with_loss(lost: &Lost) -> String {
 
 /// How far a claim goes.
 pub fn upto(claim: Position) -> String {
-    match claim.index < u64::MAX / 2 {
+    match claim.is_counted() {
         true => format!("up to index {} of term {} at most", claim.index, claim.term),
         false => format!("of terms up to {}, nobody knows how many", claim.term),
     }

@@ -20,8 +20,6 @@ use super::vfs::Vfs;
 
 /// Bytes that an entry takes at least.
 const ENTRY: u64 = 17;
-/// An index that nobody counts to.
-const UNKNOWN: Index = Index::MAX / 2;
 
 /// What is wrong with a log, and what it may have held.
 pub(super) struct Damage {
@@ -52,7 +50,7 @@ pub(super) fn later(a: Position, b: Position) -> Position {
 pub(super) fn claim(fs: &dyn Vfs, meta: &Meta, slots: &[Slot]) -> Result<Position, StorageError> {
     match slots.last().map(|slot| &slot.header) {
         Some(Ok(newest)) => last_of(fs, meta, newest),
-        _ => Ok(bound(meta, UNKNOWN)),
+        _ => Ok(bound(meta, Position::UNCOUNTED)),
     }
 }
 
@@ -64,7 +62,7 @@ pub(super) fn bound_behind(meta: &Meta, last: Index, bytes: u64) -> Position {
 
 fn bound(meta: &Meta, index: Index) -> Position {
     Position {
-        index: index.min(UNKNOWN),
+        index: index.min(Position::UNCOUNTED),
         term: meta.hard.term,
     }
 }
@@ -97,7 +95,7 @@ fn last_of(fs: &dyn Vfs, meta: &Meta, header: &Header) -> Result<Position, Stora
     Ok(match newest {
         Some(_) => bound_behind(meta, last.index, header.bytes.saturating_sub(end as u64)),
         // Its first group may have dropped the log, and have gone on anywhere.
-        None => bound(meta, UNKNOWN),
+        None => bound(meta, Position::UNCOUNTED),
     })
 }
 

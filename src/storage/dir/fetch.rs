@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use crc32fast::Hasher;
 
 use crate::core::{Entry, Index};
+use crate::panics::lock;
 use crate::storage::StorageError;
 use crate::wire::{WireError, decode_entry};
 
@@ -18,7 +19,7 @@ use super::layout::{Layout, Run};
 use super::page::Flaw;
 use super::segment::Header;
 use super::vfs::{Vfs, VfsFile};
-use super::write::{Known, lock};
+use super::write::Known;
 
 /// Bytes that are read at once, a multiple of a page.
 const PIECE: usize = 64 * 1024;

@@ -84,10 +84,7 @@ pub(super) fn start_group<'a>(
         }
         first_index.get_or_insert(entry.index);
         count += 1;
-        last = Some(Position {
-            index: entry.index,
-            term: entry.term,
-        });
+        last = Some(entry.position());
     }
     let payload_len = bytes.len() - HEADER;
     bytes.resize(bytes.len().next_multiple_of(PAGE), 0);

@@ -57,6 +57,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot};
+use crate::panics::lock;
 
 use super::{
     Completion, Draft, Identity, Opened, Room, SnapshotReader, SnapshotWriter, Storage,
@@ -71,7 +72,7 @@ use snapshot::{ImageReader, Snapshots, Writer};
 use spare::{SpareThread, Spares};
 use thread::LogThread;
 use vfs::{Disk, Vfs};
-use write::{Known, Log, lock};
+use write::{Known, Log};
 
 const LOCK: &str = "LOCK";
 
@@ -250,16 +251,8 @@ impl Storage for Directory {
         if self.thread.is_some() {
             return Ok(());
         }
-        let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(wake);
-        let (first, second) = (wake.clone(), wake);
-        let thread = LogThread::spawn(&self.log, Box::new(move || first()))?;
-        let makes = SpareThread::spawn(&self.spares, Box::new(move || second()));
-        self.thread = Some(thread);
-        self.spare_thread = Some(makes.map_err(|error| StorageError::Io {
-            op: "start of the preparing thread",
-            path: self.fs.root(),
-            error,
-        })?);
+        self.thread = Some(LogThread::spawn(&self.log, wake.clone())?);
+        self.spare_thread = Some(SpareThread::spawn(&self.spares, wake)?);
         Ok(())
     }
 

@@ -100,7 +100,7 @@ pub(super) fn recover(
 
 /// Segments behind the damaged one at which the log may begin anew, for the snapshot covers what
 /// comes before them; the one with least to read first.
-fn later(slots: &[Slot], damaged: usize, covered: Option<Position>) -> impl Iterator<Item = usize> {
+fn later(slots: &[Slot], damaged: usize, covered: Option<Position>) -> Vec<usize> {
     let covered = covered.map_or(0, |at| at.index);
     let fits = move |slot: &Slot| {
         let header = slot.header.as_ref();
@@ -112,8 +112,7 @@ fn later(slots: &[Slot], damaged: usize, covered: Option<Position>) -> impl Iter
         .filter(move |(_, slot)| fits(slot))
         .map(|(at, _)| at)
         .take(LATER)
-        .collect::<Vec<_>>()
-        .into_iter()
+        .collect()
 }
 
 /// A segment that must be there.

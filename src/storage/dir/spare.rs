@@ -5,18 +5,17 @@
 //! made when it is needed. There is one at a time; the next opening removes it.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crate::panics;
+use crate::panics::{self, lock};
 use crate::storage::{StorageError, Wake};
 
 use super::open::lacks_room;
 use super::segment::ZEROS;
 use super::signals;
 use super::vfs::{Vfs, VfsFile};
-use super::write::lock;
 
 /// What the files' names begin with; a number follows, for the next one may be begun while this one
 /// is given its place.
@@ -128,10 +127,8 @@ impl Spares {
         }
         let mut state = lock(&self.state);
         while state.threaded && state.ready.is_none() && state.failed.is_none() {
-            state = match self.changed.wait(state) {
-                Ok(state) => state,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
         if state.ready.is_some() {
             self.changed.notify_all();
@@ -230,7 +227,7 @@ pub(super) struct SpareThread {
 }
 
 impl SpareThread {
-    pub(super) fn spawn(spares: &Arc<Spares>, wake: Wake) -> io::Result<SpareThread> {
+    pub(super) fn spawn(spares: &Arc<Spares>, wake: Wake) -> Result<SpareThread, StorageError> {
         let theirs = spares.clone();
         lock(&spares.state).threaded = true;
         let main = move || theirs.work(&wake);
@@ -242,7 +239,11 @@ impl SpareThread {
             }),
             Err(error) => {
                 lock(&spares.state).threaded = false;
-                Err(error)
+                Err(StorageError::Io {
+                    op: "start of the preparing thread",
+                    path: spares.fs.root(),
+                    error,
+                })
             }
         }
     }

@@ -6,16 +6,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::core::{Index, Persist};
-use crate::panics;
+use crate::panics::{self, lock};
 use crate::storage::{Completion, StorageError, Wake};
 
 use super::signals;
-use super::write::{Log, lock, run_length};
+use super::write::{Log, run_length};
 
 /// Writes that wait or are being done. Each is what one driving call brought, and a few words beside
 /// the entries, which it shares with the core: so a sync may take as long as so many calls before
@@ -116,10 +116,8 @@ impl LogThread {
     pub(super) fn flush(&self) {
         let mut queue = lock(&self.shared.queue);
         while queue.busy || !queue.jobs.is_empty() {
-            queue = match self.shared.quiet.wait(queue) {
-                Ok(queue) => queue,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            let waited = self.shared.quiet.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -155,18 +153,12 @@ impl Shared {
             if queue.ending {
                 return Next::End;
             }
-            let waited = match idle {
-                Some(idle) => match self.more.wait_timeout(queue, idle) {
-                    Ok((queue, waited)) => (queue, waited.timed_out()),
-                    Err(poisoned) => (poisoned.into_inner().0, false),
-                },
-                None => match self.more.wait(queue) {
-                    Ok(queue) => (queue, false),
-                    Err(poisoned) => (poisoned.into_inner(), false),
-                },
-            };
-            queue = waited.0;
-            if waited.1 && queue.jobs.is_empty() && !queue.ending {
+            // Without a limit longer than anybody lives.
+            let most = idle.unwrap_or(Duration::MAX);
+            let waited = self.more.wait_timeout(queue, most);
+            let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            queue = woken;
+            if waited.timed_out() && queue.jobs.is_empty() && !queue.ending {
                 queue.busy = true;
                 return Next::Idle;
             }

@@ -4,9 +4,10 @@
 //! sync: a crash keeps all of it or nothing. Nobody was told of any of them before.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::core::{Entry, HardState, Index, Persist, Position, Term};
+use crate::panics::lock;
 use crate::storage::StorageError;
 
 use super::Options;
@@ -88,11 +89,6 @@ impl Known {
             }),
         }
     }
-}
-
-/// A panic leaves nothing half changed that anybody goes on with: what writes is dead by it.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many of these, from the first one on, may be written as one: appends to what is written

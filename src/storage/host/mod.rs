@@ -257,7 +257,7 @@ impl HostStorage {
             self.seal.encode_entry(before, entry, &mut bytes);
             ends.push(bytes.len());
             self.terms.push(index, entry.term);
-            (before, self.state.last) = (entry.term, position(entry));
+            (before, self.state.last) = (entry.term, entry.position());
         }
         (bytes, ends)
     }
@@ -499,13 +499,6 @@ fn check_end(end: Option<Position>, state: &State) -> Result<(), StorageError> {
             "entry that the state knows nothing of: a write was not atomic",
         )),
         _ => Ok(()),
-    }
-}
-
-fn position(entry: &Entry) -> Position {
-    Position {
-        index: entry.index,
-        term: entry.term,
     }
 }
 

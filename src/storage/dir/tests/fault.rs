@@ -14,13 +14,7 @@ use super::{INSTANCE, OPTIONS, identity, seed};
 use crate::core::{Payload, Persist};
 use crate::storage::{Opened, Room, Storage, StorageError};
 
-const LOSSES: [Loss; 5] = [
-    Loss::All,
-    Loss::Nothing,
-    Loss::Names,
-    Loss::Data,
-    Loss::Random(7),
-];
+const LOSSES: [Loss; 5] = Loss::usual(7);
 
 /// Lets each operation fail in turn, until there is none of that number any more.
 fn every_operation(least: u64, workload: impl Fn(&Sim) -> Outcome) {

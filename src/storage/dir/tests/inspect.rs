@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::inspect::{Inspection, inspect_on};
 use super::super::page::PAGE;
 use super::super::segment::is_segment;
-use super::model::open;
+use super::model::{last_of, open};
 use super::sim::{Image, Loss, Sim};
 use super::workload::{Mix, run};
 use super::{INSTANCE, Rng, identity, seed};
@@ -40,11 +40,7 @@ fn agrees(image: &Image, what: &dyn std::fmt::Debug) -> bool {
     match (&found.verdict, open(&Sim::boot(image))) {
         (Ok(sound), Ok((_, opened))) => {
             let restored = &opened.restored;
-            let last = restored.entries.last();
-            let last = last.map_or(restored.base, |e| crate::core::Position {
-                index: e.index,
-                term: e.term,
-            });
+            let last = last_of(restored);
             assert_eq!((restored.base, last), (sound.base, sound.last), "{what:?}");
             assert_eq!(opened.torn_bytes, sound.torn_bytes, "{what:?}");
             let meta = found.meta.unwrap();

@@ -35,11 +35,7 @@ impl Model {
     }
 
     pub(super) fn last(&self) -> Position {
-        let place = |entry: &Entry| Position {
-            index: entry.index,
-            term: entry.term,
-        };
-        self.log.last().map_or(self.start, place)
+        self.log.last().map_or(self.start, Entry::position)
     }
 
     /// The term at an index within the log or where it begins.
@@ -209,21 +205,7 @@ pub(super) fn check_lost(sim: &Sim, opened: &Opened, whole: &Restored, past: &[V
     assert_eq!((last_of(found), claim), (lost.kept, Some(lost.claim)));
     let (mut directory, again) = open(&reboot(sim)).unwrap();
     assert_eq!((&again.restored, &again.lost), (found, &None));
-    let hard = HardState {
-        term: found.hard.term + 1,
-        vote: None,
-        ..found.hard
-    };
-    let persist = Persist {
-        token: Token(1),
-        hard: Some(hard),
-        reset: None,
-        entries: vec![Entry {
-            index: lost.kept.index + 1,
-            term: hard.term,
-            payload: Payload::Noop,
-        }],
-    };
+    let persist = next_term(found.hard, lost.kept.index + 1, Payload::Noop);
     submit(&mut directory, &persist).unwrap();
 }
 
@@ -256,10 +238,8 @@ pub(super) fn check_claim(found: &Restored, whole: &Restored, past: &[Vec<Entry>
 
 /// Where the log ends.
 pub(super) fn last_of(restored: &Restored) -> Position {
-    restored.entries.last().map_or(restored.base, |e| Position {
-        index: e.index,
-        term: e.term,
-    })
+    let last = restored.entries.last();
+    last.map_or(restored.base, Entry::position)
 }
 
 /// Everything that can be read of it.
@@ -338,22 +318,28 @@ fn submit(directory: &mut Directory, persist: &Persist) -> Result<(), String> {
     written.map_err(|e| format!("cannot be written: {e}"))
 }
 
-fn go_on(directory: &mut Directory, model: &mut Model) -> Result<(), String> {
-    let hard = HardState {
-        term: model.hard.term + 1,
-        vote: None,
-        ..model.hard
-    };
-    let persist = Persist {
+/// What the first entry of a new term brings.
+fn next_term(hard: HardState, index: Index, payload: Payload) -> Persist {
+    let term = hard.term + 1;
+    Persist {
         token: Token(1),
-        hard: Some(hard),
+        hard: Some(HardState {
+            term,
+            vote: None,
+            ..hard
+        }),
         reset: None,
         entries: vec![Entry {
-            index: model.last().index + 1,
-            term: hard.term,
-            payload: Payload::Host(vec![0; 2000].into()),
+            index,
+            term,
+            payload,
         }],
-    };
+    }
+}
+
+fn go_on(directory: &mut Directory, model: &mut Model) -> Result<(), String> {
+    let payload = Payload::Host(vec![0; 2000].into());
+    let persist = next_term(model.hard, model.last().index + 1, payload);
     submit(directory, &persist)?;
     model.apply(&persist);
     Ok(())

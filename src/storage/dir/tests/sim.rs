@@ -33,6 +33,19 @@ pub(super) enum Loss {
     Random(u64),
 }
 
+impl Loss {
+    /// Those that do not depend on what was written last; chance by this seed.
+    pub(super) const fn usual(seed: u64) -> [Loss; 5] {
+        [
+            Loss::All,
+            Loss::Nothing,
+            Loss::Names,
+            Loss::Data,
+            Loss::Random(seed),
+        ]
+    }
+}
+
 /// How operations fail that are to fail.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failure {

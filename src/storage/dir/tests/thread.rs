@@ -30,7 +30,7 @@ fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
     let wake = move || {
         counted.fetch_add(1, Ordering::SeqCst);
     };
-    directory.spawn_writer(Box::new(wake)).unwrap();
+    directory.spawn_writer(Arc::new(wake)).unwrap();
     settle(&directory);
     (directory, calls)
 }
@@ -308,13 +308,7 @@ fn power_may_fail_while_spare_segments_are_made_and_taken() {
     let history = sim.history();
     let mut spares = 0;
     for (at, (moment, told)) in history.iter().enumerate() {
-        for loss in [
-            Loss::All,
-            Loss::Nothing,
-            Loss::Names,
-            Loss::Data,
-            Loss::Random(at as u64),
-        ] {
+        for loss in Loss::usual(at as u64) {
             let image = moment.lose_power(loss);
             spares += u32::from(image.keys().any(|name| name.starts_with("prep-spare")));
             let (_, opened) = open(&Sim::boot(&image)).unwrap();

@@ -124,10 +124,7 @@ pub fn host(data: &[u8]) {
         let first = found.base.index + 1;
         let indexes = found.entries.iter().map(|e| e.index);
         assert!(indexes.eq((first..).take(found.entries.len())), "a gap");
-        let end = found
-            .entries
-            .last()
-            .map_or(found.base, super::super::position);
+        let end = found.entries.last().map_or(found.base, Entry::position);
         assert!(found.hard.commit <= end.index && end.term <= found.hard.term);
         let last = first + u64::from(mode);
         if let Ok(entries) = within(bound, || storage.fetch(first, last, usize::MAX)) {

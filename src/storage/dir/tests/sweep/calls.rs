@@ -14,13 +14,7 @@ type Life = fn(&Sim, u64, u64, Mix) -> Outcome;
 
 const LIVES: [Life; 2] = [run, persevere];
 
-const LOSSES: [Loss; 5] = [
-    Loss::All,
-    Loss::Nothing,
-    Loss::Names,
-    Loss::Data,
-    Loss::Random(11),
-];
+const LOSSES: [Loss; 5] = Loss::usual(11);
 
 const STEPS: u64 = 35;
 
