@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Append, Ask, Configuration, DEFAULT_PRIORITY, Entry, Exclusion, HardState, Index, MAY_NOT_LEAD,
-    Message, Millis, NodeId, Options, Payload, Persist, Position, Priority, ProposeError, Raft,
-    Random, ReadError, ReadId, Term, TransferError,
+    Append, AppendOutcome, Ask, Configuration, DEFAULT_PRIORITY, Entry, Exclusion, HardState,
+    Index, MAY_NOT_LEAD, Message, Millis, NodeId, Options, Payload, Persist, Position, Priority,
+    ProposeError, Raft, Random, ReadError, ReadId, Restored, Term, TransferError,
 };
 
 use crate::checker::Checker;
@@ -202,6 +202,19 @@ impl Cluster {
 
     pub fn node_mut(&mut self, raw: u64) -> &mut Node {
         self.nodes.get_mut(&n(raw)).expect("the node exists")
+    }
+
+    /// What a server has acknowledged since the network's record was last taken.
+    pub fn acks(&mut self, from: u64) -> Vec<Index> {
+        let accepted = |e: &Envelope| match &e.message {
+            Message::AppendReply(reply) if e.from == n(from) => match reply.outcome {
+                AppendOutcome::Accepted { match_index } => Some(match_index),
+                AppendOutcome::Rejected { .. } => None,
+            },
+            _ => None,
+        };
+        let record = self.network.take_record();
+        record.iter().filter_map(accepted).collect()
     }
 
     /// A running server.
@@ -572,6 +585,16 @@ impl Cluster {
             entries: raft.log().from(prev_index + 1).to_vec(),
         }
     }
+}
+
+/// One server alone, as its storage restored it, at time 1.
+pub fn server(raw: u64, restored: Restored) -> Raft {
+    let options = Options {
+        election: E,
+        heartbeat: E / 5,
+        ..Options::new(n(raw))
+    };
+    Raft::new(options, restored, 1)
 }
 
 /// The first entry of every log: who votes at the beginning.

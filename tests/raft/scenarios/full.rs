@@ -1,22 +1,13 @@
 //! A disk that is full for a while: hard state is written, entries wait, and whatever is said is
 //! durable (raft.md rule 29).
 
-use raftkeel::core::{AppendOutcome, Index, Message, Position, ProposeError, Random, VoteRequest};
+use raftkeel::core::{Index, Message, Position, ProposeError, Random, VoteRequest};
 
 use crate::cluster::{Cluster, E, H, n};
-use crate::network::Envelope;
 
 /// The most that a server has acknowledged since the last look, and how often it did.
 fn acks(c: &mut Cluster, from: u64) -> (Index, usize) {
-    let accepted = |e: &Envelope| match &e.message {
-        Message::AppendReply(reply) if e.from == n(from) => match reply.outcome {
-            AppendOutcome::Accepted { match_index } => Some(match_index),
-            AppendOutcome::Rejected { .. } => None,
-        },
-        _ => None,
-    };
-    let record = c.network.take_record();
-    let acks: Vec<Index> = record.iter().filter_map(accepted).collect();
+    let acks = c.acks(from);
     (acks.iter().copied().max().unwrap_or(0), acks.len())
 }
 

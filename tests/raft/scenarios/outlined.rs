@@ -3,19 +3,14 @@
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Append, AppendOutcome, AppendReply, Ask, Entry, HardState, Message, Options, Outline, Payload,
-    Position, Raft, Restored, VoteReply,
+    Append, AppendOutcome, AppendReply, Ask, Entry, HardState, Message, Outline, Payload, Position,
+    Raft, Restored, VoteReply,
 };
 
-use crate::cluster::{E, host_entry, n, plain};
+use crate::cluster::{E, host_entry, n, plain, server};
 
 /// Entries 1 to 5 of term 1, of which only the first is known to be committed.
 fn outlined() -> Raft {
-    let options = Options {
-        election: E,
-        heartbeat: E / 5,
-        ..Options::new(n(2))
-    };
     let restored = Restored {
         hard: HardState {
             term: 1,
@@ -28,7 +23,7 @@ fn outlined() -> Raft {
         }),
         ..Restored::default()
     };
-    Raft::new(options, restored, 1)
+    server(2, restored)
 }
 
 fn write(raft: &mut Raft) {

@@ -1,24 +1,9 @@
 //! A1, A5 to A10, A43, A44: what is on the disk when something is said.
 
-use raftkeel::core::{
-    AppendOutcome, Index, Message, ProposeError, RoleKind, VoteReply, VoteRequest,
-};
+use raftkeel::core::{Index, Message, ProposeError, RoleKind, VoteReply, VoteRequest};
 
 use crate::cluster::{Cluster, E, host_entry, n};
 use crate::network::Envelope;
-
-/// What a server has acknowledged since the last look.
-fn acks(cluster: &mut Cluster, from: u64) -> Vec<Index> {
-    let accepted = |e: &Envelope| match &e.message {
-        Message::AppendReply(reply) if e.from == n(from) => match reply.outcome {
-            AppendOutcome::Accepted { match_index } => Some(match_index),
-            AppendOutcome::Rejected { .. } => None,
-        },
-        _ => None,
-    };
-    let record = cluster.network.take_record();
-    record.iter().filter_map(accepted).collect()
-}
 
 /// Votes granted by a server since the last look.
 fn grants(cluster: &mut Cluster, from: u64) -> usize {
@@ -61,7 +46,7 @@ fn asked_twice() -> Cluster {
 #[test]
 fn a01_an_ack_does_not_ride_ahead_of_the_disk_on_a_duplicate() {
     let mut c = asked_twice();
-    assert!(acks(&mut c, 2).iter().all(|index| *index <= 2));
+    assert!(c.acks(2).iter().all(|index| *index <= 2));
     c.crash(2);
     c.crash(1);
     c.restart(2);
@@ -70,9 +55,9 @@ fn a01_an_ack_does_not_ride_ahead_of_the_disk_on_a_duplicate() {
     assert!(c.raft(2).is_leader());
 
     let mut c = asked_twice();
-    acks(&mut c, 2);
+    c.acks(2);
     c.complete_all(2);
-    assert_eq!(Some(&3), acks(&mut c, 2).iter().max());
+    assert_eq!(Some(&3), c.acks(2).iter().max());
 }
 
 /// Five servers; n2's disk holds back what n1 and n3 made it append at index 3 in turn.
@@ -108,13 +93,13 @@ fn a05_a_write_of_the_same_entry_long_ago_proves_nothing() {
     let append = c.append_of(1, 2, 1);
     c.inject(1, 2, Message::Append(append));
     assert_eq!(vec![1, 2, 2, 4], c.terms(2));
-    acks(&mut c, 2);
+    c.acks(2);
     c.complete(2);
     c.complete(2);
     assert_eq!(3, c.node_mut(2).disk.term(3).unwrap(), "the disk has n3's");
-    assert!(acks(&mut c, 2).iter().all(|index| *index <= 2));
+    assert!(c.acks(2).iter().all(|index| *index <= 2));
     c.complete(2);
-    assert_eq!(vec![4], acks(&mut c, 2));
+    assert_eq!(vec![4], c.acks(2));
 }
 
 #[test]
@@ -133,16 +118,16 @@ fn a06_a_completion_does_not_cover_what_was_truncated() {
         .hold(|e| matches!(e.message, Message::Vote(_)) && e.to == n(2));
     c.elect(3);
     assert_eq!(vec![1, 2, 3], c.terms(2));
-    acks(&mut c, 2);
+    c.acks(2);
     while c.node_mut(2).writes.len() > 1 {
         c.complete(2);
         assert_eq!(2, c.raft(2).log().durable());
     }
-    assert!(acks(&mut c, 2).iter().all(|index| *index <= 2));
+    assert!(c.acks(2).iter().all(|index| *index <= 2));
     // A crash now finds the old tail: a prefix of what n1 once said.
     assert_eq!(Some(2), c.node_mut(2).disk.term(3));
     c.complete_all(2);
-    assert_eq!(Some(&3), acks(&mut c, 2).iter().max());
+    assert_eq!(Some(&3), c.acks(2).iter().max());
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Ask, HardState, Message, Millis, Options, Position, Raft, Restored, Snapshot, SnapshotPiece,
+    Ask, HardState, Message, Millis, Position, Raft, Restored, Snapshot, SnapshotPiece,
 };
 
-use crate::cluster::{E, first_entry, n, plain};
+use crate::cluster::{first_entry, n, plain, server};
 
 fn snapshot(index: u64, crc: u32) -> Snapshot {
     Snapshot {
@@ -31,11 +31,6 @@ fn offer(term: u64, seq: u64, snapshot: &Snapshot) -> Message {
 
 /// A voter that holds the first entry only.
 fn follower() -> Raft {
-    let options = Options {
-        election: E,
-        heartbeat: E / 5,
-        ..Options::new(n(2))
-    };
     let restored = Restored {
         hard: HardState {
             term: 1,
@@ -44,7 +39,7 @@ fn follower() -> Raft {
         entries: vec![first_entry(&[1, 2, 3])],
         ..Restored::default()
     };
-    Raft::new(options, restored, 1)
+    server(2, restored)
 }
 
 /// Gives it a message, and has its writes complete; what it says and wants.

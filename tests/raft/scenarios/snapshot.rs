@@ -1,7 +1,7 @@
 //! A29 to A32, A52, A53 and others: what a server makes of a snapshot, and of what its log holds
 //! no more.
 
-use raftkeel::core::{Append, AppendOutcome, Ask, Index, Message, Position, SnapshotPiece, Term};
+use raftkeel::core::{Append, Ask, Index, Message, Position, SnapshotPiece, Term};
 
 use crate::cluster::{Cluster, E, H, n};
 use crate::network::Envelope;
@@ -46,15 +46,7 @@ pub fn span(c: &Cluster, raw: u64) -> (Index, Index) {
 
 /// What a server has acknowledged since the last look, at most; 0 for nothing.
 fn acked(c: &mut Cluster, from: u64) -> Index {
-    let accepted = |e: &Envelope| match &e.message {
-        Message::AppendReply(reply) if e.from == n(from) => match reply.outcome {
-            AppendOutcome::Accepted { match_index } => Some(match_index),
-            AppendOutcome::Rejected { .. } => None,
-        },
-        _ => None,
-    };
-    let record = c.network.take_record();
-    record.iter().filter_map(accepted).max().unwrap_or(0)
+    c.acks(from).into_iter().max().unwrap_or(0)
 }
 
 /// What a server has been given to keep of snapshots, from which bytes on.
