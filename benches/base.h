@@ -4,10 +4,14 @@
 #define BASE_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 /* CLOCK_MONOTONIC, which all processes share. */
 uint64_t now_ns(void);
 void sleep_ms(long ms);
+
+/* As fork(), of a child that ends with its parent: nobody stays behind, however a measurement ends. */
+pid_t fork_child(void);
 
 /* Says what failed and why, and exits: errno if it is set, else what the program knows. */
 _Noreturn void die(const char *what);

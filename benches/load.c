@@ -27,7 +27,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -114,19 +113,11 @@ void driver_done(struct slot *s, bool ok)
 
 static void start_member(struct cluster *c, size_t i)
 {
-    pid_t parent = getpid();
     c->board->members[i].opened_ns = c->board->members[i].leads = 0;
     c->board->members[i].committed_ns = c->board->members[i].applied = 0;
-    pid_t pid = fork();
-    if (pid < 0)
-        die("fork");
-    if (pid == 0) {
-        /* Nobody stays behind, however the measurement ends. */
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
+    pid_t pid = fork_child();
+    if (pid == 0)
         member_run(&c->members[i]);
-    }
     c->pids[i] = pid;
     c->members[i].is_new = false;
 }

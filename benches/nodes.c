@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,16 +120,9 @@ static _Noreturn void run_node(struct nodes *c, size_t i, bool first_start)
 
 static void start_node(struct nodes *c, size_t i, bool first_start)
 {
-    pid_t parent = getpid(), pid = fork();
-    if (pid < 0)
-        die("fork");
-    if (pid == 0) {
-        /* Nobody stays behind, however the measurement ends. */
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
+    pid_t pid = fork_child();
+    if (pid == 0)
         run_node(c, i, first_start);
-    }
     c->pids[i] = pid;
 }
 
