@@ -18,6 +18,7 @@ use super::shared::Shared;
 
 const WAKE: Token = Token(0);
 const TIMER: Token = Token(1);
+const FINISHED: Token = Token(2);
 
 /// An epoll descriptor over a timerfd and an eventfd. Dropping it only closes: in a forked child
 /// that leaves the parent's untouched.
@@ -28,14 +29,20 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Readable at once, so that the first dispatch happens.
-    pub fn new(shared: &Shared) -> Result<Descriptor, Error> {
+    /// Readable at once, so that the first dispatch happens, and whenever storage's own descriptor
+    /// is, which must live as long.
+    pub fn new(shared: &Shared, finished: Option<RawFd>) -> Result<Descriptor, Error> {
         let (timer, _low) = timers().map_err(|e| failed("timerfd_create", &e))?;
         let poll = Poll::new().map_err(|e| failed("epoll_create", &e))?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(|e| failed("eventfd", &e))?;
         poll.registry()
             .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)
             .map_err(|e| failed("epoll_ctl", &e))?;
+        if let Some(finished) = finished {
+            poll.registry()
+                .register(&mut SourceFd(&finished), FINISHED, Interest::READABLE)
+                .map_err(|e| failed("epoll_ctl", &e))?;
+        }
         waker.wake().map_err(|e| failed("eventfd", &e))?;
         let only = shared.waker.set(waker).is_ok();
         assert!(only, "a member has one descriptor");

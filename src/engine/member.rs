@@ -105,8 +105,8 @@ impl Member {
                     shared.note_written();
                 }
             };
-            self.engine.storage.spawn_writer(Arc::new(wake))?;
-            self.descriptor = Some(Descriptor::new(&self.shared)?);
+            let finished = self.engine.storage.spawn_writer(Arc::new(wake))?;
+            self.descriptor = Some(Descriptor::new(&self.shared, finished)?);
         }
         Ok(self.descriptor.as_ref().map_or(-1, Descriptor::fd))
     }

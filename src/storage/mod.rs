@@ -21,6 +21,7 @@ pub use memory::Memory;
 pub(crate) use {dir::tests::fuzz as dir_fuzz, host::tests::fuzz as host_fuzz};
 
 use std::fmt;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use std::sync::Arc;
@@ -89,9 +90,11 @@ pub trait Storage: Send {
     fn make_room(&mut self) {}
 
     /// From now on writes may be done by a thread of the storage's own, which calls `wake` whenever
-    /// one is finished. `Ok` as well where there is no such thread.
-    fn spawn_writer(&mut self, _wake: Wake) -> Result<(), StorageError> {
-        Ok(())
+    /// one is finished; `Ok` as well where there is no such thread. Some may be finished without it:
+    /// of those a descriptor tells, if one is returned, by becoming readable, as an edge. It is the
+    /// storage's own.
+    fn spawn_writer(&mut self, _wake: Wake) -> Result<Option<RawFd>, StorageError> {
+        Ok(None)
     }
 
     /// Waits until all writes that were submitted are finished, if a thread of the storage's own

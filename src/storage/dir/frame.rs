@@ -8,6 +8,7 @@
 use crate::core::{Entry, Index, Position, Term};
 use crate::wire::{WireError, decode_entry, encode_entry};
 
+use super::buffer::Buffer;
 use super::page::{Flaw, PAGE, SECTOR, take, take_number, take_u8, take_u32, take_u64};
 
 /// Bytes of a frame header.
@@ -60,36 +61,51 @@ pub(super) struct Frame {
     pub(super) crc: u32,
 }
 
+/// Why there is no group.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TooLarge {
+    /// It exceeds [`MAX_GROUP`].
+    Ever,
+    /// There is no memory for it now.
+    Now,
+}
+
 /// An unfinished group: room for the header, the entries, the padding. With `reset` it is one that
-/// drops the log, which goes on behind there. It is put together in the memory of `bytes`, whatever
-/// that holds.
-///
-/// `None` if it exceeds [`MAX_GROUP`].
+/// drops the log, which goes on behind there. It is put together in `buffer`, whatever that holds;
+/// without a group that is empty afterwards.
 pub(super) fn start_group<'a>(
-    mut bytes: Vec<u8>,
+    buffer: &mut Buffer,
     reset: Option<Position>,
-    entries: impl IntoIterator<Item = &'a Entry>,
-) -> Option<Group> {
-    bytes.clear();
-    bytes.resize(HEADER, 0);
+    entries: impl Iterator<Item = &'a Entry> + Clone,
+) -> Result<Group, TooLarge> {
+    // No entry's bytes beside its data are more than its weight allows for.
+    let weights = entries.clone().map(|entry| entry.payload.weight());
+    let most = HEADER + size_of::<Term>() + weights.sum::<usize>();
+    let mut buffer = std::mem::take(buffer);
+    if !buffer.restart(most.min(MAX_GROUP).next_multiple_of(PAGE)) {
+        return Err(TooLarge::Now);
+    }
+    let start = buffer.appended().len();
+    let bytes = buffer.appended();
+    bytes.resize(start + HEADER, 0);
     if let Some(base) = reset {
         bytes.extend_from_slice(&base.term.to_le_bytes());
     }
     let mut first_index = reset.map(|base| base.index + 1);
     let (mut count, mut last) = (0, None);
     for entry in entries {
-        encode_entry(entry, &mut bytes);
-        if bytes.len() > MAX_GROUP {
-            return None;
+        encode_entry(entry, bytes);
+        if bytes.len() - start > MAX_GROUP {
+            return Err(TooLarge::Ever);
         }
         first_index.get_or_insert(entry.index);
         count += 1;
         last = Some(entry.position());
     }
-    let payload_len = bytes.len() - HEADER;
-    bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
-    Some(Group {
-        bytes,
+    let payload_len = buffer.len() - HEADER;
+    buffer.pad();
+    Ok(Group {
+        buffer,
         first_index: first_index.unwrap_or(0),
         last: last.or(reset),
         count,
@@ -99,7 +115,7 @@ pub(super) fn start_group<'a>(
 
 /// See [`start_group`]; all counts fit their fields because the bytes are fewer than [`MAX_GROUP`].
 pub(super) struct Group {
-    bytes: Vec<u8>,
+    buffer: Buffer,
     first_index: Index,
     last: Option<Position>,
     count: u32,
@@ -119,14 +135,24 @@ impl Group {
 
     /// Bytes that it takes in a segment.
     pub(super) fn size(&self) -> u64 {
-        self.bytes.len() as u64
+        self.buffer.len() as u64
+    }
+
+    /// See [`Buffer::is_aligned`].
+    pub(super) fn is_aligned(&self) -> bool {
+        self.buffer.is_aligned()
+    }
+
+    /// Only its memory.
+    pub(super) fn give_up(self) -> Buffer {
+        self.buffer
     }
 
     /// Fills in the header; yields the plain bytes and the header's checksum.
-    pub(super) fn finish(mut self, kind: Kind, place: &Place) -> (Vec<u8>, u32) {
+    pub(super) fn finish(mut self, kind: Kind, place: &Place) -> (Buffer, u32) {
         let empty = self.count == 0 && kind != Kind::Reset;
         assert!(!empty, "a group without entries");
-        let body_crc = crc32fast::hash(&self.bytes[HEADER..]);
+        let body_crc = crc32fast::hash(&self.buffer.bytes()[HEADER..]);
         let mut head = Vec::with_capacity(HEADER);
         head.extend_from_slice(&MAGIC.to_le_bytes());
         head.extend_from_slice(&[0; 4]);
@@ -147,8 +173,8 @@ impl Group {
         head.resize(HEADER, 0);
         let crc = crc32fast::hash(&head[CRC_END..]);
         head[4..CRC_END].copy_from_slice(&crc.to_le_bytes());
-        self.bytes[..HEADER].copy_from_slice(&head);
-        (self.bytes, crc)
+        self.buffer.bytes_mut()[..HEADER].copy_from_slice(&head);
+        (self.buffer, crc)
     }
 }
 
@@ -319,6 +345,16 @@ mod tests {
             .collect()
     }
 
+    fn group(reset: Option<Position>, entries: &[Entry]) -> Group {
+        start_group(&mut Buffer::default(), reset, entries.iter()).unwrap()
+    }
+
+    fn finished(group: Group, kind: Kind) -> (Vec<u8>, u32) {
+        let (buffer, crc) = group.finish(kind, &PLACE);
+        assert!(buffer.is_aligned());
+        (buffer.bytes().to_vec(), crc)
+    }
+
     fn head(group: &[u8]) -> [u8; HEADER] {
         group[..HEADER].try_into().unwrap()
     }
@@ -327,9 +363,9 @@ mod tests {
     fn groups_come_back() {
         for (count, len) in [(1, 0), (3, 100), (2, PAGE), (1, PAGE - HEADER - 21)] {
             let log = entries(7, count, len);
-            let group = start_group(Vec::new(), None, &log).unwrap();
+            let group = group(None, &log);
             let size = group.size();
-            let (bytes, crc) = group.finish(Kind::Replace, &PLACE);
+            let (bytes, crc) = finished(group, Kind::Replace);
             let frame = Frame::decode(&head(&bytes)).unwrap();
             assert_eq!((frame.kind, frame.place), (Kind::Replace, PLACE));
             assert_eq!((frame.size() as u64, frame.crc), (size, crc));
@@ -343,8 +379,8 @@ mod tests {
         let base = Position { index: 6, term: 3 };
         for count in [0, 2] {
             let log = entries(7, count, 100);
-            let group = start_group(Vec::new(), Some(base), &log).unwrap();
-            let (bytes, _) = group.finish(Kind::Reset, &PLACE);
+            let group = group(Some(base), &log);
+            let (bytes, _) = finished(group, Kind::Reset);
             let frame = Frame::decode(&head(&bytes)).unwrap();
             assert_eq!((frame.kind, frame.last_index()), (Kind::Reset, 6 + count));
             assert!(frame.is_whole(&bytes));
@@ -355,9 +391,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let (mut bytes, _) = start_group(Vec::new(), None, &entries(1, 2, 30))
-            .unwrap()
-            .finish(Kind::Append, &PLACE);
+        let (mut bytes, _) = finished(group(None, &entries(1, 2, 30)), Kind::Append);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             let noticed = match Frame::decode(&head(&bytes)) {
@@ -371,9 +405,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_halt() {
-        let (bytes, _) = start_group(Vec::new(), None, &entries(1, 1, 0))
-            .unwrap()
-            .finish(Kind::Append, &PLACE);
+        let (bytes, _) = finished(group(None, &entries(1, 1, 0)), Kind::Append);
         let mut head = head(&bytes);
         head[8] = 4;
         let crc = crc32fast::hash(&head[CRC_END..]);
@@ -383,11 +415,7 @@ mod tests {
 
     #[test]
     fn an_index_that_leaves_no_next_one_is_refused() {
-        let group = |first| {
-            start_group(Vec::new(), None, &entries(first, 1, 0))
-                .unwrap()
-                .finish(Kind::Append, &PLACE)
-        };
+        let group = |first| finished(group(None, &entries(first, 1, 0)), Kind::Append);
         let (bytes, _) = group(u64::MAX / 2);
         let frame = Frame::decode(&head(&bytes)).unwrap();
         assert_eq!(frame.entries(&bytes), Ok(entries(u64::MAX / 2, 1, 0)));

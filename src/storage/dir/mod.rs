@@ -28,7 +28,10 @@
 //! The log begins anywhere: [`trim`] removes segments whose place a snapshot has. Two snapshots are
 //! kept, and the log behind the older one, so that one damaged file is not the end of the node.
 
+mod aio;
+mod buffer;
 mod damage;
+mod direct;
 mod fetch;
 mod frame;
 mod image;
@@ -53,6 +56,7 @@ mod write;
 pub(crate) mod tests;
 
 use std::collections::VecDeque;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -209,7 +213,7 @@ impl Storage for Directory {
     /// If the persist breaks a rule of Raft: a gap in the log, a term that goes back, a second
     /// vote in a term.
     fn submit(&mut self, persist: Persist) {
-        if let Some(thread) = &self.thread {
+        if let Some(thread) = &mut self.thread {
             return thread.submit(persist);
         }
         let token = persist.token;
@@ -219,7 +223,7 @@ impl Storage for Directory {
 
     fn poll(&mut self) -> Option<Completion> {
         let done = self.done.pop_front();
-        done.or_else(|| self.thread.as_ref()?.poll())
+        done.or_else(|| self.thread.as_mut()?.poll())
     }
 
     fn room(&self) -> Room {
@@ -247,17 +251,16 @@ impl Storage for Directory {
         }
     }
 
-    fn spawn_writer(&mut self, wake: Wake) -> Result<(), StorageError> {
-        if self.thread.is_some() {
-            return Ok(());
+    fn spawn_writer(&mut self, wake: Wake) -> Result<Option<RawFd>, StorageError> {
+        if self.thread.is_none() {
+            self.thread = Some(LogThread::spawn(&self.log, wake.clone())?);
+            self.spare_thread = Some(SpareThread::spawn(&self.spares, wake)?);
         }
-        self.thread = Some(LogThread::spawn(&self.log, wake.clone())?);
-        self.spare_thread = Some(SpareThread::spawn(&self.spares, wake)?);
-        Ok(())
+        Ok(self.thread.as_ref().and_then(LogThread::fd))
     }
 
     fn flush(&mut self) {
-        if let Some(thread) = &self.thread {
+        if let Some(thread) = &mut self.thread {
             thread.flush();
         }
     }
@@ -282,7 +285,7 @@ impl Storage for Directory {
             "the log is trimmed up to {}, an image ends at {oldest}",
             base.index
         );
-        match &self.thread {
+        match &mut self.thread {
             Some(thread) => thread.trim(base.index),
             None => self.log().trim_segments(base.index),
         }

@@ -10,6 +10,7 @@ use crate::core::{Index, NodeId, Position, Restored};
 use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Lost, Opened, StorageError};
 
+use super::buffer::Buffer;
 use super::damage::{Damage, bound_behind, later};
 use super::meta::{self, Meta};
 use super::page::{Flaw, PAGE};
@@ -88,7 +89,8 @@ impl Directory {
             end: recovered.end,
             spares: Arc::new(Spares::new(fs.clone(), options.segment_size(0))),
             refused: None,
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
+            unbuffered: false,
         });
         if let Some(base) = reset {
             let written = directory.log().append(Some(base), std::iter::empty());

@@ -4,10 +4,13 @@
 //! when all of it is durable, zeros included: what follows its last group is known to be zero, and
 //! writing a group needs no new space and changes no file metadata.
 
+use std::os::fd::RawFd;
+
 use crate::core::{NodeId, Position};
 use crate::storage::{Identity, StorageError};
 
-use super::frame::{Group, Kind, MAX_GROUP, Place, whiten};
+use super::buffer::Buffer;
+use super::frame::{MAX_GROUP, whiten};
 use super::meta::Origin;
 use super::open::or_full;
 use super::page::{Flaw, PAGE, seal, take_number, take_u32, take_u64, unseal};
@@ -223,25 +226,28 @@ impl Segment {
         self.header.offset(lsn) + size <= self.header.bytes
     }
 
-    /// Writes a group and makes it durable; yields the checksum of its frame header, and the
-    /// group's memory.
-    pub(super) fn append(
-        &self,
-        group: Group,
-        kind: Kind,
-        place: &Place,
-    ) -> Result<(u32, Vec<u8>), StorageError> {
-        assert!(self.has_room(place.lsn, group.size()));
-        let offset = self.header.offset(place.lsn);
-        let (mut bytes, crc) = group.finish(kind, place);
-        whiten(self.header.salt, offset, &mut bytes);
-        self.file.write(&bytes, offset)?;
+    /// Turns the group that belongs behind `lsn` into what is stored there; yields the place in the
+    /// file.
+    pub(super) fn store(&self, lsn: u64, group: &mut Buffer) -> u64 {
+        assert!(self.has_room(lsn, group.len() as u64));
+        let offset = self.header.offset(lsn);
+        whiten(self.header.salt, offset, group.bytes_mut());
+        offset
+    }
+
+    /// Writes what is stored at `offset`, and makes it durable.
+    pub(super) fn write(&self, stored: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.file.write(stored, offset)?;
         match self.file.sync() {
             // The second one says that all is well, and what the first one lost stays lost.
-            Err(_) if cfg!(keel_bug = "fsync_retried") => self.file.sync()?,
-            synced => synced?,
+            Err(_) if cfg!(keel_bug = "fsync_retried") => self.file.sync(),
+            synced => synced,
         }
-        Ok((crc, bytes))
+    }
+
+    /// See [`VfsFile::unbuffered`].
+    pub(super) fn unbuffered(&self) -> Option<RawFd> {
+        self.file.unbuffered()
     }
 }
 

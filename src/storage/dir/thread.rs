@@ -1,4 +1,5 @@
 //! The thread that writes: whoever drives the engine hands over, and hears of it when it is durable.
+//! What the system can do by itself needs no thread ([`direct`](super::direct)).
 //!
 //! While a sync is under way, what is submitted waits, and goes to the disk as one group with one
 //! sync if it can ([`run_length`]). Completions come in the order of submission. After a failure, or
@@ -6,14 +7,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::{Index, Persist};
 use crate::panics::{self, lock};
 use crate::storage::{Completion, StorageError, Wake};
 
+use super::direct::{Direct, Ended, Pace};
 use super::signals;
 use super::write::{Log, run_length};
 
@@ -45,7 +48,15 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Writes among them, and those that are being done.
     writes: usize,
+    /// The thread is at work.
     busy: bool,
+    /// A write is under way that needs no thread; until it has ended the thread begins nothing.
+    direct: bool,
+    pace: Pace,
+    /// Groups written so far.
+    written: u64,
+    /// META may know less than is durable.
+    ahead: bool,
     done: VecDeque<Completion>,
     /// Why something could not be removed.
     trim_failed: Option<StorageError>,
@@ -65,6 +76,7 @@ struct Shared {
 pub(super) struct LogThread {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    direct: Option<Direct>,
 }
 
 impl LogThread {
@@ -80,6 +92,7 @@ impl LogThread {
             Ok(thread) => Ok(LogThread {
                 shared,
                 thread: Some(thread),
+                direct: Direct::new(log),
             }),
             Err(error) => Err(StorageError::Io {
                 op: "start of the writing thread",
@@ -93,27 +106,88 @@ impl LogThread {
         lock(&self.shared.queue).writes < UNDER_WAY_MAX
     }
 
-    pub(super) fn submit(&self, persist: Persist) {
+    /// Becomes readable, as an edge, when something is finished of which nobody is woken otherwise.
+    pub(super) fn fd(&self) -> Option<RawFd> {
+        self.direct.as_ref().map(Direct::fd)
+    }
+
+    pub(super) fn submit(&mut self, persist: Persist) {
+        {
+            let mut queue = lock(&self.shared.queue);
+            queue.writes += 1;
+            queue.jobs.push_back(Job::Write(persist));
+        }
+        self.go_on();
+    }
+
+    /// Begins what comes next, or has the thread do it; unless something is being done, after which
+    /// whoever does it goes on.
+    fn go_on(&mut self) {
         let mut queue = lock(&self.shared.queue);
-        queue.writes += 1;
-        queue.jobs.push_back(Job::Write(persist));
+        if queue.busy || queue.direct || queue.jobs.is_empty() {
+            return;
+        }
+        if let Some(direct) = &mut self.direct
+            && direct.is_free(&queue.pace, Instant::now())
+            && let Some(run) = queue.run()
+        {
+            match direct.begin(run, &mut queue.pace) {
+                Ok(()) => {
+                    queue.direct = true;
+                    return;
+                }
+                Err(run) => queue.put_back(run),
+            }
+        }
         self.shared.more.notify_one();
+    }
+
+    /// Takes in what has become of a write that needed no thread; with `wait` when it has ended.
+    fn reap(&mut self, wait: bool) {
+        let Some(direct) = self.direct.as_mut().filter(|direct| direct.is_under_way()) else {
+            return;
+        };
+        let mut queue = lock(&self.shared.queue);
+        let Some(ended) = direct.end(wait, &mut queue.pace) else {
+            return;
+        };
+        queue.direct = false;
+        match ended {
+            Ended::Done(run, result) => {
+                let first = !queue.ahead;
+                queue.finish(&run, &result);
+                if first {
+                    // From now on it counts the time until META is to be told.
+                    self.shared.more.notify_one();
+                }
+            }
+            Ended::Undone(run) => queue.put_back(run),
+        }
+        drop(queue);
+        self.go_on();
     }
 
     /// An error is one of an earlier call.
-    pub(super) fn trim(&self, base: Index) -> Result<(), StorageError> {
-        let mut queue = lock(&self.shared.queue);
-        queue.jobs.push_back(Job::Trim(base));
-        self.shared.more.notify_one();
-        queue.trim_failed.take().map_or(Ok(()), Err)
+    pub(super) fn trim(&mut self, base: Index) -> Result<(), StorageError> {
+        let failed = {
+            let mut queue = lock(&self.shared.queue);
+            queue.jobs.push_back(Job::Trim(base));
+            queue.trim_failed.take()
+        };
+        self.go_on();
+        failed.map_or(Ok(()), Err)
     }
 
-    pub(super) fn poll(&self) -> Option<Completion> {
+    pub(super) fn poll(&mut self) -> Option<Completion> {
+        self.reap(false);
         lock(&self.shared.queue).done.pop_front()
     }
 
     /// Waits until there is nothing to be done.
-    pub(super) fn flush(&self) {
+    pub(super) fn flush(&mut self) {
+        while self.direct.as_ref().is_some_and(Direct::is_under_way) {
+            self.reap(true);
+        }
         let mut queue = lock(&self.shared.queue);
         while queue.busy || !queue.jobs.is_empty() {
             let waited = self.shared.quiet.wait(queue);
@@ -124,6 +198,7 @@ impl LogThread {
     /// Leaves it alone, in a child where it does not exist.
     pub(super) fn forget(mut self) {
         std::mem::forget(self.thread.take());
+        std::mem::forget(self.direct.take());
     }
 }
 
@@ -132,6 +207,8 @@ impl Drop for LogThread {
         let Some(thread) = self.thread.take() else {
             return;
         };
+        // What waits behind is the thread's.
+        self.flush();
         lock(&self.shared.queue).ending = true;
         self.shared.more.notify_one();
         // It contains its panics.
@@ -140,8 +217,8 @@ impl Drop for LogThread {
 }
 
 impl Shared {
-    /// The next thing to be done; with `idle` that there was none for so long.
-    fn next(&self, idle: Option<Duration>) -> Next {
+    /// The next thing to be done, or that there was none for so long that META is to be told.
+    fn next(&self) -> Next {
         let mut queue = lock(&self.queue);
         queue.busy = false;
         loop {
@@ -154,32 +231,40 @@ impl Shared {
                 return Next::End;
             }
             // Without a limit longer than anybody lives.
-            let most = idle.unwrap_or(Duration::MAX);
+            let most = if queue.ahead { IDLE } else { Duration::MAX };
+            let before = queue.written;
             let waited = self.more.wait_timeout(queue, most);
             let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             queue = woken;
-            if waited.timed_out() && queue.jobs.is_empty() && !queue.ending {
+            if waited.timed_out() && queue.is_idle() && queue.written == before {
                 queue.busy = true;
+                queue.ahead = false;
                 return Next::Idle;
             }
         }
     }
-
-    fn finish(&self, completions: impl Iterator<Item = Completion>) {
-        let mut queue = lock(&self.queue);
-        let before = queue.done.len();
-        queue.done.extend(completions);
-        queue.writes -= queue.done.len() - before;
-    }
 }
 
 impl Queue {
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && !self.direct && !self.ending
+    }
+
+    /// What the thread does next.
     fn next(&mut self) -> Option<Next> {
+        if self.direct {
+            return None;
+        }
         if let Some(Job::Trim(base)) = self.jobs.front() {
             let base = *base;
             self.jobs.pop_front();
             return Some(Next::Trim(base));
         }
+        self.run().map(Next::Write)
+    }
+
+    /// The next writes, as many as may be written as one.
+    fn run(&mut self) -> Option<Vec<Persist>> {
         let writes = self.jobs.iter().map_while(|job| match job {
             Job::Write(persist) => Some(persist),
             Job::Trim(_) => None,
@@ -190,22 +275,37 @@ impl Queue {
             Job::Trim(_) => None,
         });
         let run: Vec<Persist> = run.collect();
-        (!run.is_empty()).then_some(Next::Write(run))
+        (!run.is_empty()).then_some(run)
+    }
+
+    /// They were not written after all.
+    fn put_back(&mut self, run: Vec<Persist>) {
+        for persist in run.into_iter().rev() {
+            self.jobs.push_front(Job::Write(persist));
+        }
+    }
+
+    /// What has come of a run.
+    fn finish(&mut self, run: &[Persist], result: &Result<(), StorageError>) {
+        self.ahead = true;
+        self.written += 1;
+        self.writes -= run.len();
+        self.done.extend(run.iter().map(|persist| Completion {
+            token: persist.token,
+            result: result.as_ref().copied().map_err(StorageError::again),
+        }));
     }
 }
 
 fn work(shared: &Shared, log: &Weak<Mutex<Log>>, wake: &Wake) {
-    // Whether META may know less than is durable.
-    let mut ahead = false;
     loop {
-        let next = shared.next(ahead.then_some(IDLE));
+        let next = shared.next();
         let Some(log) = log.upgrade() else {
             return;
         };
         match next {
             Next::End => return,
             Next::Idle => {
-                ahead = false;
                 // If it fails, the next write will say so.
                 let _ = guarded(&log, Log::note_durable);
             }
@@ -214,13 +314,12 @@ fn work(shared: &Shared, log: &Weak<Mutex<Log>>, wake: &Wake) {
                 lock(&shared.queue).trim_failed = failed;
             }
             Next::Write(run) => {
-                ahead = true;
+                let begun = Instant::now();
                 let result = guarded(&log, |log| log.write(&run));
-                let completions = run.iter().map(|persist| Completion {
-                    token: persist.token,
-                    result: result.as_ref().copied().map_err(StorageError::again),
-                });
-                shared.finish(completions);
+                let mut queue = lock(&shared.queue);
+                queue.pace.ended(begun, Instant::now());
+                queue.finish(&run, &result);
+                drop(queue);
                 wake();
             }
         }

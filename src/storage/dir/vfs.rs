@@ -3,12 +3,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::storage::StorageError;
+
+use super::aio::Aio;
+use super::buffer::Buffer;
 
 /// One flat directory. Names are plain file names.
 pub(super) trait Vfs: Send + Sync {
@@ -43,6 +46,21 @@ pub(super) trait Vfs: Send + Sync {
     fn sync_dir(&self) -> Result<(), StorageError>;
     /// 64 bits that nobody can foresee.
     fn random(&self) -> Result<u64, StorageError>;
+    /// A queue for writes of its files; `None` if the system has no such thing.
+    fn queue(&self) -> Option<Box<dyn Queue>> {
+        None
+    }
+}
+
+/// Writes that the system does by itself, one at a time: who begins one does not wait for the disk.
+pub(super) trait Queue: Send {
+    /// Becomes readable, as an edge, when a write ends. It belongs to the queue.
+    fn fd(&self) -> RawFd;
+    /// Begins to write the bytes, whole pages, at `offset` of a file for unbuffered writing. They are
+    /// durable when it has ended well. If it cannot begin, they come back.
+    fn begin(&mut self, file: RawFd, buffer: Buffer, offset: u64) -> Result<(), Buffer>;
+    /// How the write has ended, if it has; with `wait` when it has.
+    fn end(&mut self, wait: bool) -> Option<(Buffer, io::Result<()>)>;
 }
 
 /// An open file: it stays what it is when its name goes to another.
@@ -59,6 +77,10 @@ pub(super) trait VfsFile: Send {
     }
     /// What was made durable is not needed in memory.
     fn forget(&self) {}
+    /// The same file for writing past the page cache, for a [`Queue`]; `None` if that cannot be.
+    fn unbuffered(&self) -> Option<RawFd> {
+        None
+    }
     /// It has another name now: for messages.
     fn renamed(&mut self, name: &str);
     /// Makes every write durable. After an error nothing is known about any of them, and trying
@@ -78,6 +100,8 @@ pub(super) struct Disk {
 struct DiskFile {
     file: File,
     path: PathBuf,
+    /// Opened when it is asked for.
+    unbuffered: OnceLock<Option<File>>,
 }
 
 fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
@@ -121,7 +145,11 @@ impl Disk {
             .open(&path)
             .and_then(off_stdio)
             .map_err(failed("open", &path))?;
-        Ok(Box::new(DiskFile { file, path }))
+        Ok(Box::new(DiskFile {
+            file,
+            path,
+            unbuffered: OnceLock::new(),
+        }))
     }
 }
 
@@ -244,6 +272,10 @@ impl Vfs for Disk {
         }
         Ok(u64::from_le_bytes(bytes))
     }
+
+    fn queue(&self) -> Option<Box<dyn Queue>> {
+        Some(Box::new(Aio::new()?))
+    }
 }
 
 impl VfsFile for DiskFile {
@@ -290,6 +322,20 @@ impl VfsFile for DiskFile {
     fn forget(&self) {
         // A wish: nothing depends on it.
         let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
+    fn unbuffered(&self) -> Option<RawFd> {
+        let open = || {
+            let mut options = OpenOptions::new();
+            let opened = options
+                .write(true)
+                .custom_flags(libc::O_DIRECT)
+                .open(&self.path)
+                .and_then(off_stdio);
+            opened.ok()
+        };
+        let file = self.unbuffered.get_or_init(open).as_ref()?;
+        Some(file.as_raw_fd())
     }
 
     fn renamed(&mut self, name: &str) {

@@ -11,7 +11,8 @@ use crate::panics::lock;
 use crate::storage::StorageError;
 
 use super::Options;
-use super::frame::{Kind, MAX_GROUP, Place, start_group};
+use super::buffer::Buffer;
+use super::frame::{Group, Kind, MAX_GROUP, Place, TooLarge, start_group};
 use super::layout::Layout;
 use super::meta::{self, Meta, Origin};
 use super::open::or_full;
@@ -40,7 +41,26 @@ pub(super) struct Log {
     /// Entries were refused for want of room, and what builds on them is refused as well.
     pub(super) refused: Option<Refused>,
     /// What the next group is put together in.
-    pub(super) buffer: Vec<u8>,
+    pub(super) buffer: Buffer,
+    /// Segments are opened for writing past the page cache as well.
+    pub(super) unbuffered: bool,
+}
+
+/// A group as it is stored, on its way to the disk.
+pub(super) struct Stored {
+    pub(super) buffer: Buffer,
+    /// Its place in the newest segment.
+    pub(super) offset: u64,
+    pub(super) effect: Effect,
+}
+
+/// What the log is when a group is durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effect {
+    kind: Kind,
+    reset: Option<Position>,
+    first: Index,
+    end: End,
 }
 
 /// What there was no room for.
@@ -239,24 +259,49 @@ impl Log {
     pub(super) fn append<'a>(
         &mut self,
         reset: Option<Position>,
-        entries: impl Iterator<Item = &'a Entry>,
+        entries: impl Iterator<Item = &'a Entry> + Clone,
     ) -> Result<(), StorageError> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let Some(group) = start_group(buffer, reset, entries) else {
-            return Err(StorageError::Io {
+        let group = self.group(reset, entries)?;
+        let used = self.end.lsn > self.segment.header.start_lsn;
+        if (reset.is_some() && used) || !self.segment.has_room(self.end.lsn, group.size()) {
+            self.roll(group.size(), reset.is_some())?;
+        }
+        let stored = self.store(group, reset);
+        self.segment.write(stored.buffer.bytes(), stored.offset)?;
+        self.keep(stored.buffer);
+        self.settle(&stored.effect);
+        Ok(())
+    }
+
+    /// Puts a group together.
+    fn group<'a>(
+        &mut self,
+        reset: Option<Position>,
+        entries: impl Iterator<Item = &'a Entry> + Clone,
+    ) -> Result<Group, StorageError> {
+        let group = start_group(&mut self.buffer, reset, entries);
+        group.map_err(|why| match why {
+            TooLarge::Ever => StorageError::Io {
                 op: "encode",
                 path: self.fs.path(&self.segment.header.name()),
                 error: io::Error::new(
                     io::ErrorKind::FileTooLarge,
                     format!("one write of more than {MAX_GROUP} bytes"),
                 ),
-            });
-        };
-        let size = group.size();
-        let used = self.end.lsn > self.segment.header.start_lsn;
-        if (reset.is_some() && used) || !self.segment.has_room(self.end.lsn, size) {
-            self.roll(size, reset.is_some())?;
-        }
+            },
+            TooLarge::Now => {
+                // More than any spare has: it is tried again when there may be room, not before.
+                self.known().lacking = Some(u64::MAX);
+                StorageError::Full {
+                    path: self.fs.root(),
+                    error: io::ErrorKind::OutOfMemory.into(),
+                }
+            }
+        })
+    }
+
+    /// Gives a group the place behind the last, for which the segment has room.
+    fn store(&self, group: Group, reset: Option<Position>) -> Stored {
         let (first, last) = (group.first_index(), group.last());
         let kind = match reset {
             Some(_) => Kind::Reset,
@@ -270,25 +315,73 @@ impl Log {
             generation: self.meta.generation,
             prev_crc: self.end.crc,
         };
-        let (crc, buffer) = self.segment.append(group, kind, &place)?;
+        let size = group.size();
+        let (mut buffer, crc) = group.finish(kind, &place);
+        let offset = self.segment.store(place.lsn, &mut buffer);
+        Stored {
+            buffer,
+            offset,
+            effect: Effect {
+                kind,
+                reset,
+                first,
+                end: End {
+                    lsn: place.lsn + size,
+                    crc,
+                    last: last.unwrap_or(self.end.last),
+                },
+            },
+        }
+    }
+
+    /// What a write of nothing but entries, behind what is written, would store, in whole pages at
+    /// the address of one: `None` if it needs more than one write to the newest segment.
+    pub(super) fn plain(&mut self, run: &[Persist]) -> Option<Stored> {
+        let first = run.first()?;
+        let hard = first.hard.is_some_and(|hard| hard != self.meta.hard);
+        let entries = run.iter().flat_map(|persist| &persist.entries);
+        if hard || first.reset.is_some() || entries.clone().next().is_none() {
+            return None;
+        }
+        if self.refused.is_some() || self.known().failed.is_some() {
+            return None;
+        }
+        self.check(run);
+        let group = start_group(&mut self.buffer, None, entries).ok()?;
+        if group.is_aligned() && self.segment.has_room(self.end.lsn, group.size()) {
+            return Some(self.store(group, None));
+        }
+        self.keep(group.give_up());
+        None
+    }
+
+    /// The newest segment is to be written past the page cache, and those that follow.
+    pub(super) fn prepare_unbuffered(&mut self) {
+        self.unbuffered = true;
+        // It is opened here, where that may take its time; if it cannot be, others write.
+        let _ = self.segment.unbuffered();
+    }
+
+    /// Keeps the memory for the next group.
+    pub(super) fn keep(&mut self, buffer: Buffer) {
         if buffer.capacity() <= BUFFER_BYTES {
             self.buffer = buffer;
         }
+    }
+
+    /// The group that was stored is durable.
+    pub(super) fn settle(&mut self, effect: &Effect) {
         self.refused = None;
-        let lsn = self.end.lsn;
-        self.end = End {
-            lsn: lsn + size,
-            crc,
-            last: last.unwrap_or(self.end.last),
-        };
+        let lsn = std::mem::replace(&mut self.end, effect.end).lsn;
         let mut known = self.known();
         known.lacking = None;
-        if let Some(base) = reset {
+        if let Some(base) = effect.reset {
             known.layout.reset(base);
         }
-        known.layout.group(kind, first, lsn, crc);
-        known.last = self.end.last.index;
-        Ok(())
+        known
+            .layout
+            .group(effect.kind, effect.first, lsn, effect.end.crc);
+        known.last = effect.end.last.index;
     }
 
     /// Goes on in a new segment that has room for `size` bytes. On a full disk it may have room for
@@ -306,6 +399,9 @@ impl Log {
             self.known().lacking = Some(bytes);
         }
         self.segment = made?;
+        if self.unbuffered {
+            self.prepare_unbuffered();
+        }
         self.known().layout.enter(&self.segment.header);
         // Before the first group in it: a segment that holds anything acknowledged is one that
         // META misses when it is gone.

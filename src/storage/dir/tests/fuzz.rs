@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::super::buffer::Buffer;
 use super::super::frame::{Frame, HEADER, Kind, Place, start_group, whiten};
 use super::super::image::{self, Count, DATA, block_checksum, encode_counts};
 use super::super::inspect::inspect_on;
@@ -118,8 +119,10 @@ pub fn frame(data: &[u8]) {
         return;
     };
     if let Ok(entries) = within(bound, || frame.entries(&group)) {
-        let again = start_group(Vec::new(), reset, &entries).expect("it was one before");
+        let again =
+            start_group(&mut Buffer::default(), reset, entries.iter()).expect("it was one before");
         let (bytes, _) = again.finish(frame.kind, &frame.place);
+        let bytes = bytes.bytes();
         // What a newer version may say behind the last field is not read, and not written.
         group[60..HEADER].fill(0);
         seal_frame(&mut group);
@@ -456,7 +459,7 @@ fn forge(image: &mut Image, rng: &mut Rng<'_>) {
         return;
     };
     let entries = forged_entries(found.end.last.index, &meta, rng);
-    let Some(group) = start_group(Vec::new(), None, &entries) else {
+    let Ok(group) = start_group(&mut Buffer::default(), None, entries.iter()) else {
         return;
     };
     let place = Place {
@@ -469,7 +472,8 @@ fn forge(image: &mut Image, rng: &mut Rng<'_>) {
         true => Kind::Append,
         false => Kind::Replace,
     };
-    let (mut bytes, _) = group.finish(kind, &place);
+    let (buffer, _) = group.finish(kind, &place);
+    let mut bytes = buffer.bytes().to_vec();
     let offset = header.offset(found.end.lsn);
     whiten(header.salt, offset, &mut bytes);
     if let Some(file) = image.get_mut(&header.name()) {
