@@ -181,6 +181,7 @@ impl Raft {
         if removed && settled && self.is_leader() {
             // It has led the change that removed it to its end (thesis 4.2.2), and its last word
             // spares the others an election over an entry that is committed already.
+            self.note_commit();
             self.announce_commit();
             self.become_follower(self.hard.term, None);
         }

@@ -56,6 +56,8 @@ pub struct Progress {
     heard_seq: u64,
     round: Option<Round>,
     caught_up: bool,
+    /// More was committed since the last append, and it is up to date but for that.
+    untold: bool,
 }
 
 /// Most appends with entries on their way to one peer.
@@ -80,6 +82,7 @@ impl Progress {
             heard_seq: 0,
             round: None,
             caught_up: false,
+            untold: false,
         }
     }
 
@@ -168,6 +171,21 @@ impl Progress {
         self.clear_window();
         self.fetch = Fetch::No;
         self.flow = Flow::Snapshot(Sending::new(snapshot));
+    }
+
+    /// More was committed than the peer was told, which has been sent all there is up to `last`.
+    pub fn note_commit(&mut self, last: Index) {
+        self.untold = self.next_index > last;
+    }
+
+    /// An append is made for it, which says what is committed.
+    pub fn told(&mut self) {
+        self.untold = false;
+    }
+
+    /// Whether it must be told what is committed.
+    pub fn is_untold(&self) -> bool {
+        self.untold
     }
 
     /// Entries up to `last` have been sent.
@@ -274,6 +292,8 @@ impl Progress {
             heard_seq: _,
             round: _,
             caught_up: _,
+            // It is told before anything else happens.
+            untold: _,
         } = self;
         sink.word(*match_index);
         sink.sequence(term, *matched_seq);

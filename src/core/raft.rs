@@ -431,6 +431,22 @@ impl Raft {
 
     /// What is to be sent now. What is not taken of it is lost, like any message may be.
     pub fn take_messages(&mut self) -> Drain<'_, (NodeId, Message)> {
+        self.make_messages();
+        if !self.poisoned {
+            self.announce_commit();
+        }
+        // Its memory is kept.
+        self.messages.drain(..)
+    }
+
+    /// The same, but for mere news of what is committed: where more may be proposed at once, which
+    /// says it as well. In the end [`Raft::take_messages`] must be called.
+    pub fn take_first_messages(&mut self) -> Drain<'_, (NodeId, Message)> {
+        self.make_messages();
+        self.messages.drain(..)
+    }
+
+    fn make_messages(&mut self) {
         if !self.poisoned {
             self.ask_for_reads();
             self.replicate();
@@ -438,8 +454,6 @@ impl Raft {
             self.tell_successor();
             self.answer_questions();
         }
-        // Its memory is kept.
-        self.messages.drain(..)
     }
 
     /// What storage and host are to be asked for; taken last, for the others may ask. Memory

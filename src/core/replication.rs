@@ -256,14 +256,23 @@ impl Raft {
             return;
         }
         self.commit_to(reached);
-        self.announce_commit();
+        self.note_commit();
         self.leave_joint();
     }
 
-    /// Tells those who would otherwise hear of it only with the next heartbeat.
-    pub(super) fn announce_commit(&mut self) {
+    /// More is committed. Those who would otherwise hear of it only with the next heartbeat are told
+    /// when everything else has been sent: an append that leaves before that says it as well.
+    pub(super) fn note_commit(&mut self) {
         let last = self.log.last_index();
-        self.send_appends(false, |p| p.next_index() > last);
+        if let Role::Leader(leader) = &mut self.role {
+            let peers = leader.peers.values_mut();
+            peers.for_each(|progress| progress.note_commit(last));
+        }
+    }
+
+    /// Tells those who are not told by anything else what is committed.
+    pub(super) fn announce_commit(&mut self) {
+        self.send_appends(false, Progress::is_untold);
     }
 
     /// Moves the commit index, on leader and follower alike.
@@ -304,6 +313,7 @@ fn make_append(
     (term, commit, seq): (Term, Index, u64),
     entries: Vec<Entry>,
 ) -> Append {
+    progress.told();
     let prev_index = progress.next_index() - 1;
     let Some(prev_term) = log.term(prev_index) else {
         panic!("the entry before the next one to send is missing");

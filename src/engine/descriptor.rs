@@ -26,6 +26,8 @@ pub(super) struct Descriptor {
     poll: Poll,
     events: Events,
     timer: OwnedFd,
+    /// When the timer makes it readable, if it has not yet.
+    armed: Option<Millis>,
 }
 
 impl Descriptor {
@@ -50,6 +52,7 @@ impl Descriptor {
             poll,
             events: Events::with_capacity(4),
             timer,
+            armed: None,
         })
     }
 
@@ -68,15 +71,24 @@ impl Descriptor {
     /// Takes the readiness away; what comes later makes it readable again.
     pub fn clear(&mut self) -> Result<(), Error> {
         match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
-            other => other.map_err(|e| failed("epoll_wait", &e)),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other.map_err(|e| failed("epoll_wait", &e))?,
         }
+        if self.events.iter().any(|event| event.token() == TIMER) {
+            self.armed = None;
+        }
+        Ok(())
     }
 
-    /// Makes it readable at `due`.
+    /// Makes it readable at `due`, or earlier: as a rule what is due moves on with every message,
+    /// and to wake up once for nothing costs less than to set the timer each time.
     pub fn arm(&mut self, due: Millis) -> Result<(), Error> {
         // Zero would disarm it, and a far future must not overflow.
         let due = due.clamp(1, i64::MAX as u64 / 2);
+        if self.armed.is_some_and(|armed| armed <= due) {
+            return Ok(());
+        }
+        self.armed = Some(due);
         let value = Timespec {
             tv_sec: (due / 1000) as i64,
             tv_nsec: (due % 1000 * 1_000_000) as _,

@@ -301,9 +301,18 @@ impl Engine {
     }
 
     fn collect_messages(&mut self) {
+        for (to, message) in self.raft.take_first_messages() {
+            self.outbox.push(to, Part::Raft(message));
+        }
+    }
+
+    /// Tells the peers of what was committed, unless an append of this driving call has: a host that
+    /// proposes the next entry when it hears of the last one spares them half of the messages.
+    pub fn conclude(&mut self) {
         for (to, message) in self.raft.take_messages() {
             self.outbox.push(to, Part::Raft(message));
         }
+        self.flush();
     }
 
     /// Tells the detector who counts, and under which settings.

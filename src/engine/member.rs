@@ -117,8 +117,11 @@ impl Member {
             let text = "ask for the descriptor first: keel_fd()";
             return Err(Error::State(text.to_owned()));
         };
+        let shared = self.shared.clone();
+        let driven = shared.drive();
         descriptor.clear()?;
         let due = self.drive(Descriptor::now(), host)?;
+        drop(driven);
         if let Some(descriptor) = &mut self.descriptor {
             descriptor.arm(due)?;
         }
@@ -171,6 +174,8 @@ impl Member {
                 break;
             }
         }
+        self.engine.conclude();
+        self.perform(host);
         let more = self.shared.has_inputs() || self.engine.has_more();
         let due = self.engine.next_deadline(more);
         self.shared.set_due_at(Some(due));

@@ -28,6 +28,17 @@ pub(super) struct Shared {
     writes: Option<Arc<Writes>>,
     /// Storage has finished a write since a round last began.
     written: AtomicBool,
+    /// A driving call through the descriptor is under way: it sees what comes meanwhile.
+    driven: AtomicBool,
+}
+
+/// As long as it lives nobody is woken; see [`Shared::drive`].
+pub(super) struct Driven<'a>(&'a AtomicBool);
+
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -64,6 +75,7 @@ impl Shared {
             waker: OnceLock::new(),
             writes,
             written: AtomicBool::new(false),
+            driven: AtomicBool::new(false),
         }
     }
 
@@ -111,12 +123,24 @@ impl Shared {
 
     /// Storage has finished a write: a driving call is due.
     pub fn note_written(&self) {
-        self.written.store(true, Ordering::Release);
+        // Before `driven` is looked at, as in `drive` after it was changed.
+        self.written.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Makes the descriptor readable, if there is one. Failing that, its timer will.
+    /// Spares those who come while the member is driven a wake-up, the host's callbacks above all.
+    /// Whoever drives it must look for inputs once this has ended.
+    pub fn drive(&self) -> Driven<'_> {
+        self.driven.store(true, Ordering::SeqCst);
+        Driven(&self.driven)
+    }
+
+    /// Makes the descriptor readable, if there is one and nobody is at it. Failing that, its timer
+    /// will.
     pub fn wake(&self) {
+        if self.driven.load(Ordering::SeqCst) {
+            return;
+        }
         if let Some(waker) = self.waker.get() {
             let _ = waker.wake();
         }
@@ -197,7 +221,7 @@ impl Shared {
     /// Whether a driving call would find anything. Before the storage is open it takes no inputs.
     pub fn has_inputs(&self) -> bool {
         match &self.writes {
-            _ if self.written.load(Ordering::Acquire) => true,
+            _ if self.written.load(Ordering::SeqCst) => true,
             Some(writes) if writes.has_reports() => true,
             Some(writes) if !writes.is_open() => false,
             _ => !lock(&self.queue).inputs.is_empty(),
