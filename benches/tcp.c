@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base.h"
@@ -194,12 +195,23 @@ void tcp_send(struct tcp *t, size_t to, const void *msg, size_t len)
 {
     struct tcp_link *l = &t->out[to];
     uint32_t length = (uint32_t)len;
+    struct iovec parts[] = {{&length, LENGTH}, {(void *)(uintptr_t)msg, len}};
+    struct msghdr header = {.msg_iov = parts, .msg_iovlen = 2};
+    size_t sent = 0;
     if (!l->up || l->end - l->at + len > PENDING_MAX)
+        return;
+    if (l->up == 1 && l->at == l->end) {
+        ssize_t n = sendmsg(l->fd, &header, MSG_NOSIGNAL);
+        /* What is wrong with the connection is found by who writes next. */
+        sent = n < 0 ? 0 : (size_t)n;
+    }
+    if (sent == LENGTH + len)
         return;
     reserve(l, LENGTH + len);
     memcpy(l->buf + l->end, &length, LENGTH);
     memcpy(l->buf + l->end + LENGTH, msg, len);
     l->end += LENGTH + len;
+    l->at += sent;
 }
 
 void tcp_flush(struct tcp *t)

@@ -10,7 +10,7 @@ use crate::cluster::{Peer, bootstrap_entry};
 use crate::core::{Millis, Random};
 use crate::storage::{Directory, HostStorage, Identity, Memory, Opened, Options, Storage, Writes};
 
-use super::action::Answer;
+use super::action::{Action, Answer};
 use super::descriptor::Descriptor;
 use super::engine::Engine;
 use super::shared::{Handle, Shared};
@@ -202,7 +202,14 @@ impl Member {
     fn perform(&mut self, host: &mut dyn Host) -> bool {
         let mut answered = false;
         let mut actions = std::mem::take(&mut self.engine.actions).into_iter();
+        // What is on its way to the others need not wait for this node's disk, and its disk not for
+        // anything else.
+        let mut started = false;
         while let Some(action) = actions.next() {
+            if !started && !matches!(action, Action::Send { .. }) {
+                self.engine.storage.start();
+                started = true;
+            }
             match action.perform(host) {
                 Answer::Nothing => {}
                 Answer::Guard(ids, answer) => {
@@ -217,6 +224,9 @@ impl Member {
                     self.publish();
                 }
             }
+        }
+        if !started {
+            self.engine.storage.start();
         }
         answered
     }

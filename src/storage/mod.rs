@@ -101,9 +101,13 @@ pub trait Storage: Send {
     /// does them.
     fn flush(&mut self) {}
 
-    /// Starts one atomic write. With `reset` the log is dropped first, and goes on behind that
+    /// Takes in one atomic write. With `reset` the log is dropped first, and goes on behind that
     /// snapshot. Entries replace whatever is stored from the first one's index on.
     fn submit(&mut self, persist: Persist);
+
+    /// Begins what was submitted, as far as that was not begun at once: when the messages that left
+    /// with it are on their way.
+    fn start(&mut self) {}
 
     /// The next finished write, in order of submission; `None` while there is none.
     fn poll(&mut self) -> Option<Completion>;

@@ -221,6 +221,12 @@ impl Storage for Directory {
         self.done.push_back(Completion { token, result });
     }
 
+    fn start(&mut self) {
+        if let Some(thread) = &mut self.thread {
+            thread.go_on();
+        }
+    }
+
     fn poll(&mut self) -> Option<Completion> {
         let done = self.done.pop_front();
         done.or_else(|| self.thread.as_mut()?.poll())

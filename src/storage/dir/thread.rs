@@ -111,18 +111,16 @@ impl LogThread {
         self.direct.as_ref().map(Direct::fd)
     }
 
+    /// It is begun by [`LogThread::go_on`].
     pub(super) fn submit(&mut self, persist: Persist) {
-        {
-            let mut queue = lock(&self.shared.queue);
-            queue.writes += 1;
-            queue.jobs.push_back(Job::Write(persist));
-        }
-        self.go_on();
+        let mut queue = lock(&self.shared.queue);
+        queue.writes += 1;
+        queue.jobs.push_back(Job::Write(persist));
     }
 
     /// Begins what comes next, or has the thread do it; unless something is being done, after which
     /// whoever does it goes on.
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         let mut queue = lock(&self.shared.queue);
         if queue.busy || queue.direct || queue.jobs.is_empty() {
             return;
@@ -163,8 +161,6 @@ impl LogThread {
             }
             Ended::Undone(run) => queue.put_back(run),
         }
-        drop(queue);
-        self.go_on();
     }
 
     /// An error is one of an earlier call.
@@ -185,8 +181,10 @@ impl LogThread {
 
     /// Waits until there is nothing to be done.
     pub(super) fn flush(&mut self) {
+        self.go_on();
         while self.direct.as_ref().is_some_and(Direct::is_under_way) {
             self.reap(true);
+            self.go_on();
         }
         let mut queue = lock(&self.shared.queue);
         while queue.busy || !queue.jobs.is_empty() {
