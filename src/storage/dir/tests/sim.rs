@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::super::buffer::Buffer;
 use super::super::page::SECTOR;
-use super::super::vfs::{Vfs, VfsFile};
+use super::super::vfs::{Queue, Vfs, VfsFile};
 use super::Rng;
 use crate::storage::StorageError;
 
@@ -105,6 +107,18 @@ pub(super) struct Moment {
     pending_names: Vec<(u64, NameChange)>,
 }
 
+/// Whether it writes by itself, and how often it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Unaided {
+    #[default]
+    Never,
+    /// So many times.
+    Writes(u64),
+    /// It says that it does, and refuses when it comes to it: at once, or in the end.
+    Refuses,
+    RefusesLate,
+}
+
 #[derive(Default)]
 struct State {
     now: Moment,
@@ -122,6 +136,8 @@ struct State {
     deaf_names: bool,
     /// Bytes of all files together that it has room for.
     capacity: Option<usize>,
+    /// What it does by itself.
+    unaided: Unaided,
     /// A copy before each operation, with the caller's mark, if kept.
     history: Option<Vec<(Moment, usize)>>,
     mark: usize,
@@ -331,6 +347,15 @@ impl Sim {
         state.capacity = bytes.map(|bytes| state.now.used() + bytes);
     }
 
+    /// From now on it does what is asked of it by itself, as `unaided` says.
+    pub(super) fn be_unaided(&self, unaided: Unaided) {
+        self.state().unaided = unaided;
+    }
+
+    pub(super) fn unaided(&self) -> Unaided {
+        self.state().unaided
+    }
+
     /// Lets syncs wait until they are let go.
     pub(super) fn hold_syncs(&self, hold: bool) {
         *self.1.closed.lock().unwrap() = hold;
@@ -473,6 +498,62 @@ impl Vfs for Sim {
         state.salt += 1;
         Ok(Rng(state.salt).next())
     }
+
+    fn queue(&self) -> Option<Box<dyn Queue>> {
+        (self.unaided() != Unaided::Never).then(|| {
+            Box::new(SimQueue {
+                sim: self.clone(),
+                under_way: None,
+            }) as Box<dyn Queue>
+        })
+    }
+}
+
+/// A queue of it. Nobody is told when a write ends: who asks finds out.
+struct SimQueue {
+    sim: Sim,
+    under_way: Option<(SimFile, Buffer, Result<(), StorageError>)>,
+}
+
+impl Queue for SimQueue {
+    fn fd(&self) -> RawFd {
+        -1
+    }
+
+    fn begin(&mut self, file: RawFd, buffer: Buffer, offset: u64) -> Result<(), Buffer> {
+        assert!(self.under_way.is_none() && buffer.is_aligned());
+        let name = String::new();
+        let (sim, inode) = (self.sim.clone(), file as usize);
+        let file = SimFile { sim, inode, name };
+        let written = match self.sim.unaided() {
+            Unaided::Refuses => return Err(buffer),
+            Unaided::RefusesLate => Err(StorageError::Io {
+                op: "pwrite",
+                path: PathBuf::new(),
+                error: io::Error::from_raw_os_error(libc::EINVAL),
+            }),
+            _ => file.write(buffer.bytes(), offset),
+        };
+        self.under_way = Some((file, buffer, written));
+        Ok(())
+    }
+
+    fn end(&mut self, wait: bool) -> Option<(Buffer, io::Result<()>)> {
+        self.under_way.as_ref()?;
+        if !wait && *self.sim.1.closed.lock().unwrap() {
+            return None;
+        }
+        let (file, buffer, written) = self.under_way.take()?;
+        let result = written.and_then(|()| file.sync());
+        if let Unaided::Writes(count) = &mut self.sim.state().unaided {
+            *count += 1;
+        }
+        let result = result.map_err(|error| match error {
+            StorageError::Io { error, .. } => error,
+            other => panic!("{other}"),
+        });
+        Some((buffer, result))
+    }
 }
 
 impl VfsFile for SimFile {
@@ -523,6 +604,10 @@ impl VfsFile for SimFile {
             true => Err(self.sim.error("pwrite", &state)),
             false => Ok(()),
         }
+    }
+
+    fn unbuffered(&self) -> Option<RawFd> {
+        Some(self.inode as RawFd)
     }
 
     fn renamed(&mut self, name: &str) {

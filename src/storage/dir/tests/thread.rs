@@ -10,7 +10,7 @@ use super::super::{Directory, Options, meta};
 use super::disk::nth;
 use super::images::{image, save};
 use super::model::open;
-use super::sim::{Loss, Sim};
+use super::sim::{Loss, Sim, Unaided};
 use super::{INSTANCE, Rng, identity, seed};
 use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Token};
 use crate::storage::{Completion, Room, Storage};
@@ -41,6 +41,24 @@ fn made() -> Sim {
     sim
 }
 
+/// Tries it where the thread does everything, and where the disk does much by itself.
+fn both(test: impl Fn(&Sim)) {
+    test(&made());
+    let sim = made();
+    sim.be_unaided(Unaided::Writes(0));
+    test(&sim);
+    assert_ne!(
+        sim.unaided(),
+        Unaided::Writes(0),
+        "the thread did everything"
+    );
+}
+
+fn submit(directory: &mut Directory, persist: Persist) {
+    directory.submit(persist);
+    directory.start();
+}
+
 fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -58,7 +76,11 @@ fn settle(directory: &Directory) {
 }
 
 fn next(directory: &mut Directory) -> Completion {
-    until(|| directory.poll())
+    until(|| {
+        let completion = directory.poll();
+        directory.start();
+        completion
+    })
 }
 
 fn append(index: u64, len: usize) -> Persist {
@@ -76,7 +98,7 @@ fn append(index: u64, len: usize) -> Persist {
 
 /// The first entry, with its term, is durable.
 fn begin(directory: &mut Directory) {
-    directory.submit(nth(1));
+    submit(directory, nth(1));
     assert!(next(directory).result.is_ok());
 }
 
@@ -94,10 +116,10 @@ fn what_waits_for_a_sync_is_written_as_one() {
     directory.flush();
     sim.hold_syncs(true);
     let before = sim.operations();
-    directory.submit(append(2, 128));
+    submit(&mut directory, append(2, 128));
     // It is being written, and waits for its sync.
     until(|| (sim.operations() > before).then_some(()));
-    (3..19).for_each(|n| directory.submit(append(n, 128)));
+    (3..19).for_each(|n| submit(&mut directory, append(n, 128)));
     let end = directory.log.try_lock().is_err();
     assert!(end, "the thread is not at work");
     assert!(directory.poll().is_none(), "told before it was durable");
@@ -120,101 +142,118 @@ fn what_waits_for_a_sync_is_written_as_one() {
 
 #[test]
 fn reading_does_not_wait_for_a_sync() {
-    let sim = made();
-    let (mut directory, _) = threaded(&sim);
-    begin(&mut directory);
-    (2..6).for_each(|n| directory.submit(append(n, 128)));
-    directory.flush();
-    sim.hold_syncs(true);
-    let before = sim.operations();
-    directory.submit(append(6, 128));
-    until(|| (sim.operations() > before).then_some(()));
-    // What is not durable is not there yet.
-    let entries = directory.fetch(1, 6, usize::MAX).unwrap();
-    assert_eq!(entries.len(), 5);
-    assert!(directory.fetch(6, 6, usize::MAX).is_err());
-    assert_eq!(directory.oldest_snapshot(), 0);
-    directory.trim(Position::default()).unwrap();
-    sim.hold_syncs(false);
-    directory.flush();
-    assert_eq!(directory.fetch(1, 6, usize::MAX).unwrap().len(), 6);
+    both(|sim| {
+        let (mut directory, _) = threaded(sim);
+        begin(&mut directory);
+        (2..6).for_each(|n| submit(&mut directory, append(n, 128)));
+        directory.flush();
+        sim.hold_syncs(true);
+        let before = sim.operations();
+        submit(&mut directory, append(6, 128));
+        until(|| (sim.operations() > before).then_some(()));
+        // What is not durable is not there yet.
+        let entries = directory.fetch(1, 6, usize::MAX).unwrap();
+        assert_eq!(entries.len(), 5);
+        assert!(directory.fetch(6, 6, usize::MAX).is_err());
+        assert_eq!(directory.oldest_snapshot(), 0);
+        directory.trim(Position::default()).unwrap();
+        sim.hold_syncs(false);
+        directory.flush();
+        assert_eq!(directory.fetch(1, 6, usize::MAX).unwrap().len(), 6);
+    });
+}
+
+/// Takes in what is done, which is what follows `done`.
+fn take_in_order(directory: &mut Directory, done: &mut u64) {
+    while let Some(completion) = directory.poll() {
+        *done += 1;
+        assert_eq!(completion.token, Token(*done));
+        completion.result.unwrap();
+    }
 }
 
 #[test]
 fn everything_is_durable_when_it_is_said_and_in_order() {
-    let mut rng = Rng(seed(61));
-    let sim = made();
-    let (mut directory, _) = threaded(&sim);
-    begin(&mut directory);
-    let (mut submitted, mut done, mut term, mut tried) = (1, 1, 1, 0);
-    while done < 3000 {
-        for _ in 0..rng.below(20) {
-            submitted += 1;
-            let mut persist = append(submitted, rng.below(300) as usize);
-            term += u64::from(rng.below(40) == 0);
-            persist.entries[0].term = term;
-            persist.hard = (term > 1).then_some(HardState {
-                claim: None,
-                term,
-                vote: NodeId::new(term % 3),
-                excluded: None,
-                commit: 0,
-            });
-            until(|| (directory.room() == Room::All).then_some(()));
-            directory.submit(persist);
+    both(|sim| {
+        let mut rng = Rng(seed(61));
+        let (mut directory, _) = threaded(sim);
+        begin(&mut directory);
+        let (mut submitted, mut done, mut term, mut tried) = (1, 1, 1, 0);
+        while done < 3000 {
+            for _ in 0..rng.below(20) {
+                submitted += 1;
+                let mut persist = append(submitted, rng.below(300) as usize);
+                term += u64::from(rng.below(40) == 0);
+                persist.entries[0].term = term;
+                persist.hard = (term > 1).then_some(HardState {
+                    claim: None,
+                    term,
+                    vote: NodeId::new(term % 3),
+                    excluded: None,
+                    commit: 0,
+                });
+                until(|| {
+                    take_in_order(&mut directory, &mut done);
+                    directory.start();
+                    (directory.room() == Room::All).then_some(())
+                });
+                submit(&mut directory, persist);
+            }
+            take_in_order(&mut directory, &mut done);
+            directory.start();
+            if rng.below(10) == 0 && tried < 20 {
+                tried += 1;
+                assert!(entries_after_a_crash(sim) >= done);
+            }
         }
-        while let Some(completion) = directory.poll() {
-            done += 1;
-            assert_eq!(completion.token, Token(done));
-            completion.result.unwrap();
-        }
-        if rng.below(10) == 0 && tried < 20 {
-            tried += 1;
-            assert!(entries_after_a_crash(&sim) >= done);
-        }
-    }
-    assert!(tried > 5, "only {tried} crashes");
-    drop(directory);
-    assert_eq!(entries_after_a_crash(&sim), submitted, "an end writes all");
+        assert!(tried > 5, "only {tried} crashes");
+        drop(directory);
+        assert_eq!(entries_after_a_crash(sim), submitted, "an end writes all");
+    });
 }
 
 #[test]
 fn a_conflict_is_written_after_what_it_replaces() {
-    let sim = made();
-    let (mut directory, _) = threaded(&sim);
-    begin(&mut directory);
-    (2..20).for_each(|n| directory.submit(append(n, 50)));
-    let mut conflict = append(9, 70);
-    conflict.token = Token(20);
-    conflict.hard = Some(HardState {
-        term: 2,
-        ..HardState::default()
+    both(|sim| {
+        let (mut directory, _) = threaded(sim);
+        begin(&mut directory);
+        (2..20).for_each(|n| submit(&mut directory, append(n, 50)));
+        let mut conflict = append(9, 70);
+        conflict.token = Token(20);
+        conflict.hard = Some(HardState {
+            term: 2,
+            ..HardState::default()
+        });
+        conflict.entries[0].term = 2;
+        submit(&mut directory, conflict.clone());
+        drop(directory);
+        let (_, opened) = open(sim).unwrap();
+        assert_eq!(opened.restored.entries.len(), 9);
+        assert_eq!(opened.restored.entries.last(), conflict.entries.last());
     });
-    conflict.entries[0].term = 2;
-    directory.submit(conflict.clone());
-    drop(directory);
-    let (_, opened) = open(&sim).unwrap();
-    assert_eq!(opened.restored.entries.len(), 9);
-    assert_eq!(opened.restored.entries.last(), conflict.entries.last());
 }
 
 #[test]
 fn a_failed_sync_fails_all_that_waits_and_nothing_is_tried_again() {
-    for operation in 1..=2 {
+    for (operation, unaided) in [1, 2].into_iter().flat_map(|operation| {
+        let each = [Unaided::Never, Unaided::Writes(0)];
+        each.map(|unaided| (operation, unaided))
+    }) {
         let sim = made();
+        sim.be_unaided(unaided);
         let (mut directory, _) = threaded(&sim);
         begin(&mut directory);
         directory.flush();
         until(|| (!directory.log().is_ahead_of_meta()).then_some(()));
         sim.fail_at(Some(sim.operations() + operation));
-        (2..30).for_each(|n| directory.submit(append(n, 50)));
+        (2..30).for_each(|n| submit(&mut directory, append(n, 50)));
         for n in 2..30 {
             let completion = next(&mut directory);
             assert_eq!(completion.token, Token(n));
             assert!(completion.result.is_err());
         }
         let before = sim.operations();
-        directory.submit(append(30, 50));
+        submit(&mut directory, append(30, 50));
         assert!(next(&mut directory).result.is_err());
         assert!(directory.trim(Position::default()).is_err());
         directory.flush();
@@ -226,121 +265,189 @@ fn a_failed_sync_fails_all_that_waits_and_nothing_is_tried_again() {
 
 #[test]
 fn a_panic_is_a_failed_write() {
-    let sim = made();
-    let (mut directory, _) = threaded(&sim);
-    begin(&mut directory);
     let mut vote = nth(1);
     vote.hard.as_mut().unwrap().vote = NodeId::new(3);
     vote.entries.clear();
-    directory.submit(vote);
-    directory.submit(append(2, 50));
-    let error = next(&mut directory).result.unwrap_err().to_string();
-    assert!(error.contains("second vote"), "{error}");
-    assert!(next(&mut directory).result.is_err());
-    drop(directory);
-    assert_eq!(entries_after_a_crash(&sim), 1);
+    let cases = [(vote, "second vote"), (append(3, 50), "leave a gap")];
+    for (broken, why) in cases {
+        for unaided in [Unaided::Never, Unaided::Writes(0)] {
+            let sim = made();
+            sim.be_unaided(unaided);
+            let (mut directory, _) = threaded(&sim);
+            begin(&mut directory);
+            submit(&mut directory, broken.clone());
+            submit(&mut directory, append(2, 50));
+            let error = next(&mut directory).result.unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+            assert!(next(&mut directory).result.is_err());
+            drop(directory);
+            assert_eq!(entries_after_a_crash(&sim), 1);
+        }
+    }
 }
 
 #[test]
 fn a_quiet_thread_has_meta_know_what_is_durable() {
-    let sim = made();
-    let (mut directory, _) = threaded(&sim);
-    begin(&mut directory);
-    (2..6).for_each(|n| directory.submit(append(n, 50)));
-    directory.flush();
-    let known = |sim: &Sim| {
-        let image = sim.now().lose_power(Loss::All);
-        meta::load(&Sim::boot(&image)).unwrap().0.durable_lsn
-    };
-    let end = directory.log().end.lsn;
-    until(|| (known(&sim) == end).then_some(()));
-    // Once is enough.
-    directory.flush();
-    let before = sim.operations();
-    directory.trim(Position::default()).unwrap();
-    directory.flush();
-    assert_eq!(sim.operations(), before);
-    drop(directory);
-    assert_eq!(sim.operations(), before + 1, "the spare segment is removed");
+    both(|sim| {
+        let (mut directory, _) = threaded(sim);
+        begin(&mut directory);
+        (2..6).for_each(|n| submit(&mut directory, append(n, 50)));
+        directory.flush();
+        let known = |sim: &Sim| {
+            let image = sim.now().lose_power(Loss::All);
+            meta::load(&Sim::boot(&image)).unwrap().0.durable_lsn
+        };
+        let end = directory.log().end.lsn;
+        until(|| (known(sim) == end).then_some(()));
+        // Once is enough.
+        directory.flush();
+        let before = sim.operations();
+        directory.trim(Position::default()).unwrap();
+        directory.flush();
+        assert_eq!(sim.operations(), before);
+        drop(directory);
+        assert_eq!(sim.operations(), before + 1, "the spare segment is removed");
+    });
 }
 
 #[test]
 fn spare_segments_are_taken_and_none_is_left_behind() {
-    let sim = made();
-    let (mut directory, _) = threaded(&sim);
-    begin(&mut directory);
-    let mut last = 1;
-    let mut rolled = 0;
-    while rolled < 5 {
-        directory.flush();
-        settle(&directory);
-        until(|| (!directory.log().is_ahead_of_meta()).then_some(()));
-        let seq = directory.log().segment.header.seq;
-        last += 1;
-        directory.submit(append(last, 60_000));
-        let done = next(&mut directory);
-        done.result.unwrap();
-        rolled += u32::from(directory.log().segment.header.seq > seq);
-    }
-    drop(directory);
-    let names = sim.list().unwrap();
-    assert!(
-        names.iter().all(|name| !name.starts_with("prep-")),
-        "{names:?}"
-    );
-    assert_eq!(entries_after_a_crash(&sim), last);
+    both(|sim| {
+        let (mut directory, _) = threaded(sim);
+        begin(&mut directory);
+        let mut last = 1;
+        let mut rolled = 0;
+        while rolled < 5 {
+            directory.flush();
+            settle(&directory);
+            until(|| (!directory.log().is_ahead_of_meta()).then_some(()));
+            let seq = directory.log().segment.header.seq;
+            last += 1;
+            submit(&mut directory, append(last, 60_000));
+            let done = next(&mut directory);
+            done.result.unwrap();
+            rolled += u32::from(directory.log().segment.header.seq > seq);
+        }
+        drop(directory);
+        let names = sim.list().unwrap();
+        assert!(
+            names.iter().all(|name| !name.starts_with("prep-")),
+            "{names:?}"
+        );
+        assert_eq!(entries_after_a_crash(sim), last);
+    });
 }
 
 #[test]
 fn power_may_fail_while_spare_segments_are_made_and_taken() {
-    let sim = made();
-    let (mut directory, _) = threaded(&sim);
-    begin(&mut directory);
-    sim.keep_history();
-    let mut told = 1;
-    for n in 2..30 {
-        sim.mark(told as usize);
-        directory.submit(append(n, 50_000));
-        assert!(next(&mut directory).result.is_ok());
-        told = n;
-    }
-    drop(directory);
-    let history = sim.history();
-    let mut spares = 0;
-    for (at, (moment, told)) in history.iter().enumerate() {
-        for loss in Loss::usual(at as u64) {
-            let image = moment.lose_power(loss);
-            spares += u32::from(image.keys().any(|name| name.starts_with("prep-spare")));
-            let (_, opened) = open(&Sim::boot(&image)).unwrap();
-            let found = opened.restored.entries.len();
-            assert!(
-                found >= *told,
-                "operation {at}, {loss:?}: {found} of {told}"
-            );
+    both(|sim| {
+        let (mut directory, _) = threaded(sim);
+        begin(&mut directory);
+        sim.keep_history();
+        let mut told = 1;
+        for n in 2..30 {
+            sim.mark(told as usize);
+            submit(&mut directory, append(n, 50_000));
+            assert!(next(&mut directory).result.is_ok());
+            told = n;
         }
-    }
-    assert!(spares > 50, "only {spares} with a spare segment");
+        drop(directory);
+        let history = sim.history();
+        let mut spares = 0;
+        for (at, (moment, told)) in history.iter().enumerate() {
+            for loss in Loss::usual(at as u64) {
+                let image = moment.lose_power(loss);
+                spares += u32::from(image.keys().any(|name| name.starts_with("prep-spare")));
+                let (_, opened) = open(&Sim::boot(&image)).unwrap();
+                let found = opened.restored.entries.len();
+                assert!(
+                    found >= *told,
+                    "operation {at}, {loss:?}: {found} of {told}"
+                );
+            }
+        }
+        assert!(spares > 50, "only {spares} with a spare segment");
+    });
 }
 
 #[test]
 fn the_log_is_trimmed_in_its_turn() {
+    both(|sim| {
+        let (mut directory, _) = threaded(sim);
+        begin(&mut directory);
+        (2..200).for_each(|n| submit(&mut directory, append(n, 9000)));
+        directory.flush();
+        save(&mut directory, 150, &image(1, 1000));
+        let position = Position {
+            index: 150,
+            term: 1,
+        };
+        directory.trim(position).unwrap();
+        (200..220).for_each(|n| submit(&mut directory, append(n, 100)));
+        directory.flush();
+        let first = directory.known().layout.base().index + 1;
+        assert!((2..=151).contains(&first), "first {first}");
+        assert_eq!(
+            directory.fetch(151, 219, usize::MAX).unwrap().len(),
+            219 - 150
+        );
+    });
+}
+
+#[test]
+fn a_disk_that_takes_its_time_by_itself_keeps_nobody_waiting() {
     let sim = made();
+    sim.be_unaided(Unaided::Writes(0));
     let (mut directory, _) = threaded(&sim);
     begin(&mut directory);
-    (2..200).for_each(|n| directory.submit(append(n, 9000)));
-    directory.flush();
-    save(&mut directory, 150, &image(1, 1000));
-    let position = Position {
-        index: 150,
-        term: 1,
-    };
-    directory.trim(position).unwrap();
-    (200..220).for_each(|n| directory.submit(append(n, 100)));
-    directory.flush();
-    let first = directory.known().layout.base().index + 1;
-    assert!((2..=151).contains(&first), "first {first}");
+    sim.hold_syncs(true);
+    (2..30).for_each(|n| submit(&mut directory, append(n, 50)));
+    assert!(directory.poll().is_none(), "told before it was durable");
+    assert_eq!(directory.room(), Room::All);
+    assert!(directory.log.try_lock().is_ok(), "the thread is at work");
+    assert_eq!(entries_after_a_crash(&sim), 1);
+    sim.hold_syncs(false);
+    for n in 2..30 {
+        let completion = next(&mut directory);
+        assert_eq!(completion.token, Token(n));
+        completion.result.unwrap();
+    }
     assert_eq!(
-        directory.fetch(151, 219, usize::MAX).unwrap().len(),
-        219 - 150
+        sim.unaided(),
+        Unaided::Writes(2),
+        "all that waited is one write"
     );
+    // And at the end nothing is left under way.
+    submit(&mut directory, append(30, 50));
+    submit(&mut directory, append(31, 50));
+    drop(directory);
+    assert_eq!(entries_after_a_crash(&sim), 31);
+}
+
+#[test]
+fn what_the_system_will_not_do_by_itself_the_thread_does() {
+    for unaided in [Unaided::Refuses, Unaided::RefusesLate] {
+        let sim = made();
+        sim.be_unaided(unaided);
+        let (mut directory, _) = threaded(&sim);
+        begin(&mut directory);
+        for n in 2..30 {
+            submit(&mut directory, append(n, 50));
+            if n % 3 == 0 {
+                directory.flush();
+            }
+        }
+        for n in 2..30 {
+            let completion = next(&mut directory);
+            assert_eq!(completion.token, Token(n), "{unaided:?}");
+            completion.result.unwrap();
+        }
+        // It is not asked again.
+        sim.be_unaided(Unaided::Writes(0));
+        submit(&mut directory, append(30, 50));
+        next(&mut directory).result.unwrap();
+        assert_eq!(sim.unaided(), Unaided::Writes(0), "{unaided:?}");
+        drop(directory);
+        assert_eq!(entries_after_a_crash(&sim), 30);
+    }
 }
