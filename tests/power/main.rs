@@ -19,7 +19,8 @@ use rig::{Disk, FILE_SYSTEMS, Scratch};
 use victim::{Calls, End, Fault};
 
 /// System calls that change something, each of which is a moment for power to fail.
-const CHANGING: &str = "pwrite64,fdatasync,fsync,?rename,?renameat,?renameat2,?unlink,?unlinkat";
+const CHANGING: &str =
+    "pwrite64,fdatasync,fsync,?io_submit,?rename,?renameat,?renameat2,?unlink,?unlinkat";
 
 /// What was only interrupted has done nothing yet, and is done again.
 const REPEATED: [&str; 4] = ["pwrite64", "pread64", "fdatasync", "fsync"];
@@ -87,7 +88,7 @@ fn no_power_cut_loses_what_was_acknowledged() {
         let (tried, killed) = cuts(kind, count / FILE_SYSTEMS.len(), seed);
         println!("{kind}: {tried} power cuts, {killed} of them in the middle of a system call");
         // strace counts the calls of each thread by itself: not all of them come to the number.
-        assert!(killed * 2 >= tried, "the process is rarely killed");
+        assert!(killed * 3 >= tried, "the process is rarely killed");
     }
 }
 

@@ -209,6 +209,7 @@ impl Model {
 
 fn submit(directory: &mut Directory, persist: Persist) -> Result<(), StorageError> {
     directory.submit(persist);
+    directory.start();
     loop {
         match directory.poll() {
             Some(completion) => return completion.result,
@@ -238,10 +239,19 @@ fn take(directory: &mut Directory, step: &Step) -> Result<(), StorageError> {
     }
 }
 
+/// Opened, and every other time written by a thread, or by the system itself where it does that.
+fn opened(path: &Path, seed: u64) -> Result<Directory, StorageError> {
+    let (mut directory, _) = Directory::open_with(path, &identity(), options())?;
+    if seed.is_multiple_of(2) {
+        directory.spawn_writer(Arc::new(|| {}))?;
+    }
+    Ok(directory)
+}
+
 /// Makes the directory and does all of it, saying each step that is done.
 pub fn live(path: &Path, seed: u64) -> Result<(), StorageError> {
     Directory::create(path, &identity(), INSTANCE)?;
-    let mut directory = Some(Directory::open_with(path, &identity(), options())?.0);
+    let mut directory = Some(opened(path, seed)?);
     let (mut model, mut rng) = (Model::default(), Rng(seed));
     println!("\ndone 0");
     for number in 1..=STEPS {
@@ -251,7 +261,7 @@ pub fn live(path: &Path, seed: u64) -> Result<(), StorageError> {
         }
         let directory = match &mut directory {
             Some(directory) => directory,
-            closed => closed.insert(Directory::open_with(path, &identity(), options())?.0),
+            closed => closed.insert(opened(path, seed)?),
         };
         take(directory, &step)?;
         model.apply(&step);
