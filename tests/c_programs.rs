@@ -73,6 +73,15 @@ fn a_thread_writes_behind_the_descriptor() {
     try_in_all_ways("abi_writer");
 }
 
+/// The program has calls of its own to the disk, which sanitizers would replace.
+#[test]
+fn no_driving_call_waits_for_a_disk() {
+    for variant in [Variant::Shared, Variant::Static] {
+        let program = clib::compile("abi_reader", &["abi_reader.c"], variant);
+        run(&program, &format!("abi_reader-{variant:?}"), &[]);
+    }
+}
+
 #[test]
 fn cancelled_threads_leave_first() {
     try_in_all_ways("abi_cancel");

@@ -25,7 +25,8 @@ pub enum Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fetch {
     No,
-    Asked,
+    /// From this one on.
+    Asked(Index),
     /// Not to be asked again before the next heartbeat.
     Failed,
 }
@@ -134,12 +135,15 @@ impl Progress {
 
     /// The entries to be sent next have been asked of storage.
     pub(super) fn fetching(&mut self) {
-        self.fetch = Fetch::Asked;
+        self.fetch = Fetch::Asked(self.next_index);
     }
 
-    /// Storage has answered.
-    pub(super) fn fetched(&mut self, ok: bool) {
-        self.fetch = if ok { Fetch::No } else { Fetch::Failed };
+    /// Storage has answered what was asked from `first` on. Where that is not what was asked last,
+    /// the other answer is still to come.
+    pub(super) fn fetched(&mut self, first: Index, ok: bool) {
+        if self.fetch == Fetch::Asked(first) {
+            self.fetch = if ok { Fetch::No } else { Fetch::Failed };
+        }
     }
 
     /// What could not be read may be asked for again.

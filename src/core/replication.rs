@@ -143,7 +143,7 @@ impl Raft {
         let Some(progress) = self.progress_mut(to) else {
             return;
         };
-        progress.fetched(entries.is_ok());
+        progress.fetched(first, entries.is_ok());
         // It may have gone on meanwhile, or the log have been compacted: then this is of no use.
         let wanted = progress.sending().is_none() && progress.next_index() == first;
         if let Ok(entries) = entries

@@ -226,6 +226,7 @@ impl Engine {
         }
         let begins = matches!(self.snapshots.loading, Some(Loading::Host(_)));
         self.raft.set_begins(begins);
+        self.take_finished();
         self.raft.tick(self.now);
         self.settle();
         self.detect();

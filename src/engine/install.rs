@@ -4,7 +4,7 @@
 
 use crate::cluster::{Command, State, Status};
 use crate::core::{Ask, Bytes, Entry, Epoch, Index, NodeId, Payload, Snapshot};
-use crate::storage::{Draft, SnapshotReader, StorageError};
+use crate::storage::{Done, Draft, SnapshotReader, StorageError, Task};
 
 use super::action::Action;
 use super::engine::Engine;
@@ -40,9 +40,14 @@ impl Engine {
                     first,
                     last,
                     bytes,
-                } => {
-                    let entries = self.fetch(first, last, bytes);
-                    self.raft.fetched(self.now, to, first, entries);
+                } if !self.is_compacted(first) => self.begin_task(Task::Entries {
+                    to,
+                    first,
+                    last,
+                    bytes,
+                }),
+                Ask::Entries { to, first, .. } => {
+                    self.raft.fetched(self.now, to, first, Err(()));
                 }
                 Ask::Piece {
                     to,
@@ -64,17 +69,38 @@ impl Engine {
         any
     }
 
-    fn fetch(&mut self, first: Index, last: Index, bytes: usize) -> Result<Vec<Entry>, ()> {
-        if first <= self.raft.log().base().index {
-            // Asked for before the log was compacted: storage was told that nobody needs it.
-            return Err(());
+    /// Whether what was asked for has been compacted since: storage was told that nobody needs it.
+    fn is_compacted(&self, index: Index) -> bool {
+        index <= self.raft.log().base().index
+    }
+
+    fn begin_task(&mut self, task: Task) {
+        if let Some(done) = self.storage.begin(task) {
+            self.finished(done);
         }
-        let fetched = self.storage.fetch(first, last, bytes);
-        fetched.map_err(|error| self.cannot_read(first, &error))
+    }
+
+    /// Takes in what a thread of the storage's has done.
+    pub fn take_finished(&mut self) {
+        while let Some(done) = self.storage.finished() {
+            self.finished(done);
+        }
+    }
+
+    fn finished(&mut self, done: Done) {
+        match done {
+            Done::Entries { to, first, result } => {
+                let entries = result.map_err(|error| self.cannot_read(first, &error));
+                self.raft.fetched(self.now, to, first, entries);
+            }
+        }
     }
 
     /// What is damaged stays so, and is said once; anything else may pass.
     fn cannot_read(&mut self, index: Index, error: &StorageError) {
+        if self.is_compacted(index) {
+            return;
+        }
         let damaged = matches!(
             error,
             StorageError::Corrupt { .. } | StorageError::Record { .. }

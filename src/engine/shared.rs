@@ -26,7 +26,7 @@ pub(super) struct Shared {
     pub waker: OnceLock<mio::Waker>,
     /// What the host reports of its storage, if it keeps the node's state.
     writes: Option<Arc<Writes>>,
-    /// Storage has finished a write since a round last began.
+    /// Storage has finished a write or a task since a round last began.
     written: AtomicBool,
     /// A driving call through the descriptor is under way: it sees what comes meanwhile.
     driven: AtomicBool,
@@ -121,7 +121,7 @@ impl Shared {
         self.wake();
     }
 
-    /// Storage has finished a write: a driving call is due.
+    /// Storage has finished a write or a task: a driving call is due.
     pub fn note_written(&self) {
         // Before `driven` is looked at, as in `drive` after it was changed.
         self.written.store(true, Ordering::SeqCst);

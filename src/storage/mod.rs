@@ -13,10 +13,12 @@ mod dir;
 mod host;
 mod memory;
 mod read_back;
+mod task;
 
 pub use dir::{Directory, Options, inspect, repair};
 pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
+pub use task::{Done, Task};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {dir::tests::fuzz as dir_fuzz, host::tests::fuzz as host_fuzz};
 
@@ -89,10 +91,10 @@ pub trait Storage: Send {
     /// [`Room::Hard`].
     fn make_room(&mut self) {}
 
-    /// From now on writes may be done by a thread of the storage's own, which calls `wake` whenever
-    /// one is finished; `Ok` as well where there is no such thread. Some may be finished without it:
-    /// of those a descriptor tells, if one is returned, by becoming readable, as an edge. It is the
-    /// storage's own.
+    /// From now on writes and tasks may be done by threads of the storage's own, which call `wake`
+    /// whenever one is finished; `Ok` as well where there are no such threads. Some writes may be
+    /// finished without them: of those a descriptor tells, if one is returned, by becoming readable,
+    /// as an edge. It is the storage's own.
     fn spawn_writer(&mut self, _wake: Wake) -> Result<Option<RawFd>, StorageError> {
         Ok(None)
     }
@@ -111,6 +113,19 @@ pub trait Storage: Send {
 
     /// The next finished write, in order of submission; `None` while there is none.
     fn poll(&mut self) -> Option<Completion>;
+
+    /// Begins a task. What came of it is returned if it was done at once; where a thread does it,
+    /// [`Storage::finished`] hands it out later. One that waits for its turn is forgotten when
+    /// another one comes for the same.
+    fn begin(&mut self, mut task: Task) -> Option<Done> {
+        Some(task.perform(self))
+    }
+
+    /// The next task that a thread has finished, in the order in which they were begun; `None` while
+    /// there is none.
+    fn finished(&mut self) -> Option<Done> {
+        None
+    }
 
     /// Durable entries from `first` to at most `last`: at least one, and about as many as weigh
     /// `bytes`. After an error the same may be asked again.

@@ -15,7 +15,7 @@ use crate::storage::StorageError;
 use crate::wire::{WireError, decode_entry};
 
 use super::frame::{Frame, HEADER, Kind, flaw, whiten};
-use super::layout::{Layout, Run};
+use super::layout::Run;
 use super::page::Flaw;
 use super::segment::Header;
 use super::vfs::{Vfs, VfsFile};
@@ -24,8 +24,9 @@ use super::write::Known;
 /// Bytes that are read at once, a multiple of a page.
 const PIECE: usize = 64 * 1024;
 
-/// Entries from `first` to at most `last`, which is within the log: at least one, and no more than
-/// weigh `bytes` but for the first. Where they are is looked up in between, and may change.
+/// Entries from `first` to at most `last`: at least one, and no more than weigh `bytes` but for the
+/// first. Where they are is looked up in between, and may change: of a log that is written meanwhile
+/// some may have been replaced.
 pub(super) fn fetch(
     fs: &dyn Vfs,
     known: &Mutex<Known>,
@@ -40,10 +41,9 @@ pub(super) fn fetch(
         full: false,
     };
     while !fetch.full && fetch.next <= last {
-        let Some((header, run, replaced)) = find(&lock(known).layout, fetch.next) else {
+        let Some((header, run, limit)) = find(&lock(known), fetch.next, last) else {
             break;
         };
-        let limit = replaced.map_or(last, |at| last.min(at - 1));
         match fetch.run(fs, &header, &run, limit) {
             Ok(()) => {}
             // What comes before the damage may be all that is needed.
@@ -61,9 +61,14 @@ pub(super) fn fetch(
     }
 }
 
-fn find(layout: &Layout, index: Index) -> Option<(Header, Run, Option<Index>)> {
-    let (run, replaced) = layout.find(index)?;
-    Some((layout.header(run.seq).clone(), run, replaced))
+/// The run that holds the entry at `index`, with its segment and the last entry up to `last` that can
+/// be read from there.
+fn find(known: &Known, index: Index, last: Index) -> Option<(Header, Run, Index)> {
+    // The end of the log at this moment: behind it nothing was read, or what was read is gone.
+    let last = last.min(known.last);
+    let (run, replaced) = known.layout.find(index).filter(|_| index <= last)?;
+    let limit = replaced.map_or(last, |at| last.min(at - 1));
+    Some((known.layout.header(run.seq).clone(), run, limit))
 }
 
 /// What was gathered so far, all of it verified between two groups.

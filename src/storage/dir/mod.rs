@@ -40,6 +40,7 @@ mod layout;
 mod meta;
 mod open;
 mod page;
+mod reader;
 mod receive;
 mod recover;
 pub mod repair;
@@ -64,12 +65,13 @@ use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot};
 use crate::panics::lock;
 
 use super::{
-    Completion, Draft, Identity, Opened, Room, SnapshotReader, SnapshotWriter, Storage,
-    StorageError, Wake,
+    Completion, Done, Draft, Identity, Opened, Room, SnapshotReader, SnapshotWriter, Storage,
+    StorageError, Task, Wake,
 };
 
 use meta::Meta;
 use page::PAGE;
+use reader::{Files, ReadThread};
 use receive::Partial;
 use segment::{PREPARED, is_segment};
 use snapshot::{ImageReader, Snapshots, Writer};
@@ -141,6 +143,10 @@ pub struct Directory {
     spares: Arc<Spares>,
     /// Makes spare segments, once there is one.
     spare_thread: Option<SpareThread>,
+    /// For whoever does the tasks.
+    files: Arc<Files>,
+    /// Does them, once there is one.
+    read_thread: Option<ReadThread>,
     /// Of writes that were done without a thread.
     done: VecDeque<Completion>,
     /// The process that opened it.
@@ -260,7 +266,10 @@ impl Storage for Directory {
     fn spawn_writer(&mut self, wake: Wake) -> Result<Option<RawFd>, StorageError> {
         if self.thread.is_none() {
             self.thread = Some(LogThread::spawn(&self.log, wake.clone())?);
-            self.spare_thread = Some(SpareThread::spawn(&self.spares, wake)?);
+            self.spare_thread = Some(SpareThread::spawn(&self.spares, wake.clone())?);
+        }
+        if self.read_thread.is_none() {
+            self.read_thread = Some(ReadThread::spawn(&self.files, wake)?);
         }
         Ok(self.thread.as_ref().and_then(LogThread::fd))
     }
@@ -277,8 +286,19 @@ impl Storage for Directory {
         last: Index,
         bytes: usize,
     ) -> Result<Vec<Entry>, StorageError> {
-        let last = last.min(self.known().last);
         fetch::fetch(&*self.fs, &self.known, first, last, bytes)
+    }
+
+    fn begin(&mut self, mut task: Task) -> Option<Done> {
+        let Some(thread) = &self.read_thread else {
+            return Some(task.perform(&mut &*self.files));
+        };
+        thread.begin(task);
+        None
+    }
+
+    fn finished(&mut self) -> Option<Done> {
+        self.read_thread.as_ref()?.finished()
     }
 
     /// # Panics
@@ -345,7 +365,13 @@ impl Storage for Directory {
 impl Directory {
     /// With nothing received, and no thread.
     fn of(log: Log) -> Directory {
+        let files = Files {
+            fs: log.fs.clone(),
+            known: log.known.clone(),
+        };
         Directory {
+            files: Arc::new(files),
+            read_thread: None,
             fs: log.fs.clone(),
             known: log.known.clone(),
             snapshots: log.snapshots.clone(),
@@ -385,10 +411,14 @@ impl Drop for Directory {
             if let Some(thread) = self.spare_thread.take() {
                 thread.forget();
             }
+            if let Some(thread) = self.read_thread.take() {
+                thread.forget();
+            }
             return;
         }
         self.thread = None;
         self.spare_thread = None;
+        self.read_thread = None;
         self.spares.discard();
         // Everything is there, whatever comes of this; the next opening knows a little less.
         let _ = self.log().note_durable();

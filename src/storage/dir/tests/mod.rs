@@ -13,6 +13,7 @@ mod images;
 mod inspect;
 mod lost;
 mod model;
+mod reader;
 mod rot;
 mod sim;
 mod sweep;

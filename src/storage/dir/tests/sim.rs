@@ -129,6 +129,7 @@ struct State {
     /// Reads so far, and the number of the one that fails.
     reads: u64,
     fail_read_at: Option<u64>,
+    panic_at_reads: bool,
     failure: Failure,
     /// Syncs of files whose name has this in it report success and do nothing: what a sweep must
     /// notice.
@@ -146,13 +147,37 @@ struct State {
 
 /// A handle on a simulated disk; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Sim(Arc<Mutex<State>>, Arc<Gate>);
+pub(super) struct Sim(Arc<Mutex<State>>, Arc<Gates>);
 
-/// What every sync of a file waits for.
+#[derive(Default)]
+struct Gates {
+    syncs: Gate,
+    reads: Gate,
+}
+
+/// What operations of a kind wait for.
 #[derive(Default)]
 struct Gate {
-    closed: Mutex<bool>,
+    /// Whether it is closed, and how many wait.
+    state: Mutex<(bool, u64)>,
     changed: Condvar,
+}
+
+impl Gate {
+    fn close(&self, closed: bool) {
+        self.state.lock().unwrap().0 = closed;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        state = self
+            .changed
+            .wait_while(state, |(closed, _)| *closed)
+            .unwrap();
+        state.1 -= 1;
+    }
 }
 
 struct SimFile {
@@ -358,8 +383,22 @@ impl Sim {
 
     /// Lets syncs wait until they are let go.
     pub(super) fn hold_syncs(&self, hold: bool) {
-        *self.1.closed.lock().unwrap() = hold;
-        self.1.changed.notify_all();
+        self.1.syncs.close(hold);
+    }
+
+    /// Lets reads of what is open wait until they are let go.
+    pub(super) fn hold_reads(&self, hold: bool) {
+        self.1.reads.close(hold);
+    }
+
+    /// How many of them wait now.
+    pub(super) fn held_reads(&self) -> u64 {
+        self.1.reads.state.lock().unwrap().1
+    }
+
+    /// Lets every read of what is open panic.
+    pub(super) fn panic_at_reads(&self, panic: bool) {
+        self.state().panic_at_reads = panic;
     }
 
     pub(super) fn operations(&self) -> u64 {
@@ -558,6 +597,9 @@ impl Queue for SimQueue {
 
 impl VfsFile for SimFile {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.sim.1.reads.pass();
+        let panics = self.sim.state().panic_at_reads;
+        assert!(!panics, "told to panic");
         let state = self.sim.read_step("pread")?;
         let data = &state.now.inodes[self.inode].cache;
         let rest = data.get(offset as usize..).unwrap_or(&[]);
@@ -615,9 +657,7 @@ impl VfsFile for SimFile {
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        let gate = &self.sim.1;
-        let closed = gate.closed.lock().unwrap();
-        drop(gate.changed.wait_while(closed, |closed| *closed));
+        self.sim.1.syncs.pass();
         let (mut state, fails) = self.sim.step();
         let deaf = state
             .deaf_files

@@ -18,7 +18,7 @@ use crate::storage::{Completion, Room, Storage};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory that is written by a thread, and how often that has called.
-fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
+pub(super) fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
     let options = Options {
         segment_bytes: 256 * 1024,
         tail_bytes: usize::MAX,
@@ -35,7 +35,7 @@ fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
     (directory, calls)
 }
 
-fn made() -> Sim {
+pub(super) fn made() -> Sim {
     let sim = Sim::default();
     Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
     sim
@@ -54,12 +54,12 @@ fn both(test: impl Fn(&Sim)) {
     );
 }
 
-fn submit(directory: &mut Directory, persist: Persist) {
+pub(super) fn submit(directory: &mut Directory, persist: Persist) {
     directory.submit(persist);
     directory.start();
 }
 
-fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
+pub(super) fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = found() {
@@ -75,7 +75,7 @@ fn settle(directory: &Directory) {
     until(|| directory.spares.is_ready().then_some(()));
 }
 
-fn next(directory: &mut Directory) -> Completion {
+pub(super) fn next(directory: &mut Directory) -> Completion {
     until(|| {
         let completion = directory.poll();
         directory.start();
@@ -83,7 +83,7 @@ fn next(directory: &mut Directory) -> Completion {
     })
 }
 
-fn append(index: u64, len: usize) -> Persist {
+pub(super) fn append(index: u64, len: usize) -> Persist {
     Persist {
         token: Token(index),
         hard: None,
@@ -97,7 +97,7 @@ fn append(index: u64, len: usize) -> Persist {
 }
 
 /// The first entry, with its term, is durable.
-fn begin(directory: &mut Directory) {
+pub(super) fn begin(directory: &mut Directory) {
     submit(directory, nth(1));
     assert!(next(directory).result.is_ok());
 }
