@@ -23,6 +23,8 @@ pub(super) enum Loading {
     Host(Index),
     /// The host loads a leader's snapshot, which will be this node's then.
     Installing(Snapshot, Box<State>),
+    /// It is made durable as this node's.
+    Adopting(Box<State>),
 }
 
 /// A snapshot that is being read for peers.
@@ -55,15 +57,31 @@ impl Engine {
                     offset,
                     len,
                 } => {
-                    let data = self.read_piece(&snapshot, offset, len);
-                    self.raft.piece_read(self.now, to, &snapshot, offset, data);
+                    let open = self.open.take_if(|(open, _)| *open == snapshot);
+                    self.begin_task(Task::Piece {
+                        to,
+                        snapshot,
+                        offset,
+                        len,
+                        reader: open.map(|(_, reader)| reader),
+                    });
                 }
                 Ask::Store {
                     snapshot,
                     offset,
                     data,
-                } => self.store(&snapshot, offset, &data),
-                Ask::Install { snapshot } => self.install(snapshot),
+                } => {
+                    self.metrics.snapshot_bytes_in += data.len() as u64;
+                    self.begin_task(Task::Store {
+                        snapshot,
+                        offset,
+                        data,
+                    });
+                }
+                Ask::Install { snapshot } => match self.may_install() {
+                    Ok(()) => self.begin_task(Task::Open { snapshot }),
+                    Err(error) => self.not_installed(&snapshot, &error),
+                },
             }
         }
         any
@@ -74,7 +92,7 @@ impl Engine {
         index <= self.raft.log().base().index
     }
 
-    fn begin_task(&mut self, task: Task) {
+    pub fn begin_task(&mut self, task: Task) {
         if let Some(done) = self.storage.begin(task) {
             self.finished(done);
         }
@@ -93,6 +111,31 @@ impl Engine {
                 let entries = result.map_err(|error| self.cannot_read(first, &error));
                 self.raft.fetched(self.now, to, first, entries);
             }
+            Done::Piece {
+                to,
+                snapshot,
+                offset,
+                result,
+                reader,
+            } => {
+                if let Some(reader) = reader {
+                    self.open = Some((snapshot.clone(), reader));
+                }
+                let data = self.piece_read(&snapshot, result);
+                self.raft.piece_read(self.now, to, &snapshot, offset, data);
+            }
+            Done::Store {
+                snapshot,
+                end,
+                result,
+            } => self.stored(&snapshot, end, result),
+            Done::Open { snapshot, result } => {
+                if let Err(error) = self.begin_install(&snapshot, result) {
+                    self.not_installed(&snapshot, &error);
+                }
+            }
+            Done::Adopt { snapshot, result } => self.adopted(&snapshot, result),
+            Done::Write { draft, result } => self.written(&draft, result),
         }
     }
 
@@ -118,50 +161,23 @@ impl Engine {
         }
     }
 
-    fn read_piece(&mut self, snapshot: &Snapshot, offset: u64, len: usize) -> Result<Bytes, ()> {
-        let read = self.try_read_piece(snapshot, offset, len);
-        if let Ok(data) = &read {
-            self.metrics.snapshot_bytes_out += data.len() as u64;
-        }
-        read.map_err(|error| {
-            self.open = None;
-            self.log(2, format!("snapshot {}: {error}", snapshot.last.index));
-        })
-    }
-
-    fn try_read_piece(
+    fn piece_read(
         &mut self,
         snapshot: &Snapshot,
-        offset: u64,
-        len: usize,
-    ) -> Result<Bytes, StorageError> {
-        if self.open.as_ref().is_none_or(|(open, _)| open != snapshot) {
-            let reader = self.storage.read_snapshot(snapshot)?;
-            self.open = Some((snapshot.clone(), reader));
+        result: Result<Bytes, StorageError>,
+    ) -> Result<Bytes, ()> {
+        if let Ok(data) = &result {
+            self.metrics.snapshot_bytes_out += data.len() as u64;
         }
-        let mut data = vec![0; len];
-        let mut done = 0;
-        while done < len
-            && let Some((_, reader)) = &mut self.open
-        {
-            match reader.read_at(offset + done as u64, &mut data[done..])? {
-                0 => break,
-                n => done += n,
-            }
-        }
-        data.truncate(done);
-        Ok(data.into())
+        result.map_err(|error| self.log(2, format!("snapshot {}: {error}", snapshot.last.index)))
     }
 
-    fn store(&mut self, snapshot: &Snapshot, offset: u64, data: &[u8]) {
-        let end = offset + data.len() as u64;
-        let stored = self.storage.store_piece(snapshot, offset, data);
-        if let Err(error) = &stored {
+    fn stored(&mut self, snapshot: &Snapshot, end: u64, result: Result<(), StorageError>) {
+        if let Err(error) = &result {
             self.install_failed(snapshot, &error.to_string());
         }
-        self.metrics.snapshot_bytes_in += data.len() as u64;
         self.raft
-            .piece_stored(self.now, snapshot, end, stored.is_ok());
+            .piece_stored(self.now, snapshot, end, result.is_ok());
     }
 
     fn install_failed(&mut self, snapshot: &Snapshot, why: &str) {
@@ -170,21 +186,28 @@ impl Engine {
         self.event(Event::SnapshotFailed { index, why });
     }
 
-    /// A leader's snapshot is here as a whole.
-    fn install(&mut self, snapshot: Snapshot) {
-        if let Err(error) = self.begin_install(&snapshot) {
-            self.install_failed(&snapshot, &error.to_string());
-            self.raft.installed(self.now, &snapshot, false);
-        }
+    fn not_installed(&mut self, snapshot: &Snapshot, why: &Error) {
+        self.install_failed(snapshot, &why.to_string());
+        self.raft.installed(self.now, snapshot, false);
     }
 
-    fn begin_install(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+    fn may_install(&self) -> Result<(), Error> {
         self.may_keep_snapshots()?;
         if matches!(self.snapshots.loading, Some(Loading::Host(_))) {
             // Its own, from the start; it can be asked for the other one later.
             return Err(Error::Conflict("the host loads another one".to_owned()));
         }
-        let mut reader = self.storage.read_snapshot(snapshot)?;
+        Ok(())
+    }
+
+    /// A leader's snapshot is here as a whole.
+    fn begin_install(
+        &mut self,
+        snapshot: &Snapshot,
+        opened: Result<Box<dyn SnapshotReader>, StorageError>,
+    ) -> Result<(), Error> {
+        self.may_install()?;
+        let mut reader = opened?;
         let (state, body) = read_head(&mut *reader, snapshot)?;
         let hosts = snapshot.pieces.is_none() && self.settings.host_state == HostState::Saved;
         if !hosts {
@@ -223,16 +246,27 @@ impl Engine {
         }
     }
 
-    /// The leader's snapshot is this node's from now on.
+    /// The leader's snapshot will be this node's.
     fn adopt(&mut self, snapshot: &Snapshot, state: State) {
-        if let Err(error) = self.storage.adopt(snapshot) {
+        self.snapshots.loading = Some(Loading::Adopting(Box::new(state)));
+        self.begin_task(Task::Adopt {
+            snapshot: snapshot.clone(),
+        });
+    }
+
+    /// The leader's snapshot is this node's from now on.
+    fn adopted(&mut self, snapshot: &Snapshot, result: Result<(), StorageError>) {
+        let Some(Loading::Adopting(state)) = self.snapshots.loading.take() else {
+            panic!("no snapshot was to be adopted");
+        };
+        if let Err(error) = result {
             self.stop(error.into());
             return;
         }
         let index = snapshot.last.index;
         self.give_up_saving();
         self.raft.installed(self.now, snapshot, true);
-        self.cluster = state;
+        self.cluster = *state;
         self.note_snapshot(snapshot);
         self.replayed_to = self.replayed_to.max(index);
         self.metrics.snapshots_installed += 1;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::cluster::{Command, Fact, MAX_LOG_PIECE, Pieces};
 use crate::core::{Configuration, Entry, Index, Millis, NodeId, Payload, Position, Snapshot, Term};
-use crate::storage::{Draft, StorageError};
+use crate::storage::{Draft, StorageError, Task};
 use crate::wire::SNAPSHOTS;
 
 use super::action::Action;
 use super::engine::Engine;
 use super::image::{Aside, Save, Saved, head_of};
 use super::install::Loading;
-use super::{Error, Event, HostState, Ticket, Way};
+use super::{Error, Event, HostState, Input, Ticket, Way};
 
 /// Pieces of a snapshot that may be in the log and not applied yet.
 const PIECES_IN_FLIGHT: Index = 8;
@@ -230,6 +230,11 @@ impl Engine {
         let index = self.cluster.applied();
         assert!(!self.snapshots.is_saving(), "one snapshot at a time");
         self.snapshots.begin(index);
+        if !aside && self.settings.host_state != HostState::Saved {
+            self.snapshots.saving = Some(index);
+            self.write_head(self.draft(), head_of(&self.cluster));
+            return Ok(());
+        }
         let mut writer = self.storage.write_snapshot(self.draft())?;
         if !aside {
             writer.write(&head_of(&self.cluster))?;
@@ -451,16 +456,26 @@ impl Engine {
             self.snapshots.pump = None;
         }
         draft.pieces = Some((pieces.first, pieces.last));
-        match self.write_head(draft, &head) {
-            Ok(snapshot) => self.keep(snapshot),
-            Err(error) => self.snapshot_failed(pieces.at, &error.into()),
-        }
+        self.write_head(draft, head);
     }
 
-    fn write_head(&mut self, draft: Draft, head: &[u8]) -> Result<Snapshot, StorageError> {
-        let mut writer = self.storage.write_snapshot(draft)?;
-        writer.write(head)?;
-        writer.finish()
+    /// A snapshot of which nothing else is in an image.
+    fn write_head(&mut self, draft: Draft, image: Vec<u8>) {
+        self.begin_task(Task::Write { draft, image });
+    }
+
+    /// It is written, or cannot be.
+    pub fn written(&mut self, draft: &Draft, result: Result<Snapshot, StorageError>) {
+        let index = draft.last.index;
+        if draft.pieces.is_none() {
+            let result = result.map(Saved::Kept).map_err(Error::from);
+            self.shared.tell(Input::Saved(index, result));
+            return;
+        }
+        match result {
+            Ok(snapshot) => self.keep(snapshot),
+            Err(error) => self.snapshot_failed(index, &error.into()),
+        }
     }
 
     // ---- divergence ------------------------------------------------------

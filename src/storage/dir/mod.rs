@@ -72,9 +72,8 @@ use super::{
 use meta::Meta;
 use page::PAGE;
 use reader::{Files, ReadThread};
-use receive::Partial;
 use segment::{PREPARED, is_segment};
-use snapshot::{ImageReader, Snapshots, Writer};
+use snapshot::Snapshots;
 use spare::{SpareThread, Spares};
 use thread::LogThread;
 use vfs::{Disk, Vfs};
@@ -136,8 +135,6 @@ pub struct Directory {
     log: Arc<Mutex<Log>>,
     known: Arc<Mutex<Known>>,
     snapshots: Arc<Snapshots>,
-    /// What has come of an image that is being received.
-    partial: Option<Partial>,
     /// Writes, once there is one.
     thread: Option<LogThread>,
     spares: Arc<Spares>,
@@ -318,26 +315,14 @@ impl Storage for Directory {
     }
 
     fn write_snapshot(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
-        self.refuse_if_failed()?;
-        let writer = Writer::begin(&self.snapshots, self.known().origin, draft)?;
-        Ok(Box::new(writer))
+        Ok(Box::new(self.files.write_snapshot(draft)?))
     }
 
     fn read_snapshot(
         &mut self,
         snapshot: &Snapshot,
     ) -> Result<Box<dyn SnapshotReader>, StorageError> {
-        let reader = if self.snapshots.holds(snapshot) {
-            ImageReader::open(&*self.fs, &snapshot::name(snapshot.last), snapshot)?
-        } else if self.received(snapshot)?.is_some() {
-            ImageReader::open(&*self.fs, receive::NAME, snapshot)?
-        } else if (snapshot.size, snapshot.crc) == (0, 0) {
-            ImageReader::empty()
-        } else {
-            let path = self.fs.path(&snapshot::name(snapshot.last));
-            return Err(StorageError::Missing { path });
-        };
-        Ok(Box::new(reader))
+        Ok(Box::new(self.files.read_snapshot(snapshot)?))
     }
 
     /// # Panics
@@ -349,12 +334,12 @@ impl Storage for Directory {
         data: &[u8],
     ) -> Result<(), StorageError> {
         self.refuse_if_failed()?;
-        self.keep_piece(snapshot, offset, data)
+        self.files.keep_piece(snapshot, offset, data)
     }
 
     fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), StorageError> {
         self.refuse_if_failed()?;
-        self.adopt_received(snapshot)
+        self.files.adopt_received(snapshot)
     }
 
     fn oldest_snapshot(&self) -> Index {
@@ -365,21 +350,26 @@ impl Storage for Directory {
 impl Directory {
     /// With nothing received, and no thread.
     fn of(log: Log) -> Directory {
+        let (fs, known, snapshots) = (log.fs.clone(), log.known.clone(), log.snapshots.clone());
+        let spares = log.spares.clone();
+        let log = Arc::new(Mutex::new(log));
         let files = Files {
-            fs: log.fs.clone(),
-            known: log.known.clone(),
+            fs: fs.clone(),
+            log: log.clone(),
+            known: known.clone(),
+            snapshots: snapshots.clone(),
+            partial: Mutex::default(),
         };
         Directory {
+            fs,
+            known,
+            snapshots,
+            spares,
+            log,
             files: Arc::new(files),
-            read_thread: None,
-            fs: log.fs.clone(),
-            known: log.known.clone(),
-            snapshots: log.snapshots.clone(),
-            spares: log.spares.clone(),
-            log: Arc::new(Mutex::new(log)),
-            partial: None,
             thread: None,
             spare_thread: None,
+            read_thread: None,
             done: VecDeque::new(),
             pid: std::process::id(),
         }
@@ -395,7 +385,7 @@ impl Directory {
     }
 
     fn refuse_if_failed(&self) -> Result<(), StorageError> {
-        self.known().refuse_if_failed(&*self.fs)
+        self.files.refuse_if_failed()
     }
 }
 

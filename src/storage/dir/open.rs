@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use rustix::io::Errno;
 
 use crate::core::{Index, NodeId, Position, Restored};
+use crate::panics::lock;
 use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Lost, Opened, StorageError};
 
@@ -117,7 +118,7 @@ impl Directory {
     fn restored(&self, log: ReadBack) -> Restored {
         let (base, hard) = (self.known().layout.base(), self.log().meta.hard);
         assert_eq!(base, log.base(), "both say where the log begins");
-        let partial = self.partial.as_ref();
+        let partial = lock(&self.files.partial);
         let (outline, entries) = log.into_parts();
         Restored {
             hard,
@@ -125,7 +126,7 @@ impl Directory {
             base,
             outline,
             entries,
-            partial: partial.map(|p| (p.snapshot().clone(), p.stored())),
+            partial: partial.as_ref().map(|p| (p.snapshot().clone(), p.stored())),
         }
     }
 
@@ -135,8 +136,9 @@ impl Directory {
         partial: Option<Partial>,
         received: bool,
     ) -> Result<(), StorageError> {
-        self.partial = partial.filter(|p| !self.snapshots.is_old(p.snapshot()));
-        match &self.partial {
+        let mut kept = lock(&self.files.partial);
+        *kept = partial.filter(|p| !self.snapshots.is_old(p.snapshot()));
+        match &*kept {
             Some(partial) => partial.rewrite(),
             None if received => self.fs.remove(receive::NAME),
             None => Ok(()),

@@ -1,28 +1,60 @@
-//! The thread that reads back: a peer that lags behind by more than is in memory, or a disk that is
-//! slow to read, keeps nobody else waiting.
+//! The thread that reads back, and keeps the images that are received: a peer that lags behind by more
+//! than is in memory, or a disk that is slow, keeps nobody else waiting.
 //!
 //! Tasks are done one after the other. Of those that wait one with the same purpose as a newer one is
-//! dropped, so there are never more than one for each peer besides the one that is being done.
+//! dropped, so there are never more than one for each peer besides the one that is being done; and
+//! nobody asks for more than one thing at once that concerns an image which is received.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
-use crate::core::{Entry, Index};
+use crate::core::{Entry, Index, Snapshot};
 use crate::panics::{self, lock};
 use crate::storage::task::Desk;
-use crate::storage::{Done, StorageError, Task, Wake};
+use crate::storage::{Done, Draft, SnapshotReader, SnapshotWriter, StorageError, Task, Wake};
 
 use super::fetch::fetch;
+use super::receive::{self, Partial};
 use super::signals;
+use super::snapshot::{ImageReader, Snapshots, Writer, name};
 use super::vfs::Vfs;
-use super::write::Known;
+use super::write::{Known, Log};
 
 /// What of a directory is used while somebody else may write the log.
 pub(super) struct Files {
     pub(super) fs: Arc<dyn Vfs>,
+    pub(super) log: Arc<Mutex<Log>>,
     pub(super) known: Arc<Mutex<Known>>,
+    pub(super) snapshots: Arc<Snapshots>,
+    /// What has come of an image that is being received; locked as long as something is done with it.
+    pub(super) partial: Mutex<Option<Partial>>,
+}
+
+impl Files {
+    pub(super) fn refuse_if_failed(&self) -> Result<(), StorageError> {
+        lock(&self.known).refuse_if_failed(&*self.fs)
+    }
+
+    pub(super) fn read_snapshot(&self, snapshot: &Snapshot) -> Result<ImageReader, StorageError> {
+        if self.snapshots.holds(snapshot) {
+            ImageReader::open(&*self.fs, &name(snapshot.last), snapshot)
+        } else if self.has_received(snapshot)? {
+            ImageReader::open(&*self.fs, receive::NAME, snapshot)
+        } else if (snapshot.size, snapshot.crc) == (0, 0) {
+            Ok(ImageReader::empty())
+        } else {
+            let path = self.fs.path(&name(snapshot.last));
+            Err(StorageError::Missing { path })
+        }
+    }
+
+    pub(super) fn write_snapshot(&self, draft: Draft) -> Result<Writer, StorageError> {
+        self.refuse_if_failed()?;
+        let origin = lock(&self.known).origin;
+        Writer::begin(&self.snapshots, origin, draft)
+    }
 }
 
 impl Desk for &Files {
@@ -33,6 +65,27 @@ impl Desk for &Files {
         bytes: usize,
     ) -> Result<Vec<Entry>, StorageError> {
         fetch(&*self.fs, &self.known, first, last, bytes)
+    }
+
+    /// The first block of it is in memory.
+    fn open(&mut self, snapshot: &Snapshot) -> Result<Box<dyn SnapshotReader>, StorageError> {
+        let mut reader = self.read_snapshot(snapshot)?;
+        reader.read_at(0, &mut [0])?;
+        Ok(Box::new(reader))
+    }
+
+    fn store(&mut self, snapshot: &Snapshot, offset: u64, data: &[u8]) -> Result<(), StorageError> {
+        self.refuse_if_failed()?;
+        self.keep_piece(snapshot, offset, data)
+    }
+
+    fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), StorageError> {
+        self.refuse_if_failed()?;
+        self.adopt_received(snapshot)
+    }
+
+    fn write(&mut self, draft: Draft) -> Result<Box<dyn SnapshotWriter>, StorageError> {
+        Ok(Box::new(self.write_snapshot(draft)?))
     }
 }
 

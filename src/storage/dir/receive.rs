@@ -7,15 +7,16 @@
 use crc32fast::Hasher;
 
 use crate::core::Snapshot;
+use crate::panics::lock;
 use crate::storage::StorageError;
 use crate::wire::MAX_PIECE;
 
-use super::Directory;
 use super::image::{
     BLOCK, Count, DATA, Header, Image, block_checksum, block_offset, decode_counts, encode_counts,
 };
 use super::meta::Meta;
 use super::page::SECTOR;
+use super::reader::Files;
 use super::snapshot::Snapshots;
 use super::vfs::Vfs;
 
@@ -195,10 +196,10 @@ impl Partial {
     }
 }
 
-impl Directory {
+impl Files {
     /// Keeps a piece, which follows the one before or is the first.
     pub(super) fn keep_piece(
-        &mut self,
+        &self,
         snapshot: &Snapshot,
         offset: u64,
         data: &[u8],
@@ -210,10 +211,11 @@ impl Directory {
             data.len(),
             snapshot.size
         );
+        let mut kept = lock(&self.partial);
         // Unless all goes well there is nothing that another piece may follow.
-        let before = self.partial.take();
+        let before = kept.take();
         if offset == 0 {
-            self.partial = Some(self.begin_partial(snapshot, data)?);
+            *kept = Some(self.begin_partial(snapshot, data)?);
             return Ok(());
         }
         let before = before.filter(|p| p.snapshot() == snapshot && p.stored == offset);
@@ -221,55 +223,59 @@ impl Directory {
             panic!("a piece at {offset} follows no other");
         };
         partial.append(data)?;
-        self.partial = Some(partial);
+        *kept = Some(partial);
         Ok(())
     }
 
     fn begin_partial(&self, snapshot: &Snapshot, data: &[u8]) -> Result<Partial, StorageError> {
         let header = Header {
-            origin: self.known().origin,
+            origin: lock(&self.known).origin,
             salt: self.fs.random()?,
             snapshot: snapshot.clone(),
         };
         Partial::begin(&self.snapshots, header, data)
     }
 
-    /// What was received of this very snapshot, if that is all of it and as its checksum says.
-    pub(super) fn received(&self, snapshot: &Snapshot) -> Result<Option<&Partial>, StorageError> {
-        let partial = self.partial.as_ref();
-        let partial = partial.filter(|p| p.snapshot() == snapshot && p.stored == snapshot.size);
-        if let Some(partial) = partial {
-            partial.image.verify()?;
-        }
-        Ok(partial)
+    /// Whether this very snapshot was received, all of it and as its checksum says.
+    pub(super) fn has_received(&self, snapshot: &Snapshot) -> Result<bool, StorageError> {
+        is_whole(lock(&self.partial).as_ref(), snapshot)
     }
 
     /// Makes what was received the newest snapshot.
-    pub(super) fn adopt_received(&mut self, snapshot: &Snapshot) -> Result<(), StorageError> {
+    pub(super) fn adopt_received(&self, snapshot: &Snapshot) -> Result<(), StorageError> {
+        let mut kept = lock(&self.partial);
         if self.snapshots.is_old(snapshot) {
-            self.partial = None;
+            *kept = None;
             self.snapshots.discard(NAME);
             return Ok(());
         }
         if snapshot.size == 0 {
-            self.partial = Some(self.begin_partial(snapshot, &[])?);
+            *kept = Some(self.begin_partial(snapshot, &[])?);
         }
-        if self.received(snapshot)?.is_none() {
+        if !is_whole(kept.as_ref(), snapshot)? {
             let path = self.fs.path(NAME);
             return Err(StorageError::Missing { path });
         }
         // Storage never holds what is newer than the term it knows, whatever order it is told in.
-        let term = self.known().term;
+        let term = lock(&self.known).term;
         if snapshot.last.term > term {
-            self.log().raise_term(snapshot.last.term)?;
+            lock(&self.log).raise_term(snapshot.last.term)?;
         }
         // From here on it is not known under which name it is.
-        if let Some(partial) = self.partial.take() {
+        if let Some(partial) = kept.take() {
             partial.image.file.sync()?;
         }
         if !self.snapshots.publish(NAME, snapshot)? {
             self.snapshots.discard(NAME);
         }
         Ok(())
+    }
+}
+
+fn is_whole(partial: Option<&Partial>, snapshot: &Snapshot) -> Result<bool, StorageError> {
+    let whole = |p: &&Partial| p.snapshot() == snapshot && p.stored == snapshot.size;
+    match partial.filter(whole) {
+        Some(partial) => partial.image.verify().map(|()| true),
+        None => Ok(false),
     }
 }

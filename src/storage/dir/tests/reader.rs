@@ -1,13 +1,15 @@
-//! Reading in a thread: nobody waits for it, no more waits than one for each peer, and what was
-//! replaced meanwhile is no damage.
+//! Reading and receiving in a thread: nobody waits for it, no more waits than one for each peer, and
+//! what was replaced meanwhile is no damage.
 
 use super::super::Directory;
+use super::images::{draft, image, offered};
 use super::sim::Sim;
-use super::thread::{append, begin, made, next, threaded, until};
+use super::thread::{append, begin, made, next, submit, threaded, until};
 use super::{Rng, seed};
-use crate::core::{Entry, HardState, Index, NodeId, Persist, Token};
+use crate::core::{Entry, HardState, Index, NodeId, Persist, Snapshot, Token};
 use crate::panics::lock;
 use crate::storage::{Done, Storage, StorageError, Task};
+use crate::wire::MAX_PIECE;
 
 fn entries(to: Option<u64>, first: Index, last: Index) -> Task {
     Task::Entries {
@@ -25,8 +27,10 @@ fn finished(directory: &mut Directory) -> Done {
 type Fetched = (Option<NodeId>, Index, Result<Vec<Entry>, StorageError>);
 
 fn fetched(directory: &mut Directory) -> Fetched {
-    let Done::Entries { to, first, result } = finished(directory);
-    (to, first, result)
+    match finished(directory) {
+        Done::Entries { to, first, result } => (to, first, result),
+        _ => panic!("something else was done"),
+    }
 }
 
 /// A directory of five entries; the first of them is being read for peer 2, and that takes its time.
@@ -34,7 +38,7 @@ fn held() -> (Sim, Directory) {
     let sim = made();
     let (mut directory, _) = threaded(&sim);
     begin(&mut directory);
-    (2..6).for_each(|n| directory.submit(append(n, 128)));
+    (2..6).for_each(|n| submit(&mut directory, append(n, 128)));
     directory.flush();
     while directory.poll().is_some() {}
     sim.hold_reads(true);
@@ -47,7 +51,7 @@ fn held() -> (Sim, Directory) {
 fn nobody_waits_for_a_read() {
     let (sim, mut directory) = held();
     for n in 6..50 {
-        directory.submit(append(n, 128));
+        submit(&mut directory, append(n, 128));
         next(&mut directory).result.unwrap();
     }
     assert!(directory.finished().is_none());
@@ -160,7 +164,7 @@ fn what_is_replaced_meanwhile_is_no_damage() {
             persist.entries[0].term = term;
             persist.entries.remove(0)
         };
-        directory.submit(Persist {
+        let persist = Persist {
             token: Token(token),
             hard: (term > 1).then_some(HardState {
                 term,
@@ -168,7 +172,8 @@ fn what_is_replaced_meanwhile_is_no_damage() {
             }),
             reset: None,
             entries: (first..=last).map(write).collect(),
-        });
+        };
+        submit(&mut directory, persist);
         if !under_way {
             let from = 1 + rng.below(last);
             assert!(directory.begin(entries(Some(2), from, last)).is_none());
@@ -193,4 +198,126 @@ fn what_is_replaced_meanwhile_is_no_damage() {
         }
     }
     assert!(whole > 100, "only {whole} reads");
+}
+
+fn stored(directory: &mut Directory) -> Result<(), StorageError> {
+    match finished(directory) {
+        Done::Store { result, .. } | Done::Adopt { result, .. } => result,
+        _ => panic!("something else was done"),
+    }
+}
+
+/// An image of two pieces, and the snapshot that it is of, at entry 5.
+fn received() -> (Snapshot, Vec<u8>) {
+    let image = image(7, MAX_PIECE + 5000);
+    (offered(5, &image), image)
+}
+
+fn piece(snapshot: &Snapshot, image: &[u8], offset: usize) -> Task {
+    let end = image.len().min(offset + MAX_PIECE);
+    Task::Store {
+        snapshot: snapshot.clone(),
+        offset: offset as u64,
+        data: image[offset..end].into(),
+    }
+}
+
+#[test]
+fn an_image_is_received_while_the_log_is_written() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    directory.flush();
+    let (snapshot, image) = received();
+    for offset in [0, MAX_PIECE] {
+        assert!(directory.begin(piece(&snapshot, &image, offset)).is_none());
+        stored(&mut directory).unwrap();
+    }
+    // All of it is read before it is opened, and before it is adopted.
+    sim.hold_reads(true);
+    let open = |snapshot: &Snapshot| Task::Open {
+        snapshot: snapshot.clone(),
+    };
+    assert!(directory.begin(open(&snapshot)).is_none());
+    assert!(
+        directory
+            .begin(Task::Adopt {
+                snapshot: snapshot.clone()
+            })
+            .is_none()
+    );
+    until(|| (sim.held_reads() == 1).then_some(()));
+    directory.submit(append(2, 128));
+    next(&mut directory).result.unwrap();
+    assert!(directory.finished().is_none());
+    sim.hold_reads(false);
+    let Done::Open { result, .. } = finished(&mut directory) else {
+        panic!("something else was done");
+    };
+    let mut reader = result.unwrap();
+    let mut found = vec![0; image.len()];
+    assert_eq!(reader.read_at(0, &mut found).unwrap(), image.len());
+    assert!(found == image);
+    stored(&mut directory).unwrap();
+    assert_eq!(directory.oldest_snapshot(), 5);
+    let piece = Task::Piece {
+        to: NodeId::new(2).unwrap(),
+        snapshot,
+        offset: 1000,
+        len: 500,
+        reader: None,
+    };
+    assert!(directory.begin(piece).is_none());
+    let Done::Piece { result, reader, .. } = finished(&mut directory) else {
+        panic!("something else was done");
+    };
+    assert_eq!(*result.unwrap(), image[1000..1500]);
+    assert!(reader.is_some(), "the next piece goes on with it");
+}
+
+#[test]
+fn after_a_failure_an_image_begins_anew() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    directory.flush();
+    until(|| (!directory.log().is_ahead_of_meta()).then_some(()));
+    let (snapshot, image) = received();
+    sim.fail_at(Some(sim.operations() + 3));
+    assert!(directory.begin(piece(&snapshot, &image, 0)).is_none());
+    assert!(stored(&mut directory).is_err());
+    assert!(directory.begin(piece(&snapshot, &image, 0)).is_none());
+    stored(&mut directory).unwrap();
+    // Out of turn: a panic of the thread's, and nothing is left of what was there.
+    assert!(directory.begin(piece(&snapshot, &image, 5)).is_none());
+    let error = stored(&mut directory).unwrap_err().to_string();
+    assert!(error.contains("follows no other"), "{error}");
+    for offset in [0, MAX_PIECE] {
+        assert!(directory.begin(piece(&snapshot, &image, offset)).is_none());
+        stored(&mut directory).unwrap();
+    }
+    assert!(directory.begin(Task::Adopt { snapshot }).is_none());
+    stored(&mut directory).unwrap();
+}
+
+#[test]
+fn a_snapshot_without_a_host_is_written_by_the_thread() {
+    let sim = made();
+    let (mut directory, _) = threaded(&sim);
+    begin(&mut directory);
+    directory.flush();
+    let draft = draft(1);
+    sim.hold_syncs(true);
+    let task = Task::Write {
+        draft: draft.clone(),
+        image: b"head".to_vec(),
+    };
+    assert!(directory.begin(task).is_none());
+    assert!(directory.finished().is_none());
+    sim.hold_syncs(false);
+    let Done::Write { result, .. } = finished(&mut directory) else {
+        panic!("something else was done");
+    };
+    assert_eq!(result.unwrap(), draft.finished(4, crc32fast::hash(b"head")));
+    assert_eq!(directory.oldest_snapshot(), 1);
 }

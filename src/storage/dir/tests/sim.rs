@@ -169,6 +169,10 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    fn is_closed(&self) -> bool {
+        self.state.lock().unwrap().0
+    }
+
     fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
@@ -579,7 +583,7 @@ impl Queue for SimQueue {
 
     fn end(&mut self, wait: bool) -> Option<(Buffer, io::Result<()>)> {
         self.under_way.as_ref()?;
-        if !wait && *self.sim.1.closed.lock().unwrap() {
+        if !wait && self.sim.1.syncs.is_closed() {
             return None;
         }
         let (file, buffer, written) = self.under_way.take()?;
