@@ -528,7 +528,8 @@ typedef struct keel_config {
     uint32_t heartbeat_ms;
     /**
      * How long a leader may be silent before another is elected: drawn anew between this and
-     * twice this. 0 = 20 heartbeats; at least 3, at most 3600000 ms.
+     * 1.5 times this, below 32 ms up to twice this. 0 = 20 heartbeats; at least 3, at most
+     * 3600000 ms.
      * The same on every node: a node's right to serve is reckoned with it.
      */
     uint32_t election_ms;

@@ -29,7 +29,7 @@ pub struct Options {
     pub id: NodeId,
     /// Interval of a leader's heartbeats, in milliseconds, at least 1.
     pub heartbeat: Millis,
-    /// E: base of the election timeout, which is drawn from [E, 2E); above `heartbeat`.
+    /// E: base of the election timeout, which is drawn from [E, 1.5E); above `heartbeat`.
     pub election: Millis,
     /// Bytes of entries in one append; a larger entry travels alone.
     pub batch_bytes: usize,

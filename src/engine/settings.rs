@@ -97,7 +97,7 @@ pub struct Settings {
     pub params: Params,
     /// Milliseconds between a leader's heartbeats.
     pub heartbeat: Millis,
-    /// Base of the election timeout in milliseconds, randomised in [E, 2E).
+    /// Base of the election timeout in milliseconds, randomised in [E, 1.5E).
     pub election: Millis,
     /// Inputs that may wait for the next driving call.
     pub queue_max: usize,

@@ -133,7 +133,8 @@ pub struct keel_config {
     /// How often a leader is heard at least. 0 = 100; at most 60000.
     pub heartbeat_ms: u32,
     /// How long a leader may be silent before another is elected: drawn anew between this and
-    /// twice this. 0 = 20 heartbeats; at least 3, at most 3600000 ms.
+    /// 1.5 times this, below 32 ms up to twice this. 0 = 20 heartbeats; at least 3, at most
+    /// 3600000 ms.
     /// The same on every node: a node's right to serve is reckoned with it.
     pub election_ms: u32,
     /// The most inputs that wait for the next driving call. 0 = 4096; at most 1048576.
