@@ -47,6 +47,9 @@ pub(super) struct Meta {
     pub(super) durable_lsn: u64,
     /// The oldest segment that must exist, counted from 1; those before it were trimmed.
     pub(super) first_seq: u64,
+    /// Where the image ends that was adopted last, until the log is known to hold that or to begin
+    /// there: so long nothing else would tell of an image that is gone.
+    pub(super) adopted: Option<Position>,
 }
 
 impl Meta {
@@ -107,13 +110,10 @@ impl Meta {
         }
         out.push(u8::from(excluded.is_some()));
         out.extend_from_slice(&self.first_seq.to_le_bytes());
-        let Some(claim) = self.hard.claim else {
-            return seal_with(MAGIC, &out, 0);
-        };
-        out.push(1);
-        out.extend_from_slice(&claim.index.to_le_bytes());
-        out.extend_from_slice(&claim.term.to_le_bytes());
-        seal_with(MAGIC, &out, CLAIM)
+        encode_position(self.hard.claim, &mut out);
+        // No feature of its own: who does not know of it misses the image no worse than before.
+        encode_position(self.adopted, &mut out);
+        seal_with(MAGIC, &out, self.hard.claim.map_or(0, |_| CLAIM))
     }
 
     fn decode(slot: usize, page: &[u8]) -> Result<Meta, Flaw> {
@@ -142,15 +142,9 @@ impl Meta {
         };
         // 0 in a META of format 1.0, whose log was never trimmed.
         let first_seq = take_number(input)?.max(1);
-        // Zeros in a META of before there were claims.
-        let claim = match take_u8(input)? {
-            0 => None,
-            1 => Some(Position {
-                index: take_number(input)?,
-                term: take_number(input)?,
-            }),
-            other => return Err(Flaw::Newer(u32::from(other))),
-        };
+        // Zeros in a META of before there were such.
+        let claim = take_position(input)?;
+        let adopted = take_position(input)?;
         if first_seq > head_seq.max(1) {
             // What is written next would lie in a segment that is taken for trimmed.
             return Err(Flaw::Bad("META that trims its newest segment"));
@@ -170,7 +164,29 @@ impl Meta {
             head_seq,
             durable_lsn,
             first_seq,
+            adopted,
         })
+    }
+}
+
+/// A place, or zeros for none.
+fn encode_position(position: Option<Position>, out: &mut Vec<u8>) {
+    let Position { index, term } = position.unwrap_or_default();
+    out.push(u8::from(position.is_some()));
+    out.extend_from_slice(&index.to_le_bytes());
+    out.extend_from_slice(&term.to_le_bytes());
+}
+
+fn take_position(input: &mut &[u8]) -> Result<Option<Position>, Flaw> {
+    let some = take_u8(input)?;
+    let position = Position {
+        index: take_number(input)?,
+        term: take_number(input)?,
+    };
+    match some {
+        0 => Ok(None),
+        1 => Ok(Some(position)),
+        other => Err(Flaw::Newer(u32::from(other))),
     }
 }
 
@@ -259,6 +275,7 @@ mod tests {
             head_seq: 4,
             durable_lsn: 4096,
             first_seq: 3,
+            adopted: (generation.is_multiple_of(2)).then_some(Position { index: 80, term: 5 }),
         }
     }
 

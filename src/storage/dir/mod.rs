@@ -206,6 +206,7 @@ impl Directory {
             head_seq: 0,
             durable_lsn: 0,
             first_seq: 1,
+            adopted: None,
         };
         meta::create(fs, &meta)
     }

@@ -206,6 +206,9 @@ impl Contents {
     ) -> Result<Option<Position>, StorageError> {
         let commit = self.meta.hard.commit;
         let (reset, damage) = self.match_images(fs)?;
+        let damage = self.miss_adopted(fs, damage);
+        // Until the log begins there nothing but META tells that it must not be gone on with.
+        self.meta.adopted = reset.filter(|at| *at != Position::default());
         let last = reset.unwrap_or(self.recovered.end.last);
         let Some(damage) = self.miss_commits(fs, last, commit, damage) else {
             return Ok(reset);
@@ -274,6 +277,21 @@ impl Contents {
             reset = newest.or(Some(Position::default()));
         }
         Ok((reset, damage))
+    }
+
+    /// An image that was adopted is missed even if nothing was built on it yet: the log may hold what
+    /// it contradicts, and META already know of commits that only the image is witness of.
+    fn miss_adopted(&self, fs: &dyn Vfs, damage: Option<Damage>) -> Option<Damage> {
+        let (base, end) = self.span();
+        let newest = self.found.kept.last().map_or(0, |s| s.last.index);
+        let gone =
+            |at: &Position| at.index > newest.max(base.index) && !self.recovered.log.holds(*at);
+        let Some(at) = self.meta.adopted.filter(gone) else {
+            return damage;
+        };
+        let flaw = Flaw::Bad("the snapshot that the log was to begin behind is missing");
+        let error = flaw.at(fs.path(&snapshot::name(at)), 0, at.index);
+        Some(Damage::add(damage, error, later(at, end)))
     }
 
     /// Whatever the tail looks like, what is known to be committed was acknowledged: it is never

@@ -265,10 +265,14 @@ impl Files {
         if let Some(partial) = kept.take() {
             partial.image.file.sync()?;
         }
-        if !self.snapshots.publish(NAME, snapshot)? {
-            self.snapshots.discard(NAME);
+        match self.snapshots.publish(NAME, snapshot)? {
+            // Not before: a crash in between must not look as if the image had been lost.
+            true => self.log().note_adopted(snapshot.last),
+            false => {
+                self.snapshots.discard(NAME);
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 

@@ -240,6 +240,13 @@ impl Log {
         self.fail_with(updated)
     }
 
+    /// An image that was received has its place, and the log may have to be dropped for it.
+    pub(super) fn note_adopted(&mut self, last: Position) -> Result<(), StorageError> {
+        self.meta.adopted = Some(last);
+        let updated = self.update_meta();
+        self.fail_with(updated)
+    }
+
     /// Whether META knows less of the log than is durable.
     pub(super) fn is_ahead_of_meta(&self) -> bool {
         self.meta.durable_lsn < self.end.lsn && self.known().failed.is_none()
@@ -372,6 +379,7 @@ impl Log {
     /// The group that was stored is durable.
     pub(super) fn settle(&mut self, effect: &Effect) {
         self.refused = None;
+        self.meta.adopted = self.meta.adopted.filter(|_| effect.reset.is_none());
         let lsn = std::mem::replace(&mut self.end, effect.end).lsn;
         let mut known = self.known();
         known.lacking = None;

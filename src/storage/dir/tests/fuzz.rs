@@ -209,6 +209,7 @@ fn try_received(file: &[u8], body: &[u8], header: &image::Header) {
         head_seq: 0,
         durable_lsn: 0,
         first_seq: 1,
+        adopted: None,
     };
     let bound = OPEN_AMPLIFICATION * PAGE + OPEN_OVERHEAD;
     let found = within(bound, || Partial::find(&sim, &meta)).expect("nothing fails here");

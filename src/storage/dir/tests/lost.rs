@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::super::Directory;
 use super::super::page::PAGE;
 use super::super::segment::is_segment;
 use super::super::snapshot;
@@ -13,7 +14,9 @@ use super::rot::{made, past, sample, submit};
 use super::sim::{Image, Loss, Sim};
 use super::workload::configuration;
 use super::{Rng, identity, seed};
-use crate::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Token};
+use crate::core::{
+    Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Snapshot, Token,
+};
 use crate::storage::{Opened, Storage, StorageError};
 
 /// Directories that are damaged in one way or another, and each may have lost something by that.
@@ -221,46 +224,157 @@ fn who_has_nobody_to_ask_is_refused() {
     }
 }
 
-/// The log was to be dropped for an image that is damaged now: what it holds may never have been
-/// committed, whether what was lost is claimed already or not.
+/// Of term 40 and nothing else.
+fn of_term_40(commit: u64, claim: Option<Position>) -> Persist {
+    Persist {
+        token: Token(1),
+        hard: Some(HardState {
+            term: 40,
+            commit,
+            claim,
+            ..HardState::default()
+        }),
+        reset: None,
+        entries: Vec::new(),
+    }
+}
+
+/// A log up to 12 to begin with, and an image of a leader's that ends at `at`, adopted.
+fn adopted(
+    (sim, mut directory): (Sim, Directory),
+    at: Position,
+    claim: Option<Position>,
+) -> Adopted {
+    write(&mut directory, of_term_40(0, claim));
+    let image = image(75, 1000);
+    let mut snapshot = offered(at.index, &image);
+    snapshot.last = at;
+    directory.store_piece(&snapshot, 0, &image).unwrap();
+    directory.adopt(&snapshot).unwrap();
+    Adopted {
+        sim,
+        directory,
+        snapshot,
+    }
+}
+
+struct Adopted {
+    sim: Sim,
+    directory: Directory,
+    snapshot: Snapshot,
+}
+
+fn to_12() -> (Sim, Directory) {
+    let (sim, mut directory) = made();
+    (1..=12).for_each(|n| submit(&mut directory, n, None));
+    (sim, directory)
+}
+
+/// The log was to be dropped for an image that is damaged or gone now: what it holds may never have
+/// been committed, whether what was lost is claimed already or not.
 #[test]
 fn what_an_image_contradicted_is_not_committed() {
-    for claim in [
-        None,
-        Some(Position {
-            index: 90,
-            term: 40,
-        }),
-    ] {
-        let (sim, mut directory) = made();
-        (1..=12).for_each(|n| submit(&mut directory, n, None));
-        let hard = |commit| Persist {
-            token: Token(1),
-            hard: Some(HardState {
-                term: 40,
-                commit,
-                claim,
-                ..HardState::default()
-            }),
-            reset: None,
-            entries: Vec::new(),
-        };
-        write(&mut directory, hard(0));
-        let image = image(75, 1000);
-        let mut snapshot = offered(8, &image);
-        snapshot.last.term = 30;
-        directory.store_piece(&snapshot, 0, &image).unwrap();
-        directory.adopt(&snapshot).unwrap();
-        write(&mut directory, hard(8));
+    let at = Position { index: 8, term: 30 };
+    let claimed = Position {
+        index: 90,
+        term: 40,
+    };
+    let cases = [
+        (None, false),
+        (None, true),
+        (Some(claimed), false),
+        (Some(claimed), true),
+    ];
+    for (claim, gone) in cases {
+        let mut adopted = adopted(to_12(), at, claim);
+        write(&mut adopted.directory, of_term_40(8, claim));
+        drop(adopted.directory);
+        let mut image = adopted.sim.now().lose_power(Loss::All);
+        let name = snapshot::name(at);
+        match gone {
+            false => Arc::make_mut(image.get_mut(&name).unwrap())[PAGE + 600] ^= 1,
+            true => drop(image.remove(&name)),
+        }
+        let sim = Sim::boot(&image);
+        for again in [false, true] {
+            let (_, opened) = open(&sim).unwrap();
+            let restored = opened.restored;
+            assert_eq!((12, None), (restored.entries.len(), restored.snapshot));
+            assert!(restored.hard.claim.unwrap().reaches(at));
+            assert_eq!(0, restored.hard.commit, "{claim:?}, {gone}, {again}");
+        }
+    }
+}
+
+/// Wherever power fails, from its adoption on, an image that is gone then is missed or was not needed.
+#[test]
+fn an_image_that_was_adopted_is_missed_until_the_log_begins_behind_it() {
+    let at = Position { index: 8, term: 30 };
+    let Adopted {
+        sim,
+        mut directory,
+        snapshot,
+    } = adopted(to_12(), at, None);
+    sim.keep_history();
+    let persist = Persist {
+        reset: Some(snapshot),
+        ..of_term_40(8, None)
+    };
+    write(&mut directory, persist);
+    drop(directory);
+    let mut history = sim.history();
+    history.push((sim.now(), 0));
+    let mut missed = 0;
+    for (operation, (moment, _)) in history.iter().enumerate() {
+        for loss in Loss::usual(operation as u64) {
+            let mut image = moment.lose_power(loss);
+            image.remove(&snapshot::name(at)).unwrap();
+            let (_, opened) = open(&Sim::boot(&image)).unwrap();
+            let lost = opened.lost.expect("the image is missed");
+            assert!(lost.claim.reaches(at), "{operation}, {loss:?}: {lost:?}");
+            assert_eq!(0, opened.restored.hard.commit);
+            missed += 1;
+            // What an opening that finds it is about to do may be cut short as well.
+            let sim = Sim::boot(&moment.lose_power(loss));
+            sim.keep_history();
+            open(&sim).unwrap();
+            for (moment, _) in sim.history() {
+                let mut image = moment.lose_power(Loss::All);
+                image.remove(&snapshot::name(at)).unwrap();
+                let (_, opened) = open(&Sim::boot(&image)).unwrap();
+                assert!(opened.lost.is_some(), "{operation}, {loss:?}");
+                assert_eq!(0, opened.restored.hard.commit);
+            }
+        }
+    }
+    assert!(missed > 30, "{missed}");
+}
+
+#[test]
+fn an_adopted_image_that_the_log_has_the_place_of_is_not_missed() {
+    let Adopted { sim, directory, .. } = adopted(to_12(), Position { index: 8, term: 8 }, None);
+    drop(directory);
+    let mut image = sim.now().lose_power(Loss::All);
+    image.retain(|name, _| snapshot::position(name).is_none());
+    let (_, opened) = open(&Sim::boot(&image)).unwrap();
+    assert_eq!((None, 12), (opened.lost, opened.restored.entries.len()));
+}
+
+#[test]
+fn an_adopted_image_that_is_gone_is_an_error_to_who_has_nobody_to_ask() {
+    for (voters, refused) in [(&[1][..], true), (&[1, 2], false)] {
+        let sim = Sim::boot(&of_voters(voters));
+        let directory = open(&sim).unwrap().0;
+        let Adopted { sim, directory, .. } =
+            adopted((sim, directory), Position { index: 8, term: 30 }, None);
         drop(directory);
         let mut image = sim.now().lose_power(Loss::All);
-        let name = snapshot::name(snapshot.last);
-        Arc::make_mut(image.get_mut(&name).unwrap())[PAGE + 600] ^= 1;
-        let (_, opened) = open(&Sim::boot(&image)).unwrap();
-        let restored = opened.restored;
-        assert_eq!((12, None), (restored.entries.len(), restored.snapshot));
-        assert!(restored.hard.claim.unwrap().reaches(snapshot.last));
-        assert_eq!(0, restored.hard.commit, "{claim:?}");
+        image.retain(|name, _| snapshot::position(name).is_none());
+        match open(&Sim::boot(&image)) {
+            Err(StorageError::Corrupt { index: 8, .. }) => assert!(refused),
+            Err(error) => panic!("{error}"),
+            Ok((_, opened)) => assert!(!refused && opened.lost.is_some()),
+        }
     }
 }
 
