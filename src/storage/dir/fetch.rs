@@ -173,9 +173,12 @@ impl Body<'_> {
                     self.coming += 1;
                     return Ok(entry);
                 }
-                Ok(_) => return Err(source.flawed(Flaw::Bad("entry with the wrong index"))),
+                Ok(_) => {
+                    let flaw = Flaw::Bad("entry with the wrong index");
+                    return Err(self.senseless(source, flaw));
+                }
                 Err(WireError::Truncated) if self.payload > 0 => self.more(source)?,
-                Err(error) => return Err(source.flawed(flaw(error))),
+                Err(error) => return Err(self.senseless(source, flaw(error))),
             }
         }
     }
@@ -195,14 +198,27 @@ impl Body<'_> {
 
     /// Reads what is left of it: only then is it known whether any of it was right.
     fn finish(mut self, source: &mut Source) -> Result<(), StorageError> {
+        match self.is_whole(source)? {
+            true => Ok(()),
+            false => Err(source.flawed(Flaw::Bad("wrong checksum of a group"))),
+        }
+    }
+
+    fn is_whole(&mut self, source: &mut Source) -> Result<bool, StorageError> {
         while self.unread > 0 {
             let piece = source.next(self.unread)?;
             self.checksum.update(piece);
             self.unread -= piece.len();
         }
-        match self.checksum.finalize() == self.frame.body_crc {
-            true => Ok(()),
-            false => Err(source.flawed(Flaw::Bad("wrong checksum of a group"))),
+        Ok(self.checksum.clone().finalize() == self.frame.body_crc)
+    }
+
+    /// What is wrong with bytes that make no sense: a newer version's they are only if they are whole.
+    fn senseless(&mut self, source: &mut Source, flaw: Flaw) -> StorageError {
+        match self.is_whole(source) {
+            Ok(true) => source.flawed(flaw),
+            Ok(false) => source.flawed(Flaw::Bad("wrong checksum of a group")),
+            Err(error) => error,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::super::frame::HEADER;
 use super::super::page::{PAGE, SECTOR};
 use super::super::{Directory, Options};
 use super::sim::{Loss, Sim};
@@ -183,9 +184,12 @@ fn damage_is_never_handed_out() {
     let mut refused = 0;
     for name in image.keys().filter(|name| name.ends_with(".seg")) {
         let whole = &image[name];
-        for sector in PAGE / SECTOR..whole.len() / SECTOR {
+        let anywhere = (PAGE / SECTOR..whole.len() / SECTOR).map(|n| n * SECTOR + n % SECTOR);
+        // What kind of an entry it is, says the byte behind its index and its term.
+        let kinds = (1..whole.len() / PAGE).map(|page| page * PAGE + HEADER + 16);
+        for at in anywhere.chain(kinds) {
             let mut data = whole.as_ref().clone();
-            data[sector * SECTOR + sector % SECTOR] ^= 0x40;
+            data[at] ^= 0x40;
             sample.sim.put(name, Arc::new(data));
             for first in (1..=end).step_by(5) {
                 match sample.directory.fetch(first, end, usize::MAX) {
