@@ -173,6 +173,18 @@ impl Log {
         self.tail.push(entry);
     }
 
+    /// Goes on with entries of one term, up to `upto`, that stay in storage; so do all before them.
+    pub fn skip(&mut self, upto: Index, term: Term) {
+        assert!(upto > self.last, "what is skipped continues the log");
+        assert!(term >= self.last_term(), "terms in the log never decrease");
+        self.forget(self.last, 0);
+        if term > self.last_term() || self.terms.is_empty() {
+            let index = self.last + 1;
+            self.terms.push(Position { index, term });
+        }
+        self.last = upto;
+    }
+
     /// Drops everything from `first` on, be it in memory or not.
     pub fn truncate(&mut self, first: Index) {
         assert!(

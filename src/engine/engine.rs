@@ -288,6 +288,9 @@ impl Engine {
 
     /// Everything that depends on a write waits in the core for its token.
     fn write(&mut self) {
+        while let Some((index, error)) = self.storage.damage() {
+            self.cannot_read(index, &error);
+        }
         while self.stopped.is_none() {
             if let Some(persist) = self.next_persist() {
                 self.metrics.persists += 1;

@@ -140,7 +140,7 @@ impl Engine {
     }
 
     /// What is damaged stays so, and is said once; anything else may pass.
-    fn cannot_read(&mut self, index: Index, error: &StorageError) {
+    pub(super) fn cannot_read(&mut self, index: Index, error: &StorageError) {
         if self.is_compacted(index) {
             return;
         }

@@ -136,6 +136,12 @@ pub trait Storage: Send {
         bytes: usize,
     ) -> Result<Vec<Entry>, StorageError>;
 
+    /// What turned out to be damaged without being fetched, and was not told yet: the first entry that
+    /// it concerns. The next opening finds it as well.
+    fn damage(&mut self) -> Option<(Index, StorageError)> {
+        None
+    }
+
     /// Everything up to here is not needed any more; a snapshot that is durable has its place.
     /// What is still found at a start is dropped again then: nothing waits for this.
     fn trim(&mut self, base: Position) -> Result<(), StorageError>;

@@ -72,6 +72,21 @@ impl ReadBack {
         }
     }
 
+    /// Goes on with entries up to `last` that stay in storage, as all before them do: the first index
+    /// of every term, and the configurations.
+    pub(super) fn pass(
+        &mut self,
+        terms: &[Position],
+        mut configs: Vec<(Index, Arc<Configuration>)>,
+        last: Index,
+    ) {
+        for (at, run) in terms.iter().enumerate() {
+            let upto = terms.get(at + 1).map_or(last, |next| next.index - 1);
+            self.log.skip(upto, run.term);
+        }
+        self.configs.append(&mut configs);
+    }
+
     /// The first index of every term behind the base.
     pub(super) fn terms(&self) -> &[Position] {
         self.log.terms()

@@ -14,8 +14,9 @@ use crate::storage::StorageError;
 use super::frame::{Frame, is_zero, whiten};
 use super::meta::{Meta, stale};
 use super::page::PAGE;
-use super::recover::{Slot, frame_at};
+use super::recover::frame_at;
 use super::segment::{Header, MAX_BYTES};
+use super::slots::Slot;
 use super::vfs::Vfs;
 
 /// Bytes that an entry takes at least.

@@ -9,11 +9,12 @@ use std::sync::Mutex;
 
 use crc32fast::Hasher;
 
-use crate::core::{Entry, Index};
+use crate::core::{Entry, Index, Term};
 use crate::panics::lock;
 use crate::storage::StorageError;
 use crate::wire::{WireError, decode_entry};
 
+use super::checkpoint;
 use super::frame::{Frame, HEADER, Kind, flaw, whiten};
 use super::layout::Run;
 use super::page::Flaw;
@@ -44,7 +45,12 @@ pub(super) fn fetch(
         let Some((header, run, limit)) = find(&lock(known), fetch.next, last) else {
             break;
         };
-        match fetch.run(fs, &header, &run, limit) {
+        let done = fetch.run(fs, &header, &run, limit);
+        if let Err(StorageError::Corrupt { .. }) = &done {
+            // The next opening is to see it.
+            checkpoint::remove(fs, &header.name());
+        }
+        match done {
             Ok(()) => {}
             // What comes before the damage may be all that is needed.
             Err(_) if !fetch.entries.is_empty() => break,
@@ -137,7 +143,7 @@ impl Fetch {
 }
 
 /// The body of a group on its way through memory.
-struct Body<'a> {
+pub(super) struct Body<'a> {
     frame: &'a Frame,
     /// Bytes that were not read yet, with and without the padding.
     unread: usize,
@@ -150,7 +156,7 @@ struct Body<'a> {
 }
 
 impl Body<'_> {
-    fn new(frame: &Frame) -> Body<'_> {
+    pub(super) fn new(frame: &Frame) -> Body<'_> {
         Body {
             frame,
             unread: frame.size() - HEADER,
@@ -162,8 +168,22 @@ impl Body<'_> {
         }
     }
 
+    /// The term that stands before the entries of a group that drops the log.
+    pub(super) fn base_term(&mut self, source: &mut Source) -> Result<Term, StorageError> {
+        const LEN: usize = size_of::<Term>();
+        while self.buffer.len() < LEN {
+            if self.payload == 0 {
+                return Err(source.flawed(Flaw::Bad("field runs past the end")));
+            }
+            self.fill(source)?;
+        }
+        let mut term = [0; LEN];
+        term.copy_from_slice(&self.buffer[..LEN]);
+        Ok(Term::from_le_bytes(term))
+    }
+
     /// The next entry; there must be one.
-    fn entry(&mut self, source: &mut Source) -> Result<Entry, StorageError> {
+    pub(super) fn entry(&mut self, source: &mut Source) -> Result<Entry, StorageError> {
         loop {
             let mut input = self.buffer.get(self.at..).unwrap_or(&[]);
             let before = input.len();
@@ -187,6 +207,11 @@ impl Body<'_> {
         let decoded = self.at.min(self.buffer.len());
         self.buffer.drain(..decoded);
         self.at -= decoded;
+        self.fill(source)
+    }
+
+    /// Reads on, with all that was read before kept.
+    fn fill(&mut self, source: &mut Source) -> Result<(), StorageError> {
         let piece = source.next(self.unread)?;
         self.checksum.update(piece);
         self.unread -= piece.len();
@@ -197,7 +222,7 @@ impl Body<'_> {
     }
 
     /// Reads what is left of it: only then is it known whether any of it was right.
-    fn finish(mut self, source: &mut Source) -> Result<(), StorageError> {
+    pub(super) fn finish(mut self, source: &mut Source) -> Result<(), StorageError> {
         match self.is_whole(source)? {
             true => Ok(()),
             false => Err(source.flawed(Flaw::Bad("wrong checksum of a group"))),
@@ -224,7 +249,7 @@ impl Body<'_> {
 }
 
 /// The plain bytes of a segment, from the first group of a run on.
-struct Source {
+pub(super) struct Source {
     file: Box<dyn VfsFile>,
     path: PathBuf,
     salt: u64,
@@ -250,7 +275,28 @@ struct Expected {
 
 impl Source {
     fn open(fs: &dyn Vfs, header: &Header, run: &Run) -> Result<Source, StorageError> {
-        let offset = header.offset(run.lsn);
+        let expected = Expected {
+            lsn: run.lsn,
+            first: run.first,
+            crc: Some(run.crc),
+            prev_crc: None,
+        };
+        Source::from(fs, header, expected)
+    }
+
+    /// From the first group of a segment on.
+    pub(super) fn of_segment(fs: &dyn Vfs, header: &Header) -> Result<Source, StorageError> {
+        let expected = Expected {
+            lsn: header.start_lsn,
+            first: header.prev.index + 1,
+            crc: None,
+            prev_crc: Some(header.prev_crc),
+        };
+        Source::from(fs, header, expected)
+    }
+
+    fn from(fs: &dyn Vfs, header: &Header, expected: Expected) -> Result<Source, StorageError> {
+        let offset = header.offset(expected.lsn);
         Ok(Source {
             file: fs.open(&header.name())?,
             path: fs.path(&header.name()),
@@ -258,18 +304,24 @@ impl Source {
             end: offset,
             buffer: Vec::new(),
             at: 0,
-            group: (offset, run.first),
-            expected: Expected {
-                lsn: run.lsn,
-                first: run.first,
-                crc: Some(run.crc),
-                prev_crc: None,
-            },
+            group: (offset, expected.first),
+            expected,
         })
     }
 
-    /// The header of the next group.
+    /// The header of the next group of a run.
     fn frame(&mut self) -> Result<Frame, StorageError> {
+        let begins = self.expected.prev_crc.is_none();
+        let first = self.expected.first;
+        let frame = self.any_frame()?;
+        match frame.first_index == first && (begins || frame.kind == Kind::Append) {
+            true => Ok(frame),
+            false => Err(self.flawed(Flaw::Bad("frame of another place"))),
+        }
+    }
+
+    /// The header of the next group, whatever that does to the log.
+    pub(super) fn any_frame(&mut self) -> Result<Frame, StorageError> {
         let unread = (self.buffer.len() - self.at) as u64;
         self.group = (self.end - unread, self.expected.first);
         let mut head = [0; HEADER];
@@ -281,11 +333,10 @@ impl Source {
         let frame = Frame::decode(&head).map_err(|flaw| self.flawed(flaw))?;
         let expected = &self.expected;
         let fits = frame.place.lsn == expected.lsn
-            && frame.first_index == expected.first
             && expected.crc.is_none_or(|crc| frame.crc == crc)
             && expected
                 .prev_crc
-                .is_none_or(|crc| frame.place.prev_crc == crc && frame.kind == Kind::Append);
+                .is_none_or(|crc| frame.place.prev_crc == crc);
         if !fits {
             return Err(self.flawed(Flaw::Bad("frame of another place")));
         }
@@ -323,7 +374,7 @@ impl Source {
         self.end += (len - buffered) as u64;
     }
 
-    fn flawed(&self, flaw: Flaw) -> StorageError {
+    pub(super) fn flawed(&self, flaw: Flaw) -> StorageError {
         flaw.at(self.path.clone(), self.group.0, self.group.1)
     }
 }

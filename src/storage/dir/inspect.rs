@@ -9,12 +9,13 @@ use std::path::Path;
 use crate::core::{Entry, Index, Position, Snapshot, Term};
 use crate::storage::{Identity, Lost, StorageError};
 
+use super::checkpoint::is_checkpoint;
 use super::frame::{Frame, HEADER, Kind, is_zero, whiten};
 use super::meta::{self, Meta};
 use super::open::{Alone, Contents, load_meta};
 use super::page::{Flaw, PAGE, SECTOR};
 use super::receive::{self, Partial};
-use super::recover::frame_at;
+use super::recover::{Reading, frame_at};
 use super::segment::{Header, MAX_BYTES, PREPARED, is_segment};
 use super::vfs::{Disk, Vfs};
 use super::{LOCK, holds_node, repair, snapshot};
@@ -173,7 +174,7 @@ fn some(names: &[String], wanted: impl Fn(&str) -> bool) -> Vec<String> {
 
 fn is_foreign(name: &str) -> bool {
     let ours = [meta::NAME, receive::NAME, LOCK].contains(&name);
-    let kind = is_segment(name) || snapshot::position(name).is_some();
+    let kind = is_segment(name) || is_checkpoint(name) || snapshot::position(name).is_some();
     let made = [PREPARED, repair::PREFIX];
     !ours && !kind && !made.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -189,7 +190,7 @@ fn state_of(meta: &Meta, repaired: bool) -> MetaState {
 }
 
 fn verdict(fs: &dyn Vfs, names: &[String]) -> Result<Sound, StorageError> {
-    let mut contents = Contents::read(fs, names, None, 0)?;
+    let mut contents = Contents::read(fs, names, None, Reading::All)?;
     let reset = contents.reconcile(fs, Alone::Refused)?;
     let (base, last) = contents.span();
     Ok(Sound {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::core::{Index, Position};
 
 use super::frame::Kind;
-use super::segment::Header;
+use super::segment::{End, Header};
 
 /// Bytes of log that one run spans, up to where its last group begins.
 pub(super) const STRIDE: u64 = 64 * 1024;
@@ -27,17 +27,18 @@ pub(super) struct Run {
     pub(super) crc: u32,
 }
 
-#[derive(Debug)]
-struct Extent {
+/// What is known of a segment besides its runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
     header: Header,
     /// The lowest index from which on a group in it replaces what was there before.
-    replaced: Index,
+    pub(super) replaced: Index,
     /// Its first group drops whatever the segments before it hold.
-    resets: bool,
+    pub(super) resets: bool,
 }
 
 /// The segments of a log and the runs in them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
     base: Position,
     /// Ascending by `first`: a run ends before the next one begins, whatever its groups hold.
@@ -104,6 +105,65 @@ impl Layout {
         }
     }
 
+    // ---- one segment by itself -------------------------------------------
+
+    /// The segment, of a layout of one.
+    pub(super) fn only(&self) -> (&Header, &Extent) {
+        let extent = &self.segments[0];
+        assert_eq!(self.segments.len(), 1, "of one segment");
+        (&extent.header, extent)
+    }
+
+    /// Where the log ended before the only segment.
+    pub(super) fn start(&self) -> End {
+        self.only().0.start()
+    }
+
+    /// The lowest index that the only segment has a say in.
+    pub(super) fn first(&self) -> Index {
+        let (_, extent) = self.only();
+        extent.replaced.min(self.base.index + 1)
+    }
+
+    pub(super) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// What the groups of the only segment came to.
+    pub(super) fn fill(&mut self, reset: Option<Position>, replaced: Index, runs: Vec<Run>) {
+        self.base = reset.unwrap_or(self.base);
+        self.runs = runs;
+        if let Some(extent) = self.segments.back_mut() {
+            (extent.replaced, extent.resets) = (replaced, reset.is_some());
+        }
+    }
+
+    /// The log goes on in a segment, of which there is a layout by itself.
+    pub(super) fn join(&mut self, mut one: Layout) {
+        let reset = one.only().1.resets.then_some(one.base);
+        if self.segments.is_empty() {
+            self.base = one.base;
+        }
+        if let Some(base) = reset {
+            self.reset(base);
+        }
+        let first = one.first();
+        let kept = self.runs.partition_point(|run| run.first < first);
+        self.runs.truncate(kept);
+        self.runs.append(&mut one.runs);
+        self.segments.append(&mut one.segments);
+    }
+
+    /// Every segment but the last, with where the log ends with it.
+    pub(super) fn sealed(&self) -> Vec<(Header, End)> {
+        let next = self.segments.iter().skip(1);
+        let pairs = self.segments.iter().zip(next);
+        let pairs = pairs.map(|(extent, next)| (extent.header.clone(), next.header.start()));
+        pairs.collect()
+    }
+
+    // ---- where an entry is -------------------------------------------------
+
     /// The run that holds the entry at `index`, if that is within the log, and where the next run
     /// begins.
     pub(super) fn find(&self, index: Index) -> Option<(Run, Option<Index>)> {
@@ -153,7 +213,6 @@ mod tests {
     use crate::core::NodeId;
     use crate::storage::Identity;
     use crate::storage::dir::meta::Origin;
-    use crate::storage::dir::segment::End;
     use crate::storage::dir::tests::Rng;
 
     #[derive(Clone, Copy, Debug)]

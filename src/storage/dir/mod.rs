@@ -11,6 +11,7 @@
 //! | `LOCK` | flock()ed while a [`Directory`] lives, or one who writes an image |
 //! | `META` | identity, hard state, incarnation, twice ([`meta`]) |
 //! | `<seq>-<first index>.seg` | the log ([`segment`], [`frame`]) |
+//! | `<seq>-<first index>.ckpt` | what an opening needs to know of a segment ([`checkpoint`]) |
 //! | `snap-<index>-<term>.snap` | the image that ends at this entry ([`image`], [`snapshot`]) |
 //! | `recv.part` | an image that is being received ([`receive`]) |
 //! | `prep-*` | being made, or the next segment ([`spare`]); removed by the next opening |
@@ -30,6 +31,8 @@
 
 mod aio;
 mod buffer;
+mod check;
+mod checkpoint;
 mod damage;
 mod direct;
 mod fetch;
@@ -40,12 +43,14 @@ mod layout;
 mod meta;
 mod open;
 mod page;
+mod pass;
 mod reader;
 mod receive;
 mod recover;
 pub mod repair;
 mod segment;
 mod signals;
+mod slots;
 mod snapshot;
 mod spare;
 mod thread;
@@ -69,6 +74,7 @@ use super::{
     StorageError, Task, Wake,
 };
 
+use check::{CheckThread, Checks};
 use meta::Meta;
 use page::PAGE;
 use reader::{Files, ReadThread};
@@ -144,6 +150,9 @@ pub struct Directory {
     files: Arc<Files>,
     /// Does them, once there is one.
     read_thread: Option<ReadThread>,
+    checks: Arc<Checks>,
+    /// Checks what is written no more, once there is one.
+    check_thread: Option<CheckThread>,
     /// Of writes that were done without a thread.
     done: VecDeque<Completion>,
     /// The process that opened it.
@@ -166,8 +175,10 @@ impl Directory {
 
     /// Opens the directory of a node, and locks it until the value is dropped.
     ///
-    /// Reads and checks every byte of the log and of the newest image. Nothing is changed before
-    /// that is done; what is damaged is dropped then, and [`Opened::lost`] tells of it.
+    /// Reads and checks every byte of the newest image, of the last entries, and of whatever else of the
+    /// log no checkpoint tells of. Nothing is changed before that is done; what is damaged is dropped
+    /// then, and [`Opened::lost`] tells of it. All other entries are checked when they are fetched, and
+    /// once in the background ([`Storage::damage`]) if there are threads.
     ///
     /// # Errors
     /// `Missing` if there is no node, `Foreign` if it is another one, `Locked`, `Version`,
@@ -267,9 +278,16 @@ impl Storage for Directory {
             self.spare_thread = Some(SpareThread::spawn(&self.spares, wake.clone())?);
         }
         if self.read_thread.is_none() {
-            self.read_thread = Some(ReadThread::spawn(&self.files, wake)?);
+            self.read_thread = Some(ReadThread::spawn(&self.files, wake.clone())?);
+        }
+        if self.check_thread.is_none() {
+            self.check_thread = Some(CheckThread::spawn(&self.checks, wake)?);
         }
         Ok(self.thread.as_ref().and_then(LogThread::fd))
+    }
+
+    fn damage(&mut self) -> Option<(Index, StorageError)> {
+        self.checks.take_found()
     }
 
     fn flush(&mut self) {
@@ -352,7 +370,7 @@ impl Directory {
     /// With nothing received, and no thread.
     fn of(log: Log) -> Directory {
         let (fs, known, snapshots) = (log.fs.clone(), log.known.clone(), log.snapshots.clone());
-        let spares = log.spares.clone();
+        let (spares, checks) = (log.spares.clone(), log.checks.clone());
         let log = Arc::new(Mutex::new(log));
         let files = Files {
             fs: fs.clone(),
@@ -366,11 +384,13 @@ impl Directory {
             known,
             snapshots,
             spares,
+            checks,
             log,
             files: Arc::new(files),
             thread: None,
             spare_thread: None,
             read_thread: None,
+            check_thread: None,
             done: VecDeque::new(),
             pid: std::process::id(),
         }
@@ -405,11 +425,15 @@ impl Drop for Directory {
             if let Some(thread) = self.read_thread.take() {
                 thread.forget();
             }
+            if let Some(thread) = self.check_thread.take() {
+                thread.forget();
+            }
             return;
         }
         self.thread = None;
         self.spare_thread = None;
         self.read_thread = None;
+        self.check_thread = None;
         self.spares.discard();
         // Everything is there, whatever comes of this; the next opening knows a little less.
         let _ = self.log().note_durable();

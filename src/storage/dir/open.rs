@@ -1,6 +1,7 @@
 //! Opening: which image and how much of the log count together, and making that durable in this
 //! process before anything is built on it.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
@@ -12,11 +13,14 @@ use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Lost, Opened, StorageError};
 
 use super::buffer::Buffer;
+use super::check::{Checks, Sealed};
+use super::checkpoint;
 use super::damage::{Damage, bound_behind, later};
+use super::layout::Layout;
 use super::meta::{self, Meta};
 use super::page::{Flaw, PAGE};
 use super::receive::{self, Partial};
-use super::recover::{Recovered, recover};
+use super::recover::{Reading, Recovered, recover};
 use super::segment::{End, Header, Segment};
 use super::snapshot::{self, Found, Snapshots};
 use super::spare::Spares;
@@ -58,7 +62,12 @@ impl Directory {
         }
         fs.lock(LOCK)?;
         let names = fs.list()?;
-        let mut contents = Contents::read(&*fs, &names, Some(identity), options.tail_bytes)?;
+        let mut contents = Contents::read(
+            &*fs,
+            &names,
+            Some(identity),
+            Reading::Tail(options.tail_bytes),
+        )?;
         let reset = contents.reconcile(&*fs, Alone::Refused)?;
         remove_prepared(&*fs, &names)?;
         Directory::resume(Arc::from(fs), options, contents, reset)
@@ -78,6 +87,7 @@ impl Directory {
         let segment = take_over(&*fs, options, &*meta_file, &mut meta, &mut recovered)?;
         let mut layout = recovered.layout;
         layout.remade(&segment.header);
+        let checks = checks(&fs, &layout, recovered.checkpoints);
         let known = Known::new(layout, recovered.end.last.index, &meta);
         let mut directory = Directory::of(Log {
             snapshots: Arc::new(Snapshots::new(fs.clone(), contents.found)),
@@ -89,6 +99,7 @@ impl Directory {
             segment,
             end: recovered.end,
             spares: Arc::new(Spares::new(fs.clone(), options.segment_size(0))),
+            checks: Arc::new(checks),
             refused: None,
             buffer: Buffer::default(),
             unbuffered: false,
@@ -157,13 +168,12 @@ impl Contents {
         self.recovered.torn_bytes
     }
 
-    /// Reads everything, if it is of the node that is asked for, and keeps so many bytes of the
-    /// last entries. Changes nothing.
+    /// Reads what is to be read, if it is of the node that is asked for. Changes nothing.
     pub(super) fn read(
         fs: &dyn Vfs,
         names: &[String],
         asked: Option<&Identity>,
-        tail_bytes: usize,
+        reading: Reading,
     ) -> Result<Contents, StorageError> {
         let (meta, meta_repaired) = load_meta(fs, names)?;
         if let Some(asked) = asked.filter(|asked| **asked != meta.identity) {
@@ -175,7 +185,7 @@ impl Contents {
         }
         let found = snapshot::find(fs, names, &meta)?;
         let covered = found.kept.last().map(|snapshot| snapshot.last);
-        let recovered = recover(fs, names, &meta, tail_bytes, covered)?;
+        let recovered = recover(fs, names, &meta, reading, covered)?;
         let received = names.iter().any(|name| name == receive::NAME);
         let partial = match received {
             true => Partial::find(fs, &meta)?,
@@ -330,6 +340,25 @@ impl Contents {
         });
         members.collect()
     }
+}
+
+/// The segments that are written no more, to be checked; checkpoints of others go.
+fn checks(fs: &Arc<dyn Vfs>, layout: &Layout, mut checkpoints: BTreeSet<String>) -> Checks {
+    let sealed = layout.sealed().into_iter().map(|(header, end)| {
+        let name = checkpoint::name_of(&header.name());
+        let has_checkpoint = checkpoints.remove(&name);
+        Sealed {
+            header,
+            end,
+            has_checkpoint,
+        }
+    });
+    let sealed: Vec<Sealed> = sealed.collect();
+    for name in checkpoints {
+        // They do no harm.
+        let _ = fs.remove(&name);
+    }
+    Checks::new(fs.clone(), sealed.into_iter())
 }
 
 /// META, and whether one of its slots was damaged.

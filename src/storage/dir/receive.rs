@@ -267,7 +267,7 @@ impl Files {
         }
         match self.snapshots.publish(NAME, snapshot)? {
             // Not before: a crash in between must not look as if the image had been lost.
-            true => self.log().note_adopted(snapshot.last),
+            true => lock(&self.log).note_adopted(snapshot.last),
             false => {
                 self.snapshots.discard(NAME);
                 Ok(())

@@ -14,18 +14,22 @@
 //! What says that META is older than the log, or that the log is another node's or of a newer
 //! version, is no damage: such a directory is refused.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use crate::core::{Entry, Index, Position, Term};
 use crate::storage::read_back::ReadBack;
 use crate::storage::{StorageError, lacks_memory};
 
+use super::checkpoint::is_checkpoint;
 use super::damage::{Damage, claim};
 use super::frame::{Frame, HEADER, Kind, has_hole, is_zero, whiten};
 use super::layout::Layout;
 use super::meta::{self, Meta, stale};
 use super::page::{Flaw, PAGE, SECTOR};
+use super::pass::passable;
 use super::segment::{End, Header, MAX_BYTES, is_segment, seq_of};
+use super::slots::{Slot, slots};
 use super::vfs::Vfs;
 
 /// Segments that the disk is asked for before they are read: with one at a time it would stand idle
@@ -55,27 +59,63 @@ pub(super) struct Recovered {
     pub(super) damage: Option<Damage>,
     /// Damage that does not matter, for a snapshot has the place of what was lost.
     pub(super) passed_over: Option<StorageError>,
+    /// Names of all checkpoints that there are.
+    pub(super) checkpoints: BTreeSet<String>,
 }
 
 /// Tries of reading the log from a later segment on.
 const LATER: usize = 4;
 
-/// Reads and checks every segment among `names` that was not trimmed. `covered` is where the newest
+/// How much of a log is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reading {
+    /// All of it; none of its entries is kept.
+    All,
+    /// What no [checkpoint](super::checkpoint) tells of, and the last entries, of which so many bytes
+    /// are kept.
+    Tail(usize),
+}
+
+/// Reads and checks the segments among `names` that were not trimmed. `covered` is where the newest
 /// snapshot ends, which has the place of what is lost before. Changes nothing.
 pub(super) fn recover(
     fs: &dyn Vfs,
     names: &[String],
     meta: &Meta,
-    tail_bytes: usize,
+    reading: Reading,
     covered: Option<Position>,
+) -> Result<Recovered, StorageError> {
+    let checkpoints = names.iter().filter(|name| is_checkpoint(name)).cloned();
+    let checkpoints: BTreeSet<String> = checkpoints.collect();
+    let mut recovered = read_all(fs, names, meta, reading, covered, &checkpoints)?;
+    recovered.checkpoints = checkpoints;
+    Ok(recovered)
+}
+
+fn read_all(
+    fs: &dyn Vfs,
+    names: &[String],
+    meta: &Meta,
+    reading: Reading,
+    covered: Option<Position>,
+    checkpoints: &BTreeSet<String>,
 ) -> Result<Recovered, StorageError> {
     let names = names.iter().filter(|name| is_segment(name)).cloned();
     let is_trimmed = |name: &String| seq_of(name).is_some_and(|seq| seq < meta.first_seq);
     let (trimmed, mut names): (Vec<String>, Vec<String>) = names.partition(is_trimmed);
     names.sort();
-    let slots = slots(fs, &names, meta)?;
-    let read = |from, until| Scan::all(fs, meta, &slots, (from, until), tail_bytes);
-    let scan = read(0, None)?;
+    let slots = slots(fs, &names, meta, checkpoints)?;
+    let (tail_bytes, passable) = match reading {
+        Reading::All => (0, 0),
+        Reading::Tail(bytes) => (bytes, passable(&slots, bytes)),
+    };
+    let read = |from, until| Scan::all(fs, meta, &slots, (from, until), (tail_bytes, 0));
+    let mut scan = Scan::all(fs, meta, &slots, (0, None), (tail_bytes, passable))?;
+    if scan.flaw.is_some() && scan.passed > 0 {
+        // From here on nothing is taken on trust, and the first damage may be an earlier one.
+        drop(scan);
+        scan = read(0, None)?;
+    }
     let Some(flaw) = scan.flaw else {
         return Ok(scan.recovered(meta, &slots, trimmed, 0));
     };
@@ -115,72 +155,6 @@ fn later(slots: &[Slot], damaged: usize, covered: Option<Position>) -> Vec<usize
         .collect()
 }
 
-/// A segment that must be there.
-pub(super) struct Slot {
-    seq: u64,
-    /// Its file, unless that is missing.
-    pub(super) name: Option<String>,
-    /// Its header, or what is wrong with it.
-    pub(super) header: Result<Header, &'static str>,
-}
-
-/// The named segments in order, and those that are missing among them: one for all that are missing
-/// in one place. Each header is checked by itself and against META.
-fn slots(fs: &dyn Vfs, names: &[String], meta: &Meta) -> Result<Vec<Slot>, StorageError> {
-    let mut slots: Vec<Slot> = Vec::new();
-    let mut newest = meta.first_seq - 1;
-    for name in names {
-        let refused = |what| Err(Flaw::Bad(what).at(fs.path(name), 0, 0));
-        let Some(seq) = seq_of(name).filter(|seq| *seq > newest) else {
-            return refused("segment under another one's name");
-        };
-        let slot = slot(fs, name, seq, meta)?;
-        if seq > newest + 1 {
-            let missing = "the segment before this one is missing";
-            // A log that was begun anew, when nothing was left of an older one.
-            let anew = |header: &Header| header.start() == End::default();
-            if slots.is_empty() && !slot.header.as_ref().is_ok_and(anew) {
-                // As if META were older than a trimming.
-                return refused(missing);
-            }
-            slots.push(Slot {
-                seq: newest + 1,
-                name: None,
-                header: Err(missing),
-            });
-        }
-        newest = seq;
-        slots.push(slot);
-    }
-    if newest < meta.head_seq {
-        slots.push(Slot {
-            seq: meta.head_seq,
-            name: None,
-            header: Err("the newest segment is missing"),
-        });
-    }
-    Ok(slots)
-}
-
-fn slot(fs: &dyn Vfs, name: &str, seq: u64, meta: &Meta) -> Result<Slot, StorageError> {
-    let header = match Header::decode(&fs.read(name, PAGE as u64)?) {
-        Ok(header) => {
-            meta.check(&header.origin, fs, name, header.prev.index + 1)?;
-            match header.name() == name {
-                true => Ok(header),
-                false => Err("segment under another one's name"),
-            }
-        }
-        Err(Flaw::Bad(what)) => Err(what),
-        Err(newer) => return Err(newer.at(fs.path(name), 0, 0)),
-    };
-    Ok(Slot {
-        seq,
-        name: Some(name.to_owned()),
-        header,
-    })
-}
-
 /// Where the segment behind one continues the log.
 #[derive(Clone, Copy)]
 enum Next {
@@ -193,18 +167,20 @@ enum Next {
 }
 
 /// The log as far as it was read.
-struct Scan<'a> {
-    fs: &'a dyn Vfs,
-    meta: &'a Meta,
-    log: ReadBack,
-    layout: Layout,
-    end: End,
-    tail: Option<(Header, Vec<u8>)>,
+pub(super) struct Scan<'a> {
+    pub(super) fs: &'a dyn Vfs,
+    pub(super) meta: &'a Meta,
+    pub(super) log: ReadBack,
+    pub(super) layout: Layout,
+    pub(super) end: End,
+    pub(super) tail: Option<(Header, Vec<u8>)>,
     torn_bytes: u64,
+    /// How many segments were taken in by their checkpoints.
+    pub(super) passed: usize,
     /// Where among the slots it came to.
     reached: usize,
     /// Position of the last group.
-    newest: u64,
+    pub(super) newest: u64,
     /// Position of a group that the one behind it does not continue: either may be the wrong one.
     doubt: Option<u64>,
     /// It is not read further than to here.
@@ -240,13 +216,14 @@ impl From<StorageError> for Problem {
 }
 
 impl<'a> Scan<'a> {
-    /// Reads the segments from one on, up to the first that is wrong, or up to a position.
+    /// Reads the segments from one on, up to the first that is wrong, or up to a position; those before
+    /// `passable` by their checkpoints, if they have any.
     fn all(
         fs: &'a dyn Vfs,
         meta: &'a Meta,
         slots: &[Slot],
         (from, until): (usize, Option<u64>),
-        tail_bytes: usize,
+        (tail_bytes, passable): (usize, usize),
     ) -> Result<Scan<'a>, StorageError> {
         // What the first one continues was trimmed, so it is taken at its word.
         let first = slots.get(from).and_then(|slot| slot.header.as_ref().ok());
@@ -259,6 +236,7 @@ impl<'a> Scan<'a> {
             end,
             tail: None,
             torn_bytes: 0,
+            passed: 0,
             reached: from,
             newest: end.lsn,
             doubt: None,
@@ -273,8 +251,16 @@ impl<'a> Scan<'a> {
             } else {
                 AHEAD - 1..AHEAD
             };
-            for later in slots.iter().skip(at + soon.start).take(soon.len()) {
-                later.name.iter().for_each(|name| fs.announce(name));
+            for later in soon.filter_map(|n| slots.get(at + n).map(|slot| (at + n, slot))) {
+                later.1.announce(fs, later.0 < passable);
+            }
+            let header = slot.header.as_ref().ok();
+            let header = header.filter(|_| slot.has_checkpoint && at < passable);
+            let behind = slots.get(at + 1).and_then(|next| next.header.as_ref().ok());
+            if let (Some(header), Some(next)) = (header, behind)
+                && scan.pass(header, next)
+            {
+                continue;
             }
             let next = match slots.get(at + 1).map(|next| &next.header) {
                 None => Next::None,
@@ -336,6 +322,7 @@ impl<'a> Scan<'a> {
             trimmed,
             damage: None,
             passed_over: None,
+            checkpoints: BTreeSet::new(),
         }
     }
 

@@ -15,6 +15,7 @@ use super::frame::is_zero;
 use super::inspect::entries_from;
 use super::open::{Alone, Contents};
 use super::page::{Flaw, PAGE, SECTOR};
+use super::recover::Reading;
 use super::segment::{Header, MAX_BYTES};
 use super::vfs::{Disk, Vfs};
 use super::{Directory, LOCK, Options, holds_node, remove_prepared};
@@ -110,7 +111,7 @@ fn find(fs: &mut Disk) -> Result<Option<Damaged>, StorageError> {
     }
     fs.lock(LOCK)?;
     let names = fs.list()?;
-    let mut contents = Contents::read(fs, &names, None, 0)?;
+    let mut contents = Contents::read(fs, &names, None, Reading::All)?;
     let reset = contents.reconcile(fs, Alone::Accepted)?;
     Ok(contents.meta.hard.claim.map(|_| Damaged {
         names,

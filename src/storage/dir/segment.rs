@@ -62,6 +62,11 @@ impl Header {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
+        seal(MAGIC, &self.fields())
+    }
+
+    /// All that it says, as bytes.
+    pub(super) fn fields(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&self.origin.incarnation.to_le_bytes());
         out.extend_from_slice(&self.prev_crc.to_le_bytes());
@@ -79,7 +84,7 @@ impl Header {
         ] {
             out.extend_from_slice(&field.to_le_bytes());
         }
-        seal(MAGIC, &out)
+        out
     }
 
     /// Reads the first page of a segment.

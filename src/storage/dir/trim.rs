@@ -7,6 +7,7 @@
 use crate::core::Index;
 use crate::storage::StorageError;
 
+use super::checkpoint;
 use super::write::Log;
 
 impl Log {
@@ -22,6 +23,8 @@ impl Log {
         let names = self.known().layout.trim(needed);
         for name in names {
             self.fs.remove(&name)?;
+            // What stays of them goes with the next opening.
+            let _ = self.fs.remove(&checkpoint::name_of(&name));
         }
         self.fs.sync_dir()
     }

@@ -12,6 +12,7 @@ use crate::storage::StorageError;
 
 use super::Options;
 use super::buffer::Buffer;
+use super::check::Checks;
 use super::frame::{Group, Kind, MAX_GROUP, Place, TooLarge, start_group};
 use super::layout::Layout;
 use super::meta::{self, Meta, Origin};
@@ -38,6 +39,7 @@ pub(super) struct Log {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) known: Arc<Mutex<Known>>,
     pub(super) spares: Arc<Spares>,
+    pub(super) checks: Arc<Checks>,
     /// Entries were refused for want of room, and what builds on them is refused as well.
     pub(super) refused: Option<Refused>,
     /// What the next group is put together in.
@@ -406,7 +408,7 @@ impl Log {
         if let Err(StorageError::Full { .. }) = &made {
             self.known().lacking = Some(bytes);
         }
-        self.segment = made?;
+        let finished = std::mem::replace(&mut self.segment, made?);
         if self.unbuffered {
             self.prepare_unbuffered();
         }
@@ -414,7 +416,10 @@ impl Log {
         // Before the first group in it: a segment that holds anything acknowledged is one that
         // META misses when it is gone.
         self.meta.head_seq = seq;
-        self.update_meta()
+        self.update_meta()?;
+        self.checks
+            .sealed(&finished.header, self.segment.header.start());
+        Ok(())
     }
 
     fn next_segment(&self, seq: u64, bytes: u64) -> Result<Segment, StorageError> {

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use super::super::checkpoint::is_checkpoint;
 use super::super::page::{PAGE, SECTOR};
+use super::super::segment::is_segment;
 use super::super::vfs::Vfs;
 use super::super::{Directory, Options, meta};
 use super::model::{self, Model, check_lost};
@@ -124,7 +126,10 @@ impl Sample {
             }
             Ok(_) => panic!("{what:?}: wrong data"),
             Err(StorageError::Io { .. }) => panic!("{what:?}: not a matter of input and output"),
-            Err(_) => Found::Refused,
+            Err(error) => {
+                println!("{what:?}: {error}");
+                Found::Refused
+            }
         }
     }
 
@@ -137,7 +142,7 @@ impl Sample {
     }
 
     fn segments(&self) -> Vec<&String> {
-        self.image.keys().filter(|n| *n != meta::NAME).collect()
+        self.image.keys().filter(|n| is_segment(n)).collect()
     }
 }
 
@@ -279,7 +284,8 @@ fn a_segment_that_was_continued_is_whole_even_if_meta_does_not_know_yet() {
     let mut tried = 0;
     for (moment, mark) in sim.history() {
         let image = moment.lose_power(Loss::All);
-        let names: Vec<String> = image.keys().filter(|n| *n != meta::NAME).cloned().collect();
+        let ours = |name: &&String| *name != meta::NAME && !is_checkpoint(name);
+        let names: Vec<String> = image.keys().filter(ours).cloned().collect();
         let finished = names.iter().filter(|n| n.ends_with(".seg")).count();
         let known = meta::load(&Sim::boot(&image)).map_or(u64::MAX, |(meta, _)| meta.head_seq);
         if names.len() != finished || finished < 2 || finished as u64 <= known {
@@ -322,7 +328,7 @@ fn the_newest_segment_is_missed_when_it_is_gone() {
             .list()
             .unwrap()
             .into_iter()
-            .find(|n| !before.contains(n));
+            .find(|n| is_segment(n) && !before.contains(n));
         if let Some(new) = new {
             break new;
         }
@@ -423,7 +429,7 @@ fn files_cut_short_or_missing_or_exchanged_are_noticed() {
             assert_eq!(sample.open(&image, &(name, other)), Found::Lost);
         }
     }
-    for name in sample.image.keys() {
+    for name in sample.image.keys().filter(|name| !is_checkpoint(name)) {
         let mut image = sample.image.clone();
         image.remove(name);
         // Without the first one META might be older than a trimming.

@@ -3,6 +3,7 @@
 // The fuzzer has its targets and what they need from here, and none of the tests.
 #![cfg_attr(fuzzing, allow(dead_code, unused_imports))]
 
+mod checkpoint;
 mod crash;
 mod damage;
 mod disk;

@@ -125,8 +125,29 @@ pub(super) fn image_of(last: Position, size: u64) -> Vec<u8> {
     image(last.index << 20 ^ last.term, size as usize)
 }
 
-/// What opening finds, with the entries that it leaves in storage.
+/// What opening finds, with the entries that it leaves in storage; and if those cannot be read, what the
+/// next opening finds, which must have seen it.
 pub(super) fn open(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
+    open_twice(sim).0
+}
+
+/// As [`open`], and whether damage was seen by reading alone.
+pub(super) fn open_twice(sim: &Sim) -> (Result<(Directory, Opened), StorageError>, bool) {
+    match open_once(sim) {
+        Ok(Err(StorageError::Corrupt { .. })) => {
+            let again = open_once(sim);
+            let read = |read: Result<_, _>| read.expect("what an opening has read is there");
+            (again.map(read), true)
+        }
+        Ok(read) => (read, false),
+        Err(error) => (Err(error), false),
+    }
+}
+
+/// What one opening finds; the inner error is one of reading what it has left in storage.
+pub(super) fn open_once(
+    sim: &Sim,
+) -> Result<Result<(Directory, Opened), StorageError>, StorageError> {
     // Most of the log is left in storage.
     let options = Options {
         tail_bytes: 1500,
@@ -134,8 +155,13 @@ pub(super) fn open(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
     };
     let opened = Directory::open_on(Box::new(sim.clone()), &identity(), options);
     let (mut directory, mut opened) = opened?;
-    unfold(&mut directory, &mut opened.restored)?;
-    Ok((directory, opened))
+    let read = unfold(&mut directory, &mut opened.restored);
+    Ok(read.map(|()| (directory, opened)))
+}
+
+/// As [`open`], where nothing is damaged.
+fn open_sound(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
+    open_once(sim)?
 }
 
 /// The machine after power failed, with everything lost that was not synced.
@@ -157,7 +183,7 @@ pub(super) struct Progress {
 /// Checks that a directory holds what it must after a workload got as far as `progress`, that it
 /// still does when power fails right after, and that it can be gone on with.
 pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
-    let (mut directory, opened) = match open(sim) {
+    let (mut directory, opened) = match open_sound(sim) {
         Ok(opened) => opened,
         Err(StorageError::Missing { .. }) if !progress.created => {
             let made = Directory::create_on(&mut sim.clone(), &identity(), INSTANCE);
@@ -346,7 +372,7 @@ fn go_on(directory: &mut Directory, model: &mut Model) -> Result<(), String> {
 }
 
 fn expect(sim: &Sim, restored: &Restored) -> Result<(), String> {
-    match open(sim) {
+    match open_sound(sim) {
         Ok((_, opened)) if opened.restored == *restored => Ok(()),
         Ok((_, opened)) => Err(format!("then found {:?}", opened.restored)),
         Err(e) => Err(format!("cannot be opened again: {e}")),
@@ -354,7 +380,8 @@ fn expect(sim: &Sim, restored: &Restored) -> Result<(), String> {
 }
 
 fn expect_model(sim: &Sim, model: &Model) -> Result<Directory, String> {
-    let (mut directory, opened) = open(sim).map_err(|e| format!("cannot be opened later: {e}"))?;
+    let (mut directory, opened) =
+        open_sound(sim).map_err(|e| format!("cannot be opened later: {e}"))?;
     let found = &opened.restored;
     if !model.allows(found) {
         return Err(format!("later found {found:?} instead of {model:?}"));

@@ -499,9 +499,17 @@ impl Vfs for Sim {
         if self.inode(name).is_ok() {
             return Err(self.error("create", &self.state()));
         }
-        let inode = self.state().now.inodes.len();
-        self.change_names("create", NameChange::Add(name.to_owned(), inode))?;
-        self.state().now.inodes.push(Inode::default());
+        // At once: several threads make files.
+        let (mut state, fails) = self.step();
+        if fails {
+            return Err(self.error("create", &state));
+        }
+        let what = NameChange::Add(name.to_owned(), state.now.inodes.len());
+        state.now.inodes.push(Inode::default());
+        change(&mut state.now.names, &what);
+        let at = state.operations;
+        state.now.pending_names.push((at, what));
+        drop(state);
         self.open(name)
     }
 

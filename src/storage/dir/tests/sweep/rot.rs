@@ -5,13 +5,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::super::super::checkpoint::is_checkpoint;
 use super::super::super::meta::Meta;
 use super::super::super::page::{PAGE, SECTOR};
 use super::super::super::{Directory, meta, snapshot};
 use super::super::disk::write;
 use super::super::images::{draft, offered, read_all};
-use super::super::model::{check_claim, image_of, last_of, open};
+use super::super::model::{check_claim, image_of, last_of, open, open_twice};
 use super::super::sim::{Image, Loss, Sim};
 use super::super::{INSTANCE, identity};
 use super::{in_parallel, thorough};
@@ -327,9 +329,14 @@ fn is_lost(base: &Base, opened: &Opened) -> bool {
     newest.is_some_and(|newest| base.snapshots.contains(newest))
 }
 
+/// Images whose damage was behind a checkpoint, so that the first opening did not see it.
+static SEEN_BY_READING: AtomicU64 = AtomicU64::new(0);
+
 fn judge(base: &Base, image: &Image) -> Result<Outcome, String> {
     let sim = Sim::boot(image);
-    let (mut directory, opened) = match open(&sim) {
+    let (opened, seen_by_reading) = open_twice(&sim);
+    SEEN_BY_READING.fetch_add(seen_by_reading.into(), Ordering::Relaxed);
+    let (mut directory, opened) = match opened {
         Ok(opened) => opened,
         Err(StorageError::Io { op, .. }) => return Err(format!("{op} is said to have failed")),
         Err(_) => return Ok(Outcome::Refused),
@@ -529,6 +536,7 @@ fn no_damage_passes_for_data_after_an_opening() {
     let base = Base::reopened();
     let segments = base.names().iter().filter(|n| n.ends_with(".seg")).count();
     assert!(segments >= 3 && base.image.contains_key(meta::NAME));
+    assert!(base.names().iter().any(|name| is_checkpoint(name)));
     let tried = sweep(&base);
     for (outcome, least) in [
         (Outcome::Right, 100),
@@ -539,6 +547,9 @@ fn no_damage_passes_for_data_after_an_opening() {
     ] {
         assert!(tried.of(outcome) > least, "hardly ever {outcome:?}");
     }
+    let by_reading = SEEN_BY_READING.load(Ordering::Relaxed);
+    println!("{by_reading} of them were seen when the log was read, and by the next opening");
+    assert!(by_reading > 100, "hardly any: {by_reading}");
     let cut = tried.of(Outcome::Cut);
     assert_eq!(cut, 0, "after an opening nothing may be taken for cut off");
     assert!(!thorough() || tried.total() >= 1_000_000);

@@ -1,0 +1,216 @@
+//! Checking segments that are written no more: each gets its checkpoint, and those that a start has
+//! passed over are read once afterwards.
+//!
+//! It is done by a thread of its own where the log is written by one, and takes its time: nothing ever
+//! waits for it. Without one the segment that was just finished is done by the write that has begun the
+//! next, and an older one that lacks its checkpoint with it; nothing else is.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::core::Index;
+use crate::panics::{self, lock};
+use crate::storage::{StorageError, Wake};
+
+use super::checkpoint::{self, Checkpoint};
+use super::page::Flaw;
+use super::segment::{End, Header};
+use super::signals;
+use super::vfs::Vfs;
+
+/// What is read of older segments without a pause, and the pause: 32 MiB a second at most.
+const SLICE: u64 = 1 << 20;
+const PAUSE: Duration = Duration::from_millis(32);
+
+/// A segment that is written no more.
+#[derive(Clone, Debug)]
+pub(super) struct Sealed {
+    pub(super) header: Header,
+    /// Where the log ends with it.
+    pub(super) end: End,
+    /// There is a file of its checkpoint's name.
+    pub(super) has_checkpoint: bool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Finished in this run.
+    new: VecDeque<Sealed>,
+    /// Found by the opening.
+    old: VecDeque<Sealed>,
+    /// What is wrong, and was not told yet.
+    found: VecDeque<(Index, StorageError)>,
+    threaded: bool,
+    ending: bool,
+}
+
+/// What is to be checked.
+pub(super) struct Checks {
+    fs: Arc<dyn Vfs>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Checks {
+    pub(super) fn new(fs: Arc<dyn Vfs>, old: impl Iterator<Item = Sealed>) -> Checks {
+        let state = State {
+            old: old.collect(),
+            ..State::default()
+        };
+        Checks {
+            fs,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The log has gone on in another segment.
+    pub(super) fn sealed(&self, header: &Header, end: End) {
+        let mut state = lock(&self.state);
+        let sealed = Sealed {
+            header: header.clone(),
+            end,
+            has_checkpoint: false,
+        };
+        if state.threaded {
+            state.new.push_back(sealed);
+            self.changed.notify_all();
+            return;
+        }
+        state.old.retain(|old| !old.has_checkpoint);
+        let old = state.old.pop_front();
+        drop(state);
+        for sealed in [Some(sealed), old].into_iter().flatten() {
+            self.check(&sealed, &|_| true);
+        }
+    }
+
+    /// What was found to be wrong since the last question: the first index that it concerns.
+    pub(super) fn take_found(&self) -> Option<(Index, StorageError)> {
+        lock(&self.state).found.pop_front()
+    }
+
+    /// Reads a segment, and writes its checkpoint if that is not there; true if something is wrong.
+    fn check(&self, sealed: &Sealed, goes_on: &dyn Fn(u64) -> bool) -> bool {
+        let Sealed { header, end, .. } = sealed;
+        let segment = header.name();
+        let wrong = match Checkpoint::of_segment(&*self.fs, header, end, goes_on) {
+            Ok(None) => return false,
+            Ok(Some(found)) => match Checkpoint::read(&*self.fs, header, end) {
+                Some(known) if known == found => return false,
+                Some(_) => Flaw::Bad("not what its checkpoint says").at(
+                    self.fs.path(&segment),
+                    0,
+                    header.prev.index + 1,
+                ),
+                None => {
+                    // Whatever keeps it from being written: the segment will be read instead.
+                    let _ = found.write(&*self.fs, &segment);
+                    return false;
+                }
+            },
+            // It was trimmed.
+            Err(error) if checkpoint::is_missing(&error) => return false,
+            Err(error) => error,
+        };
+        checkpoint::remove(&*self.fs, &segment);
+        let index = match &wrong {
+            StorageError::Corrupt { index, .. } => *index,
+            _ => header.prev.index + 1,
+        };
+        lock(&self.state).found.push_back((index, wrong));
+        true
+    }
+
+    /// Checks one after the other. Calls `wake` when something is wrong.
+    fn work(&self, wake: &Wake) {
+        let read = Cell::new(0);
+        while let Some((sealed, is_new)) = self.next() {
+            let goes_on = |bytes: u64| {
+                read.set(read.get() + bytes);
+                if is_new || read.get() < SLICE {
+                    return self.pauses(Duration::ZERO);
+                }
+                read.set(0);
+                self.pauses(PAUSE)
+            };
+            let checked = panics::catch(|| self.check(&sealed, &goes_on));
+            if checked.unwrap_or(false) {
+                wake();
+            }
+        }
+    }
+
+    /// The next one, be it a new one; `None` at the end.
+    fn next(&self) -> Option<(Sealed, bool)> {
+        let state = lock(&self.state);
+        let idle =
+            |state: &mut State| !state.ending && state.new.is_empty() && state.old.is_empty();
+        let waited = self.changed.wait_while(state, idle);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.ending {
+            return None;
+        }
+        let new = state.new.pop_front().map(|sealed| (sealed, true));
+        new.or_else(|| state.old.pop_front().map(|sealed| (sealed, false)))
+    }
+
+    /// Waits so long; false at the end.
+    fn pauses(&self, rest: Duration) -> bool {
+        let state = lock(&self.state);
+        let waited = self
+            .changed
+            .wait_timeout_while(state, rest, |state| !state.ending);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !state.ending
+    }
+}
+
+/// The thread that checks. Dropping it waits until it has ended, which it does within a group.
+pub(super) struct CheckThread {
+    checks: Arc<Checks>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CheckThread {
+    pub(super) fn spawn(checks: &Arc<Checks>, wake: Wake) -> Result<CheckThread, StorageError> {
+        let theirs = checks.clone();
+        lock(&checks.state).threaded = true;
+        let main = move || theirs.work(&wake);
+        let thread = signals::blocked(|| Builder::new().name("keel-check".to_owned()).spawn(main));
+        match thread {
+            Ok(thread) => Ok(CheckThread {
+                checks: checks.clone(),
+                thread: Some(thread),
+            }),
+            Err(error) => {
+                lock(&checks.state).threaded = false;
+                Err(StorageError::Io {
+                    op: "start of the checking thread",
+                    path: checks.fs.root(),
+                    error,
+                })
+            }
+        }
+    }
+
+    /// Leaves it alone, in a child where it does not exist.
+    pub(super) fn forget(mut self) {
+        std::mem::forget(self.thread.take());
+    }
+}
+
+impl Drop for CheckThread {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        lock(&self.checks.state).ending = true;
+        self.checks.changed.notify_all();
+        // It contains its panics.
+        let _ = thread.join();
+    }
+}
