@@ -243,6 +243,47 @@ fn what_is_dropped_goes_where_it_is_wished() {
     assert!(fs::read(&file).unwrap().starts_with(b"keelctl repair 1\n"));
 }
 
+/// The process ended when the file was there, or a part of it, and nothing else was done yet.
+#[test]
+fn a_repair_that_was_cut_short_can_be_done_again() {
+    let path = place("repair-again");
+    let file = place("repair-again-saved");
+    let _ = fs::remove_file(&file);
+    drop(filled(&path));
+    harm(&path);
+    let before = contents(&path);
+    let options = ["--accept-loss", "--save", file.to_str().unwrap()];
+    assert_eq!(0, repair(&path, &options).0);
+    let saved = fs::read(&file).unwrap();
+    let restore = || {
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        for (name, data) in &before {
+            fs::write(path.join(name), data).unwrap();
+        }
+    };
+    for len in [saved.len(), saved.len() - 1, saved.len() / 2, 0] {
+        restore();
+        fs::write(&file, &saved[..len]).unwrap();
+        assert_eq!(0, repair(&path, &options).0, "{len}");
+        assert_eq!(saved, fs::read(&file).unwrap());
+    }
+    // What is not the beginning of it stays as it is.
+    for other in [&[&saved[..], b"more"].concat()[..], b"keelctl repair 2"] {
+        restore();
+        fs::write(&file, other).unwrap();
+        assert_eq!(2, repair(&path, &options).0);
+        assert_eq!(other, fs::read(&file).unwrap());
+        let beside = path.join("lost-0000000002");
+        fs::write(&beside, other).unwrap();
+        let (status, text) = repair(&path, &["--accept-loss"]);
+        assert_eq!(0, status, "{text}");
+        expect(&text, &["lost-0000000002-2"]);
+        assert_eq!(other, fs::read(&beside).unwrap());
+        assert_eq!(saved, fs::read(path.join("lost-0000000002-2")).unwrap());
+    }
+}
+
 #[test]
 fn a_directory_that_is_in_use_is_not_repaired() {
     let path = place("repair-in-use");

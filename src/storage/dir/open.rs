@@ -215,7 +215,7 @@ impl Contents {
         alone: Alone,
     ) -> Result<Option<Position>, StorageError> {
         let commit = self.meta.hard.commit;
-        let (reset, damage) = self.match_images(fs)?;
+        let (reset, damage) = self.match_images(fs);
         let damage = self.miss_adopted(fs, damage);
         // Until the log begins there nothing but META tells that it must not be gone on with.
         self.meta.adopted = reset.filter(|at| *at != Position::default());
@@ -246,10 +246,7 @@ impl Contents {
     }
 
     /// Where the log is to begin anew, if it is, and what is wrong with log and images.
-    fn match_images(
-        &mut self,
-        fs: &dyn Vfs,
-    ) -> Result<(Option<Position>, Option<Damage>), StorageError> {
+    fn match_images(&mut self, fs: &dyn Vfs) -> (Option<Position>, Option<Damage>) {
         let log = &mut self.recovered;
         let mut damage = log.damage.take();
         if let Some(error) = log.passed_over.take() {
@@ -273,10 +270,8 @@ impl Contents {
                 let covered = newest.map_or(0, |last| last.index);
                 self.meta.hard.commit = self.meta.hard.commit.min(covered);
                 self.damaged.push(error.to_string());
-            } else if reached && reset.is_some_and(|at| at.index <= end.index) {
-                // Log and older image contradict each other: neither can be trusted for it.
-                return Err(error);
             } else {
+                // Be it that the log contradicts an older image, which then counts alone.
                 damage = Some(Damage::add(damage, error, later(last, end)));
             }
         }
@@ -286,7 +281,7 @@ impl Contents {
             damage = Some(Damage::add(damage, error, end));
             reset = newest.or(Some(Position::default()));
         }
-        Ok((reset, damage))
+        (reset, damage)
     }
 
     /// An image that was adopted is missed even if nothing was built on it yet: the log may hold what

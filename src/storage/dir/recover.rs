@@ -104,7 +104,13 @@ fn read_all(
     let is_trimmed = |name: &String| seq_of(name).is_some_and(|seq| seq < meta.first_seq);
     let (trimmed, mut names): (Vec<String>, Vec<String>) = names.partition(is_trimmed);
     names.sort();
-    let slots = slots(fs, &names, meta, checkpoints)?;
+    let slots = slots(
+        fs,
+        &names,
+        meta,
+        checkpoints,
+        covered.map_or(0, |at| at.index),
+    )?;
     let (tail_bytes, passable) = match reading {
         Reading::All => (0, 0),
         Reading::Tail(bytes) => (bytes, passable(&slots, bytes)),

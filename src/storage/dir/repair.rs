@@ -4,6 +4,7 @@
 //! whole, as an opening would, and nothing is claimed any more: from now on the node acts as if it had
 //! never held what is gone, so that what was committed may be lost with it.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::open::{Alone, Contents};
 use super::page::{Flaw, PAGE, SECTOR};
 use super::recover::Reading;
 use super::segment::{Header, MAX_BYTES};
-use super::vfs::{Disk, Vfs};
+use super::vfs::{Disk, Vfs, VfsFile};
 use super::{Directory, LOCK, Options, holds_node, remove_prepared};
 
 /// What names of files begin with that hold what was dropped.
@@ -67,7 +68,8 @@ pub fn plan(path: &Path) -> Result<Option<Repair>, StorageError> {
 /// was nothing to repair.
 ///
 /// # Errors
-/// As for [`plan`]; `Io` if `to` is there already.
+/// As for [`plan`]; `Io` if `to` is there already, and is not what a repair has begun to write there that
+/// was cut short.
 pub fn repair(path: &Path, to: Option<&Path>) -> Result<Option<Repair>, StorageError> {
     let mut fs = Disk::new(path);
     let Some(found) = find(&mut fs)? else {
@@ -75,13 +77,12 @@ pub fn repair(path: &Path, to: Option<&Path>) -> Result<Option<Repair>, StorageE
     };
     let mut repair = found.describe(&fs)?;
     let saved = match to {
-        Some(to) => to.to_owned(),
-        None => path.join(format!(
-            "{PREFIX}{:010}",
-            found.contents.meta.incarnation + 1
-        )),
+        Some(to) => {
+            save(&fs, &repair, to)?;
+            to.to_owned()
+        }
+        None => save_beside(&fs, &repair, path, found.contents.meta.incarnation + 1)?,
     };
-    save(&fs, &repair, &saved)?;
     remove_prepared(&fs, &found.names)?;
     let (directory, _) = Directory::resume(
         Arc::new(fs),
@@ -187,8 +188,35 @@ fn read(fs: &dyn Vfs, region: &Region) -> Result<(Vec<u8>, Vec<Entry>), StorageE
     Ok((bytes, entries))
 }
 
-/// Writes everything that goes: a line for each part and each entry, and behind each line its bytes
-/// and the end of a line. Entries are encoded as peers send them.
+/// Names that are tried for a file beside the log.
+const NAMES: u32 = 100;
+
+/// Writes everything that goes to a file beside the log: the one that a repair has begun that was cut
+/// short, or another.
+fn save_beside(
+    fs: &dyn Vfs,
+    repair: &Repair,
+    path: &Path,
+    incarnation: u32,
+) -> Result<PathBuf, StorageError> {
+    let mut nth = 1;
+    loop {
+        let to = path.join(match nth {
+            1 => format!("{PREFIX}{incarnation:010}"),
+            _ => format!("{PREFIX}{incarnation:010}-{nth}"),
+        });
+        match save(fs, repair, &to) {
+            Err(StorageError::Io { error, .. })
+                if error.kind() == ErrorKind::AlreadyExists && nth < NAMES =>
+            {
+                nth += 1;
+            }
+            saved => return saved.map(|()| to),
+        }
+    }
+}
+
+/// Writes everything that goes. A file that is there already must begin as it is to be, all of it.
 fn save(fs: &dyn Vfs, repair: &Repair, to: &Path) -> Result<(), StorageError> {
     let name = to.file_name().and_then(|name| name.to_str());
     let Some(name) = name else {
@@ -200,11 +228,45 @@ fn save(fs: &dyn Vfs, repair: &Repair, to: &Path) -> Result<(), StorageError> {
         _ => Path::new("."),
     };
     let place = Disk::new(parent);
-    let file = place.create(name)?;
+    let file = match place.create(name) {
+        Err(StorageError::Io { op, path, error }) if error.kind() == ErrorKind::AlreadyExists => {
+            let file = place.open(name)?;
+            match is_begun(fs, repair, &*file)? {
+                true => file,
+                false => return Err(StorageError::Io { op, path, error }),
+            }
+        }
+        file => file?,
+    };
+    tell(fs, repair, &mut |bytes, offset| file.write(bytes, offset))?;
+    file.sync()?;
+    place.sync_dir()
+}
+
+/// Whether the file holds nothing else than what is to be written, be it all of it or the beginning.
+fn is_begun(fs: &dyn Vfs, repair: &Repair, file: &dyn VfsFile) -> Result<bool, StorageError> {
+    let (mut same, mut end) = (true, 0);
+    tell(fs, repair, &mut |bytes, offset| {
+        let mut found = vec![0; bytes.len()];
+        let len = file.read(&mut found, offset)?;
+        same &= found[..len] == bytes[..len];
+        end = offset + bytes.len() as u64;
+        Ok(())
+    })?;
+    Ok(same && file.size()? <= end)
+}
+
+/// Everything that goes, in pieces with their offsets: a line for each part and each entry, and behind
+/// each line its bytes and the end of a line. Entries are encoded as peers send them.
+fn tell(
+    fs: &dyn Vfs,
+    repair: &Repair,
+    to: &mut dyn FnMut(&[u8], u64) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
     let mut end = 0;
     let mut write = |bytes: &[u8]| {
         end += bytes.len() as u64;
-        file.write(bytes, end - bytes.len() as u64)
+        to(bytes, end - bytes.len() as u64)
     };
     write(b"keelctl repair 1\n")?;
     for region in &repair.regions {
@@ -226,6 +288,5 @@ fn save(fs: &dyn Vfs, repair: &Repair, to: &Path) -> Result<(), StorageError> {
             write(b"\n")?;
         }
     }
-    file.sync()?;
-    place.sync_dir()
+    Ok(())
 }

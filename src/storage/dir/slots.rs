@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::core::Index;
 use crate::storage::StorageError;
 
 use super::checkpoint;
@@ -22,12 +23,14 @@ pub(super) struct Slot {
 }
 
 /// The named segments in order, and those that are missing among them: one for all that are missing
-/// in one place. Each header is checked by itself and against META.
+/// in one place. Each header is checked by itself and against META. A snapshot has the place of what
+/// comes up to `covered`.
 pub(super) fn slots(
     fs: &dyn Vfs,
     names: &[String],
     meta: &Meta,
     checkpoints: &BTreeSet<String>,
+    covered: Index,
 ) -> Result<Vec<Slot>, StorageError> {
     let mut slots: Vec<Slot> = Vec::new();
     let mut newest = meta.first_seq - 1;
@@ -40,9 +43,11 @@ pub(super) fn slots(
         slot.has_checkpoint = checkpoints.contains(&checkpoint::name_of(name));
         if seq > newest + 1 {
             let missing = "the segment before this one is missing";
-            // A log that was begun anew, when nothing was left of an older one.
-            let anew = |header: &Header| header.start() == End::default();
-            if slots.is_empty() && !slot.header.as_ref().is_ok_and(anew) {
+            // A log that was begun anew, when nothing was left of an older one; or one whose beginning
+            // no trimming can have removed, for no snapshot has its place.
+            let known =
+                |header: &Header| header.start() == End::default() || header.prev.index > covered;
+            if slots.is_empty() && !slot.header.as_ref().is_ok_and(known) {
                 // As if META were older than a trimming.
                 return refused(missing);
             }

@@ -235,9 +235,9 @@ fn a_damaged_image_goes_when_the_next_one_is_there() {
 }
 
 /// Of two images that are there the log holds the end of the newer one only, and that one is
-/// damaged: something is wrong beyond it, and the log is not dropped for the older one.
+/// damaged. What an image says was committed, and what contradicts it was not; the rest is claimed.
 #[test]
-fn the_log_is_not_dropped_for_an_older_image_than_a_damaged_one() {
+fn of_a_log_and_an_older_image_that_contradict_each_other_the_image_counts() {
     let (sim, mut directory) = made();
     let before = sim.now().lose_power(Loss::All);
     write(&mut directory, 1, 12);
@@ -259,10 +259,20 @@ fn the_log_is_not_dropped_for_an_older_image_than_a_damaged_one() {
 
     let damaged = snapshot::name(newest.last);
     Arc::make_mut(image.get_mut(&damaged).unwrap())[PAGE] ^= 1;
-    match open(&Sim::boot(&image)) {
-        Err(StorageError::Corrupt { path, .. }) => assert!(path.ends_with(damaged)),
-        Err(error) => panic!("{error}"),
-        Ok((_, opened)) => panic!("opened with {:?}", opened.restored),
+    let sim = Sim::boot(&image);
+    for again in [false, true] {
+        let (_, opened) = open(&sim).unwrap();
+        let lost = opened.lost.map(|lost| lost.what);
+        assert_eq!(again, lost.is_none());
+        assert!(lost.is_none_or(|what| what.contains(&damaged)));
+        let restored = opened.restored;
+        assert_eq!(
+            restored.snapshot.map(|s| s.last),
+            Some(Position { index: 4, term: 3 })
+        );
+        assert_eq!((restored.base.index, restored.entries), (4, Vec::new()));
+        assert!(restored.hard.claim.unwrap().reaches(at(12)));
+        assert!(restored.hard.commit <= 4);
     }
 }
 
