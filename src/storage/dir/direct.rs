@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::core::Persist;
@@ -112,7 +112,9 @@ impl Direct {
     pub(super) fn begin(&mut self, run: Vec<Persist>, pace: &mut Pace) -> Result<(), Vec<Persist>> {
         assert!(self.under_way.is_none(), "one write at a time");
         let begun = Instant::now();
-        let mut log = lock(&self.log);
+        let Some(mut log) = free(&self.log) else {
+            return Err(run);
+        };
         // A panic is for the one who writes these next to find, and to report.
         let Ok(Some((stored, file))) = panics::catch(|| {
             let file = log.segment.unbuffered()?;
@@ -138,10 +140,13 @@ impl Direct {
     /// What has become of what was under way, if it has ended; with `wait` when it has.
     pub(super) fn end(&mut self, wait: bool, pace: &mut Pace) -> Option<Ended> {
         self.under_way.as_ref()?;
+        let mut log = match wait {
+            true => lock(&self.log),
+            false => free(&self.log)?,
+        };
         let (buffer, result) = self.queue.end(wait)?;
         let UnderWay { run, effect, begun } = self.under_way.take()?;
         pace.ended(begun, Instant::now());
-        let mut log = lock(&self.log);
         log.keep(buffer);
         let result = match result {
             Ok(()) => {
@@ -160,6 +165,16 @@ impl Direct {
         };
         let result = log.fail_with(result);
         Some(Ended::Done(run, result))
+    }
+}
+
+/// The log, unless somebody is at it who may wait for the disk: who adopts an image, as a rule, and
+/// calls when that is done.
+fn free(log: &Mutex<Log>) -> Option<MutexGuard<'_, Log>> {
+    match log.try_lock() {
+        Ok(log) => Some(log),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
