@@ -8,6 +8,10 @@
  *       p99), cpu (s for 100,000 entries, user and system time of all three processes), disk
  *       (write_bytes of /proc/PID/io for one entry on one member), device (the same as the block
  *       device counts it, if there is one, and with what others write), rss (leader, kB, at the end).
+ *   load_LIBRARY minority DIR PAYLOAD SECONDS OUTSTANDING US SLOW_US
+ *       The same at one point, the names beginning with: first and healthy (all flush in US), follower
+ *       (one that does not lead flushes in SLOW_US), leader (the one that leads does). DIR/memberN is
+ *       on a disk whose flushes take what DIR/memberN.delay says, in microseconds.
  *   load_LIBRARY failover DIR TIMES ELECTION_MS HEARTBEAT_MS
  *       failover: ms from SIGKILL of the leader's process to the next commit.
  *   load_LIBRARY start DIR ENTRIES PAYLOAD TIMES
@@ -155,7 +159,8 @@ static void start_cluster(struct cluster *c, size_t n, const char *dir, bool bat
         ports[i] = some_port();
     for (size_t i = 0; i < n; i++) {
         snprintf(c->dirs[i], sizeof c->dirs[i], "%s/member%zu", dir, i + 1);
-        if (mkdir(c->dirs[i], 0700) < 0)
+        /* It may be there, on a disk of its own. */
+        if (mkdir(c->dirs[i], 0700) < 0 && errno != EEXIST)
             die(c->dirs[i]);
         c->members[i] = (struct member){
             .board = c->board, .facts = &c->board->members[i], .self = i, .members = n, .dir = c->dirs[i],
@@ -257,26 +262,25 @@ static double percentile(const struct board *b, double share)
     return 0;
 }
 
-static void print_point(const struct cluster *c, const struct usage *from, const struct usage *to, uint64_t ns,
-                        long rss_kb)
+static void print_point(const struct cluster *c, const char *label, const struct usage *from,
+                        const struct usage *to, uint64_t ns, long rss_kb)
 {
     const struct board *b = c->board;
-    unsigned n = b->outstanding;
     double entries = (double)b->completed, seconds = (double)ns / 1e9;
     double p99 = percentile(b, 0.99), p999 = percentile(b, 0.999);
 
-    printf("%u/rate\t%.0f\n%u/bytes\t%.2f\n", n, entries / seconds, n, entries * b->payload / seconds / 1e6);
-    printf("%u/p50\t%.1f\n%u/p99\t%.1f\n%u/p999\t%.1f\n%u/tail\t%.2f\n", n, percentile(b, 0.5), n, p99, n, p999, n,
-           p999 / p99);
-    printf("%u/cpu\t%.3f\n", n, (double)(to->cpu_ns - from->cpu_ns) / 1e9 / entries * 1e5);
-    printf("%u/disk\t%.0f\n", n, (double)(to->written - from->written) / (double)c->n / entries);
+    printf("%s/rate\t%.0f\n%s/bytes\t%.2f\n", label, entries / seconds, label, entries * b->payload / seconds / 1e6);
+    printf("%s/p50\t%.1f\n%s/p99\t%.1f\n%s/p999\t%.1f\n%s/tail\t%.2f\n", label, percentile(b, 0.5), label, p99, label,
+           p999, label, p999 / p99);
+    printf("%s/cpu\t%.3f\n", label, (double)(to->cpu_ns - from->cpu_ns) / 1e9 / entries * 1e5);
+    printf("%s/disk\t%.0f\n", label, (double)(to->written - from->written) / (double)c->n / entries);
     if (from->device >= 0)
-        printf("%u/device\t%.0f\n", n, (double)(to->device - from->device) / (double)c->n / entries);
-    printf("%u/rss\t%ld\n", n, rss_kb);
+        printf("%s/device\t%.0f\n", label, (double)(to->device - from->device) / (double)c->n / entries);
+    printf("%s/rss\t%ld\n", label, rss_kb);
 }
 
 /* False if leadership changed, or nothing was done. */
-static bool measure_point(struct cluster *c, unsigned outstanding, long ms)
+static bool try_point(struct cluster *c, const char *label, unsigned outstanding, long ms)
 {
     struct board *b = c->board;
     size_t leader = await_leader(c, 0);
@@ -299,9 +303,19 @@ static bool measure_point(struct cluster *c, unsigned outstanding, long ms)
     bool led = atomic_load(&b->members[leader].leads) && atomic_load(&b->members[leader].committed_ns) == term_began;
     if (!led || b->completed == 0)
         return false;
-    print_point(c, &from, &to, took, sample_rss(c->pids[leader]));
+    print_point(c, label, &from, &to, took, sample_rss(c->pids[leader]));
     await_applied(c, leader);
     return true;
+}
+
+static void measure_point(struct cluster *c, const char *label, unsigned outstanding, double seconds)
+{
+    int tries = 0;
+    while (!try_point(c, label, outstanding, (long)(seconds * 1000)))
+        if (++tries == TRIES) {
+            errno = EPROTO;
+            die("leadership does not last");
+        }
 }
 
 static int rate(const char *dir, unsigned payload, double seconds, bool batch, char **numbers)
@@ -311,14 +325,40 @@ static int rate(const char *dir, unsigned payload, double seconds, bool batch, c
     c.board->payload = payload;
     for (; *numbers; numbers++) {
         unsigned outstanding = (unsigned)strtoul(*numbers, NULL, 10);
-        int tries = 0;
         if (outstanding < 1 || outstanding > OUTSTANDING_MAX)
             return 2;
-        while (!measure_point(&c, outstanding, (long)(seconds * 1000)))
-            if (++tries == TRIES) {
-                errno = EPROTO;
-                die("leadership does not last");
-            }
+        measure_point(&c, *numbers, outstanding, seconds);
+    }
+    end_cluster(&c);
+    return 0;
+}
+
+static void set_delay(const char *dir, size_t member, const char *us)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/member%zu.delay", dir, member + 1);
+    int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (fd < 0 || write(fd, us, strlen(us)) < 0)
+        die(path);
+    close(fd);
+}
+
+static int minority(const char *dir, unsigned payload, double seconds, unsigned outstanding, const char *us,
+                    const char *slow_us)
+{
+    /* What is prepared in the beginning is over by the second one. */
+    static const char *const labels[] = {"first", "healthy", "follower", "leader"};
+    struct cluster c;
+
+    if (outstanding < 1 || outstanding > OUTSTANDING_MAX)
+        return 2;
+    start_cluster(&c, 3, dir, false, ELECTION_MS, HEARTBEAT_MS);
+    c.board->payload = payload;
+    for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
+        size_t leader = await_leader(&c, 0), slow = i == 2 ? (leader + 1) % 3 : leader;
+        set_delay(dir, slow, i < 2 ? us : slow_us);
+        measure_point(&c, labels[i], outstanding, seconds);
+        set_delay(dir, slow, us);
     }
     end_cluster(&c);
     return 0;
@@ -400,6 +440,7 @@ static int start(const char *dir, uint64_t entries, unsigned payload, long times
 static int usage_error(void)
 {
     fprintf(stderr, "usage: load rate DIR PAYLOAD SECONDS each|batch OUTSTANDING...\n"
+                    "       load minority DIR PAYLOAD SECONDS OUTSTANDING US SLOW_US\n"
                     "       load failover DIR TIMES ELECTION_MS HEARTBEAT_MS\n"
                     "       load start DIR ENTRIES PAYLOAD TIMES\n");
     return 2;
@@ -420,6 +461,8 @@ int main(int argc, char **argv)
         payload_bytes[i] = (unsigned char)((i * 2654435761u) >> 13);
     if (argc > 6 && !strcmp(argv[1], "rate") && number(argv[3]) <= PAYLOAD_MAX)
         status = rate(argv[2], number(argv[3]), strtod(argv[4], NULL), !strcmp(argv[5], "batch"), argv + 6);
+    else if (argc == 8 && !strcmp(argv[1], "minority") && number(argv[3]) <= PAYLOAD_MAX)
+        status = minority(argv[2], number(argv[3]), strtod(argv[4], NULL), number(argv[5]), argv[6], argv[7]);
     else if (argc == 6 && !strcmp(argv[1], "failover"))
         status = failover(argv[2], strtol(argv[3], NULL, 10), number(argv[4]), number(argv[5]));
     else if (argc == 6 && !strcmp(argv[1], "start") && number(argv[4]) <= PAYLOAD_MAX)

@@ -7,8 +7,9 @@
 #   CORE_RUNS=5, CORE_ENTRIES=300000   runs of every core, and entries in one of them
 #   IDLE_SECONDS=20, SXD_SECONDS=10    how long one of them lasts
 #   LOAD_RUNS=5, LOAD_SECONDS=1.5, START_ENTRIES=1000000, START_RUNS=3   see libraft.sh
-#   ONLY="idle load"                   of idle, sxd, feed, failover, cores and load (against libraft)
-#                                      only these
+#   SLOW_RUNS=5, SLOW_SECONDS=1        see slow.sh
+#   ONLY="idle load"                   of idle, sxd, feed, failover, cores, load (against libraft) and
+#                                      slow (the same on slow disks) only these
 #
 # Exit status 0 if everything could be measured, whatever came out. The programs must have been
 # built: `make bench` does all of it. Its nodes have their directories in build/bench.
@@ -31,6 +32,7 @@ WORK=$BENCH/sxd
 . "$HERE/../c-examples/cluster.sh"
 . "$HERE/figure.sh"
 . "$HERE/libraft.sh"
+. "$HERE/slow.sh"
 
 machine() {
     local model
@@ -154,5 +156,6 @@ figure_heading
 ! wanted feed || feed
 ! wanted failover || failover
 ! wanted load || against_libraft
+! wanted slow || on_slow_disks
 ! wanted cores || cores
 write_json "$JSON" "$MACHINE"

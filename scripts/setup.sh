@@ -53,6 +53,13 @@ find_wished() {
             need_lib libuv libuv1-dev
             ;;
     esac
+    # Of no use to others than root: slow disks have to be mounted.
+    if [ "$purpose" = bench ] && [ "$(id -u)" -eq 0 ]; then
+        need_lib nbdkit nbdkit-plugin-dev
+        need nbdkit nbdkit
+        need nbdfuse libnbd-bin
+        need mkfs.ext4 e2fsprogs
+    fi
     # Of no use to others than root: the power cuts of the tests mount file systems.
     if [ "$purpose" = check ] && [ "$(id -u)" -eq 0 ]; then
         need strace strace
