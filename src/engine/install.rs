@@ -146,7 +146,9 @@ impl Engine {
         }
         let damaged = matches!(
             error,
-            StorageError::Corrupt { .. } | StorageError::Record { .. }
+            StorageError::Corrupt { .. }
+                | StorageError::Record { .. }
+                | StorageError::Version { .. }
         );
         if !damaged {
             self.log(2, format!("log entry {index}: {error}"));

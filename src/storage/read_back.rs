@@ -106,7 +106,8 @@ impl ReadBack {
     }
 }
 
-/// Fetches the entries that an opening has left in storage, which must be those of the outline.
+/// Fetches the entries that an opening has left in storage; an error if they are not those of the
+/// outline.
 #[cfg(test)]
 pub(super) fn unfold(
     storage: &mut dyn super::Storage,
@@ -116,14 +117,22 @@ pub(super) fn unfold(
         return Ok(());
     };
     let mut read = ReadBack::behind(restored.base, usize::MAX);
+    let other = || super::StorageError::Record {
+        index: 0,
+        what: "not what the outline says",
+    };
     while read.last().index < outline.last {
         let next = read.last().index + 1;
         for entry in storage.fetch(next, outline.last, 10_000)? {
+            if entry.term < read.last().term {
+                return Err(other());
+            }
             read.push(entry);
         }
     }
-    assert_eq!(outline.terms, read.terms());
-    assert_eq!(outline.configs, read.configs);
+    if outline.terms != read.terms() || outline.configs != read.configs {
+        return Err(other());
+    }
     let (_, mut entries) = read.into_parts();
     entries.append(&mut restored.entries);
     restored.entries = entries;

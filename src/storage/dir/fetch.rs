@@ -46,7 +46,7 @@ pub(super) fn fetch(
             break;
         };
         let done = fetch.run(fs, &header, &run, limit);
-        if let Err(StorageError::Corrupt { .. }) = &done {
+        if let Err(StorageError::Corrupt { .. } | StorageError::Version { .. }) = &done {
             // The next opening is to see it.
             checkpoint::remove(fs, &header.name());
         }

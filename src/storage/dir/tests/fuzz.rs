@@ -246,9 +246,9 @@ pub fn directory(data: &[u8]) {
         }
         Ok(_) => {}
         Err(StorageError::Io { op, .. }) => panic!("{op}: not a matter of input and output"),
-        Err(_) => assert!(
+        Err(error) => assert!(
             seen_by_reading || sim.operations() == 0,
-            "changed, and then refused"
+            "changed, and then refused: {error}"
         ),
     }
 }

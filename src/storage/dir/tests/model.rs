@@ -139,6 +139,10 @@ pub(super) fn open_twice(sim: &Sim) -> (Result<(Directory, Opened), StorageError
             let read = |read: Result<_, _>| read.expect("what an opening has read is there");
             (again.map(read), true)
         }
+        // Forged, checksums and all: nothing but what is made of them can tell.
+        Ok(Err(error @ (StorageError::Record { .. } | StorageError::Version { .. }))) => {
+            (Err(error), true)
+        }
         Ok(read) => (read, false),
         Err(error) => (Err(error), false),
     }
