@@ -84,6 +84,11 @@ impl Directory {
         let mut meta = contents.meta;
         let mut recovered = contents.recovered;
         let meta_file = fs.open(meta::NAME)?;
+        if reset.is_some() {
+            // META is about to say that there is an image, and who gave it its name may have failed to
+            // make that durable.
+            fs.sync_dir()?;
+        }
         let segment = take_over(&*fs, options, &*meta_file, &mut meta, &mut recovered)?;
         let mut layout = recovered.layout;
         layout.remade(&segment.header);

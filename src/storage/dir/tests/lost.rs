@@ -1,6 +1,7 @@
 //! What an opening does about damage is done whole or not at all, wherever power fails; and who has
 //! nobody to ask is refused.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::super::Directory;
@@ -11,7 +12,7 @@ use super::disk::write;
 use super::images::{image, offered, save};
 use super::model::{check_claim, open};
 use super::rot::{made, past, sample, submit};
-use super::sim::{Image, Loss, Sim};
+use super::sim::{Failure, Image, Loss, Sim, Written};
 use super::workload::configuration;
 use super::{Rng, identity, seed};
 use crate::core::{
@@ -348,6 +349,43 @@ fn an_image_that_was_adopted_is_missed_until_the_log_begins_behind_it() {
         }
     }
     assert!(missed > 30, "{missed}");
+}
+
+/// Whatever call fails of an adoption, or of the opening after it, and whatever of that was done: no loss
+/// of power makes an image missed that nobody was told of.
+#[test]
+fn an_adoption_that_failed_is_not_missed() {
+    let image = image(75, 1000);
+    let mut snapshot = offered(8, &image);
+    snapshot.last.term = 30;
+    let mut failed = 0;
+    for (nth, (lasts, written)) in (1..30).flat_map(|nth| {
+        let whole = [Written::Nothing, Written::Half, Written::All];
+        let all = [false, true].into_iter();
+        all.flat_map(move |lasts| whole.map(|written| (nth, (lasts, written))))
+    }) {
+        let (sim, mut directory) = to_12();
+        write(&mut directory, of_term_40(0, None));
+        directory.store_piece(&snapshot, 0, &image).unwrap();
+        sim.fail_as(Failure {
+            error: ErrorKind::Other,
+            lasts,
+            written,
+        });
+        sim.fail_at(Some(sim.operations() + nth));
+        let adopted = directory.adopt(&snapshot).is_ok();
+        drop(directory);
+        let _ = open(&sim);
+        sim.fail_at(None);
+        failed += u32::from(!adopted);
+        for loss in Loss::usual(nth) {
+            let (_, opened) = open(&Sim::boot(&sim.now().lose_power(loss))).unwrap();
+            assert_eq!(None, opened.lost, "{nth}, {lasts}, {loss:?}");
+            let newest = opened.restored.snapshot.is_some();
+            assert!(newest || !adopted, "{nth}, {lasts}, {loss:?}");
+        }
+    }
+    assert!(failed > 30, "{failed}");
 }
 
 #[test]
