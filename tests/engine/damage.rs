@@ -66,11 +66,16 @@ impl Rack {
 
     /// Entries of two pages, on every member that is up.
     fn propose(&mut self, count: u64) {
+        self.propose_of(count, 2);
+    }
+
+    /// The same, of so many pages.
+    fn propose_of(&mut self, count: u64, pages: usize) {
         for _ in 0..count {
             self.proposed += 1;
             let leader = self.lead();
             let mut data = self.proposed.to_le_bytes().to_vec();
-            data.resize(2 * PAGE, 7);
+            data.resize(pages * PAGE, 7);
             let request = Request::Propose(data.into());
             self.cluster.ask(leader, request).unwrap();
         }
@@ -248,4 +253,27 @@ fn a_leader_that_cannot_read_its_log_hands_over() {
     rack.stop(leader);
     rack.start(leader);
     rack.expect_whole(leader);
+}
+
+/// An opening takes it on trust: the entries before it are applied, those behind it are not, and the next
+/// opening sees.
+#[test]
+fn damage_behind_a_checkpoint_is_seen_when_it_is_read() {
+    let mut rack = Rack::new("damage-passed");
+    // More than one segment.
+    rack.propose_of(40, 50);
+    let raw = 1 + rack.lead() % 3;
+    rack.stop(raw);
+    let checkpoint = rack.segments(raw)[0].with_extension("ckpt");
+    assert!(checkpoint.exists());
+    rack.rot(raw, 20);
+    rack.start(raw);
+    rack.cluster.run(10_000);
+    assert!(!rack.told(raw, |e| matches!(e, Event::LostData { .. })));
+    let applied = rack.cluster.nodes[&raw].handle.view(|v| v.info.applied);
+    assert!((1..20).contains(&applied), "{applied} applied");
+    assert!(!checkpoint.exists(), "the next opening is to read it");
+    rack.stop(raw);
+    rack.start(raw);
+    rack.expect_whole(raw);
 }
