@@ -229,6 +229,16 @@ fn tell_files(out: &mut String, found: &Inspection) {
             ),
         );
     }
+    if !found.aside.is_empty() {
+        line(
+            out,
+            &format!(
+                "set aside by an opening that found them behind damage, removed when the leader has sent \
+                 again what was lost: {}",
+                found.aside.join(", ")
+            ),
+        );
+    }
     if !found.foreign.is_empty() {
         line(
             out,

@@ -17,11 +17,7 @@ pub(super) fn is_aside(name: &str) -> bool {
 }
 
 /// Takes a segment out of the log, in the opening of this number; durable when the directory is.
-pub(super) fn set_aside(
-    fs: &dyn Vfs,
-    incarnation: u32,
-    segment: &str,
-) -> Result<(), StorageError> {
+pub(super) fn set_aside(fs: &dyn Vfs, incarnation: u32, segment: &str) -> Result<(), StorageError> {
     fs.rename(
         segment,
         &format!("{PREFIX}{incarnation:010}-{segment}{SUFFIX}"),

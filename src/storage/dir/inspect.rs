@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::core::{Entry, Index, Position, Snapshot, Term};
 use crate::storage::{Identity, Lost, StorageError};
 
+use super::aside::is_aside;
 use super::checkpoint::is_checkpoint;
 use super::frame::{Frame, HEADER, Kind, is_zero, whiten};
 use super::meta::{self, Meta};
@@ -33,6 +34,9 @@ pub struct Inspection {
     pub receiving: Option<Receiving>,
     /// Names of files that were being made when their process ended; the next opening removes them.
     pub unfinished: Vec<String>,
+    /// Names of segments that an opening has found behind damage: they go when the log holds again what it
+    /// has lost.
+    pub aside: Vec<String>,
     /// Names of files that no version of this library made.
     pub foreign: Vec<String>,
     /// What opening it would find, or why it would be refused.
@@ -161,6 +165,7 @@ pub(super) fn inspect_on(fs: &dyn Vfs) -> Result<Inspection, StorageError> {
         images: images(fs, &names)?,
         receiving: receiving(fs, &names, known)?,
         unfinished: some(&names, |name| name.starts_with(PREPARED)),
+        aside: some(&names, is_aside),
         foreign: some(&names, is_foreign),
         meta: meta.map(|(meta, repaired)| state_of(&meta, repaired)),
         verdict: verdict(fs, &names),

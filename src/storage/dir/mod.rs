@@ -15,6 +15,7 @@
 //! | `snap-<index>-<term>.snap` | the image that ends at this entry ([`image`], [`snapshot`]) |
 //! | `recv.part` | an image that is being received ([`receive`]) |
 //! | `prep-*` | being made, or the next segment ([`spare`]); removed by the next opening |
+//! | `lost-*.aside` | segments behind damage, until all is there again ([`aside`]) |
 //! | `lost-*` | what a repair has dropped ([`repair`]); nobody's business but an administrator's |
 //!
 //! Whatever the files hold, opening them neither panics nor takes more memory than
@@ -30,6 +31,7 @@
 //! kept, and the log behind the older one, so that one damaged file is not the end of the node.
 
 mod aio;
+mod aside;
 mod buffer;
 mod check;
 mod checkpoint;
@@ -260,6 +262,7 @@ impl Storage for Directory {
     }
 
     fn make_room(&mut self) {
+        aside::remove_all(&*self.fs);
         if self
             .known()
             .lacking

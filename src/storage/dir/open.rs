@@ -12,6 +12,7 @@ use crate::panics::lock;
 use crate::storage::read_back::ReadBack;
 use crate::storage::{Identity, Lost, Opened, StorageError};
 
+use super::aside;
 use super::buffer::Buffer;
 use super::check::{Checks, Sealed};
 use super::checkpoint;
@@ -81,7 +82,7 @@ impl Directory {
         contents: Contents,
         reset: Option<Position>,
     ) -> Result<(Directory, Opened), StorageError> {
-        let mut meta = contents.meta;
+        let mut meta = contents.meta.clone();
         let mut recovered = contents.recovered;
         let meta_file = fs.open(meta::NAME)?;
         if reset.is_some() {
@@ -89,7 +90,14 @@ impl Directory {
             // make that durable.
             fs.sync_dir()?;
         }
-        let segment = take_over(&*fs, options, &*meta_file, &mut meta, &mut recovered)?;
+        let segment = take_over(
+            &*fs,
+            options,
+            &*meta_file,
+            &mut meta,
+            &mut recovered,
+            contents.lost.is_some(),
+        )?;
         let mut layout = recovered.layout;
         layout.remade(&segment.header);
         let checks = checks(&fs, &layout, recovered.checkpoints);
@@ -117,6 +125,9 @@ impl Directory {
         directory.resume_partial(contents.partial, contents.received)?;
         for name in &recovered.trimmed {
             directory.fs.remove(name)?;
+        }
+        if contents.meta.hard.claim.is_none() {
+            aside::remove_all(&*directory.fs);
         }
         let origin = directory.known().origin;
         let opened = Opened {
@@ -370,14 +381,15 @@ pub(super) fn load_meta(fs: &dyn Vfs, names: &[String]) -> Result<(Meta, bool), 
     meta::load(fs)
 }
 
-/// Counts the opening in META, copies the last segment, as it was found, into a new file, and removes
-/// what is lost behind it. What META claims is durable before anything else changes.
+/// Counts the opening in META, copies the last segment, as it was found, into a new file, and takes out
+/// what is `lost` behind it. What META claims is durable before anything else changes.
 fn take_over(
     fs: &dyn Vfs,
     options: Options,
     meta_file: &dyn VfsFile,
     meta: &mut Meta,
     recovered: &mut Recovered,
+    lost: bool,
 ) -> Result<Segment, StorageError> {
     meta.incarnation = meta.incarnation.checked_add(1).ok_or_else(|| {
         Flaw::Bad("opened more often than can be counted").at(fs.path(meta::NAME), 0, 0)
@@ -391,24 +403,43 @@ fn take_over(
     }
     meta::update(meta_file, meta)?;
     let tail = recovered.tail.take();
+    let dropped = std::mem::take(&mut recovered.dropped);
+    // If nothing of the log is left, if there ever was any, its files go when META does not miss them.
+    let (now, then) = match tail.is_some() {
+        true => (dropped, Vec::new()),
+        false => (Vec::new(), dropped),
+    };
     if tail.is_none() {
-        // Nothing of the log is left, if there ever was any: its files are not needed any more.
-        recovered.trimmed.append(&mut recovered.dropped);
         recovered.first_seq = recovered.free_seq;
     }
     let segment = remake(fs, options, meta, recovered.free_seq, tail)?;
-    for name in &recovered.dropped {
-        fs.remove(name)?;
-    }
-    if !recovered.dropped.is_empty() {
-        fs.sync_dir()?;
-    }
+    take_out(fs, meta, &now, lost)?;
     meta.generation += 1;
     meta.first_seq = recovered.first_seq;
     meta.head_seq = segment.header.seq;
     meta.durable_lsn = recovered.end.lsn;
     meta::update(meta_file, meta)?;
+    take_out(fs, meta, &then, lost)?;
     Ok(segment)
+}
+
+/// Removes segments that do not count, or sets them aside if entries are lost with them.
+fn take_out(
+    fs: &dyn Vfs,
+    meta: &Meta,
+    segments: &[String],
+    lost: bool,
+) -> Result<(), StorageError> {
+    for name in segments {
+        match lost {
+            true => aside::set_aside(fs, meta.incarnation, name)?,
+            false => fs.remove(name)?,
+        }
+    }
+    match segments {
+        [] => Ok(()),
+        _ => fs.sync_dir(),
+    }
 }
 
 /// The segment that the log goes on in; it has the number `seq` if nothing is left of the log.
@@ -438,7 +469,10 @@ fn remake(
     };
     let used = groups.len() as u64;
     match make(options.segment_size(used)) {
-        Err(error) if lacks_room(&error) => make(options.scant_segment_size(used)),
+        Err(error) if lacks_room(&error) => {
+            aside::remove_all(fs);
+            make(options.scant_segment_size(used))
+        }
         made => made,
     }
 }

@@ -12,6 +12,7 @@ use crate::core::{Entry, Index, NodeId, Position};
 use crate::storage::StorageError;
 use crate::wire::encode_entry;
 
+use super::aside::{self, is_aside};
 use super::frame::is_zero;
 use super::inspect::entries_from;
 use super::open::{Alone, Contents};
@@ -95,6 +96,7 @@ pub fn repair(path: &Path, to: Option<&Path>) -> Result<Option<Repair>, StorageE
         log.meta.hard.claim = None;
         log.update_meta()?;
     }
+    aside::remove_all(&*directory.fs);
     repair.saved = Some(saved);
     Ok(Some(repair))
 }
@@ -126,10 +128,14 @@ impl Damaged {
         let contents = &self.contents;
         let (base, last) = contents.span();
         let lost = contents.lost.as_ref();
-        let regions = match lost {
+        let mut regions = match lost {
             Some(_) => self.regions(fs)?,
             None => Vec::new(),
         };
+        // What an earlier opening has dropped.
+        for name in self.names.iter().filter(|name| is_aside(name)) {
+            regions.extend(region(fs, name, 0)?);
+        }
         let mut entries = Vec::new();
         for region in &regions {
             let read = read(fs, region)?;

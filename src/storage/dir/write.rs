@@ -11,6 +11,7 @@ use crate::panics::lock;
 use crate::storage::StorageError;
 
 use super::Options;
+use super::aside;
 use super::buffer::Buffer;
 use super::check::Checks;
 use super::frame::{Group, Kind, MAX_GROUP, Place, TooLarge, start_group};
@@ -197,8 +198,12 @@ impl Log {
         };
         // Hard state first: a crash in between must not leave an entry of a term META knows not of.
         if let Some(hard) = first.hard.filter(|hard| *hard != self.meta.hard) {
+            let ended = self.meta.hard.claim.is_some() && hard.claim.is_none();
             self.meta.hard = hard;
             self.update_meta()?;
+            if ended {
+                aside::remove_all(&*self.fs);
+            }
         }
         let reset = first.reset.as_ref().map(|snapshot| snapshot.last);
         let entries = run.iter().flat_map(|persist| &persist.entries);

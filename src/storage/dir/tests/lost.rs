@@ -5,6 +5,9 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::super::Directory;
+use super::super::aside::is_aside;
+use super::super::checkpoint::is_checkpoint;
+use super::super::inspect::inspect_on;
 use super::super::page::PAGE;
 use super::super::segment::is_segment;
 use super::super::snapshot;
@@ -437,4 +440,64 @@ fn a_claim_that_ended_is_gone() {
     let image = sim.now().lose_power(Loss::All);
     let (_, opened) = open(&Sim::boot(&image)).unwrap();
     assert_eq!((opened.restored.hard, opened.lost), (hard, None));
+}
+
+#[test]
+fn segments_behind_damage_are_set_aside_until_all_is_there_again() {
+    let sample = sample();
+    let names: Vec<String> = sample
+        .image
+        .keys()
+        .filter(|n| is_segment(n))
+        .cloned()
+        .collect();
+    let mut image = sample.image.clone();
+    // So that the first opening sees it.
+    image.retain(|name, _| !is_checkpoint(name));
+    // Behind what the newest snapshot covers.
+    let nth = names.len() - 3;
+    Arc::make_mut(image.get_mut(&names[nth]).unwrap())[PAGE + 100] ^= 1;
+    let sim = Sim::boot(&image);
+    let (mut directory, opened) = open(&sim).unwrap();
+    assert!(opened.lost.is_some());
+    let aside = |sim: &Sim| -> Vec<Arc<Vec<u8>>> {
+        let files = sim.now().lose_power(Loss::All).into_iter();
+        files
+            .filter(|(name, _)| is_aside(name))
+            .map(|(_, data)| data)
+            .collect()
+    };
+    let behind: Vec<_> = names[nth + 1..].iter().map(|n| image[n].clone()).collect();
+    assert_eq!(aside(&sim), behind);
+    let told = inspect_on(&sim).unwrap();
+    assert_eq!((told.aside.len(), told.foreign.len()), (behind.len(), 0));
+    drop(directory);
+    directory = open(&sim).unwrap().0;
+    assert_eq!(aside(&sim), behind, "not all is there again");
+    let claim = opened.restored.hard.claim;
+    let hard = |claim| Persist {
+        token: Token(1),
+        hard: Some(HardState {
+            claim,
+            ..opened.restored.hard
+        }),
+        reset: None,
+        entries: Vec::new(),
+    };
+    write(&mut directory, hard(claim));
+    assert_eq!(aside(&sim), behind);
+    let claimed = sim.now().lose_power(Loss::All);
+    write(&mut directory, hard(None));
+    let left = sim.now().lose_power(Loss::Nothing);
+    assert!(!left.keys().any(|name| is_aside(name)));
+    // A full disk has no room for them.
+    let sim = Sim::boot(&claimed);
+    let mut directory = open(&sim).unwrap().0;
+    directory.make_room();
+    assert!(
+        !sim.now()
+            .lose_power(Loss::Nothing)
+            .keys()
+            .any(|name| is_aside(name))
+    );
 }
