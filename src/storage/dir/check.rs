@@ -116,11 +116,14 @@ impl Checks {
             Err(error) if checkpoint::is_missing(&error) => return false,
             Err(error) => error,
         };
-        checkpoint::remove(&*self.fs, &segment);
         let index = match &wrong {
             StorageError::Corrupt { index, .. } => *index,
             _ => header.prev.index + 1,
         };
+        // What cannot be read now may be whole.
+        if !matches!(wrong, StorageError::Io { .. }) {
+            checkpoint::remove(&*self.fs, &segment);
+        }
         lock(&self.state).found.push_back((index, wrong));
         true
     }

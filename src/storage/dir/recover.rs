@@ -1,4 +1,5 @@
-//! Recovery: reads the whole log back, and tells a write that was cut off from damage.
+//! Recovery: reads the log back, but for what a checkpoint tells of ([`pass`](super::pass)), and tells a
+//! write that was cut off from damage.
 //!
 //! A write that was cut off may be dropped, because nobody was told of it; anything else that is
 //! wrong is damage: what is whole before it counts, and what is behind it is lost, which is said

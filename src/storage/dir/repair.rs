@@ -244,7 +244,7 @@ fn save(fs: &dyn Vfs, repair: &Repair, to: &Path) -> Result<(), StorageError> {
         }
         file => file?,
     };
-    tell(fs, repair, &mut |bytes, offset| file.write(bytes, offset))?;
+    tell(fs, repair, |bytes, offset| file.write(bytes, offset))?;
     file.sync()?;
     place.sync_dir()
 }
@@ -252,7 +252,7 @@ fn save(fs: &dyn Vfs, repair: &Repair, to: &Path) -> Result<(), StorageError> {
 /// Whether the file holds nothing else than what is to be written, be it all of it or the beginning.
 fn is_begun(fs: &dyn Vfs, repair: &Repair, file: &dyn VfsFile) -> Result<bool, StorageError> {
     let (mut same, mut end) = (true, 0);
-    tell(fs, repair, &mut |bytes, offset| {
+    tell(fs, repair, |bytes, offset| {
         let mut found = vec![0; bytes.len()];
         let len = file.read(&mut found, offset)?;
         same &= found[..len] == bytes[..len];
@@ -267,7 +267,7 @@ fn is_begun(fs: &dyn Vfs, repair: &Repair, file: &dyn VfsFile) -> Result<bool, S
 fn tell(
     fs: &dyn Vfs,
     repair: &Repair,
-    to: &mut dyn FnMut(&[u8], u64) -> Result<(), StorageError>,
+    mut to: impl FnMut(&[u8], u64) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let mut end = 0;
     let mut write = |bytes: &[u8]| {

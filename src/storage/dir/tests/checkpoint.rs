@@ -229,6 +229,23 @@ fn a_thread_checks_what_was_passed_over_and_tells() {
 }
 
 #[test]
+fn a_read_that_fails_is_told_and_is_no_damage() {
+    let image = sample();
+    let sim = Sim::boot(&image);
+    let opened = Directory::open_on(Box::new(sim.clone()), &identity(), OPTIONS);
+    let mut directory = opened.unwrap().0;
+    // The thread is the only one who reads.
+    sim.fail_read_after(Some(0));
+    directory.spawn_writer(Arc::new(|| {})).unwrap();
+    let (_, error) = until(|| directory.damage());
+    assert!(matches!(error, StorageError::Io { .. }), "{error}");
+    drop(directory);
+    for name in names(&image, is_checkpoint) {
+        assert!(durable(&sim).contains_key(&name));
+    }
+}
+
+#[test]
 fn a_thread_writes_the_checkpoints_that_are_missing() {
     let image = sample();
     let sim = Sim::boot(&without_checkpoints(&image));
