@@ -4,15 +4,12 @@
 
 use crate::cluster::{Command, State, Status};
 use crate::core::{Ask, Bytes, Entry, Epoch, Index, NodeId, Payload, Snapshot};
-use crate::storage::{Done, Draft, SnapshotReader, StorageError, Task};
+use crate::storage::{Done, Draft, LogPiece, SnapshotReader, StorageError, Task};
 
 use super::action::Action;
 use super::engine::Engine;
 use super::image::{Load, read_head};
 use super::{Error, Event, HostState};
-
-/// Bytes of entries that are read at once to find pieces of a snapshot among them.
-const PIECES_BATCH: usize = 1 << 20;
 
 /// Why nothing is applied.
 #[derive(Debug)]
@@ -136,6 +133,7 @@ impl Engine {
             }
             Done::Adopt { snapshot, result } => self.adopted(&snapshot, result),
             Done::Write { draft, result } => self.written(&draft, result),
+            Done::Gather { draft, result } => self.gathered(&draft, result),
         }
     }
 
@@ -366,10 +364,9 @@ impl Engine {
         let Some(Loading::Pieces(snapshot)) = &self.snapshots.loading else {
             return;
         };
-        if self.now < self.snapshots.gather_at {
+        if self.now < self.snapshots.gather_at || self.snapshots.gathering {
             return;
         }
-        let snapshot = snapshot.clone();
         let Some((first, last)) = snapshot.pieces else {
             panic!("this snapshot has no pieces");
         };
@@ -377,62 +374,55 @@ impl Engine {
         if there < last {
             return;
         }
-        match self.gather(&snapshot, first, last) {
-            Ok(reader) => self.begin_load(snapshot.last.index, reader, 0),
-            // What cannot be read now may be later, as everywhere else.
-            Err(Error::Io(text)) => {
-                self.snapshots.gather_at = self.now + self.settings.heartbeat;
-                self.log(2, format!("snapshot {}: {text}", snapshot.last.index));
-            }
-            Err(error) => self.stop(error),
-        }
-    }
-
-    /// An image of the pieces, to be read like any other.
-    fn gather(
-        &mut self,
-        snapshot: &Snapshot,
-        first: Index,
-        last: Index,
-    ) -> Result<Box<dyn SnapshotReader>, Error> {
-        let mut writer = self.storage.write_snapshot(Draft {
+        let draft = Draft {
             last: snapshot.last,
             config: snapshot.config.clone(),
             config_index: snapshot.config_index,
             pieces: None,
-        })?;
-        let (mut next, mut written, mut crc) = (first, 0, None);
-        while next <= last {
-            for entry in self.storage.fetch(next, last, PIECES_BATCH)? {
-                next = entry.index + 1;
-                let piece = piece_of(&entry, snapshot.last.index)?;
-                if let Some((offset, data, whole)) = piece.filter(|(at, ..)| *at == written) {
-                    writer.write(&data)?;
-                    written = offset + data.len() as u64;
-                    crc = whole.or(crc);
-                }
+        };
+        self.snapshots.gathering = true;
+        self.begin_task(Task::Gather {
+            draft,
+            first,
+            last,
+            piece_of,
+        });
+    }
+
+    fn gathered(
+        &mut self,
+        draft: &Draft,
+        result: Result<Result<Box<dyn SnapshotReader>, String>, StorageError>,
+    ) {
+        self.snapshots.gathering = false;
+        let index = draft.last.index;
+        let waits = |loading: &Loading| match loading {
+            Loading::Pieces(snapshot) => snapshot.last == draft.last,
+            _ => false,
+        };
+        if !self.snapshots.loading.as_ref().is_some_and(waits) {
+            // A leader's snapshot has come meanwhile.
+            return;
+        }
+        let result = result.map_err(Error::from);
+        match result.and_then(|made| made.map_err(Error::Corrupt)) {
+            Ok(reader) => self.begin_load(index, reader, 0),
+            // What cannot be read now may be later, as everywhere else.
+            Err(Error::Io(text)) => {
+                self.snapshots.gather_at = self.now + self.settings.heartbeat;
+                self.log(2, format!("snapshot {index}: {text}"));
             }
+            Err(error) => self.stop(error),
         }
-        let (reader, _, found) = writer.finish_aside()?;
-        if crc != Some(found) {
-            return Err(Error::Corrupt(format!(
-                "the pieces of snapshot {} in log entries {first} to {last} are not whole",
-                snapshot.last.index
-            )));
-        }
-        Ok(reader)
     }
 }
 
-type Piece = (u64, Vec<u8>, Option<u32>);
-
-/// Offset, bytes and final checksum, if the entry is a piece of the snapshot at `of`.
-fn piece_of(entry: &Entry, of: Index) -> Result<Option<Piece>, Error> {
+/// See [`PieceOf`](crate::storage::PieceOf).
+fn piece_of(entry: &Entry, of: Index) -> Result<Option<LogPiece>, String> {
     let Payload::Cluster(bytes) = &entry.payload else {
         return Ok(None);
     };
-    let command = Command::decode(bytes)
-        .map_err(|e| Error::Corrupt(format!("log entry {}: {e}", entry.index)))?;
+    let command = Command::decode(bytes).map_err(|e| format!("log entry {}: {e}", entry.index))?;
     Ok(match command {
         Command::Piece {
             at,

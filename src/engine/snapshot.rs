@@ -42,6 +42,8 @@ pub(super) struct Snapshots {
     pub loading: Option<Loading>,
     /// Pieces in the log could not be read, and are read again from this time on.
     pub gather_at: Millis,
+    /// They are being read.
+    pub gathering: bool,
     /// The cluster's part of a snapshot whose host's part is coming in the log.
     head: Option<(Draft, Vec<u8>)>,
     /// This node puts that part into the log.

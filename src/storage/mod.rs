@@ -18,7 +18,7 @@ mod task;
 pub use dir::{Directory, Options, inspect, repair};
 pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
-pub use task::{Done, Task};
+pub use task::{Done, LogPiece, PieceOf, Task};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {dir::tests::fuzz as dir_fuzz, host::tests::fuzz as host_fuzz};
 

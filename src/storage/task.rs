@@ -57,7 +57,27 @@ pub enum Task {
         /// Its image.
         image: Vec<u8>,
     },
+    /// Make an image of pieces that lie in the log, which is no snapshot.
+    Gather {
+        /// Whose pieces.
+        draft: Draft,
+        /// The first entry that holds one.
+        first: Index,
+        /// The last one.
+        last: Index,
+        /// What an entry holds of the snapshot at this index.
+        piece_of: PieceOf,
+    },
 }
+
+/// A piece of an image: where it begins, its bytes, and with the last one the CRC-32 of all.
+pub type LogPiece = (u64, Vec<u8>, Option<u32>);
+
+/// What an entry holds of the snapshot at this index; an error says that nobody can read the entry.
+pub type PieceOf = fn(&Entry, Index) -> Result<Option<LogPiece>, String>;
+
+/// Bytes of entries that are read at once to find pieces among them.
+const PIECES_BATCH: usize = 1 << 20;
 
 /// What came of a [`Task`], with what of it tells which one that was.
 #[allow(missing_docs, reason = "the task says what they are")]
@@ -99,6 +119,12 @@ pub enum Done {
     Write {
         draft: Draft,
         result: Result<Snapshot, StorageError>,
+    },
+    /// Of [`Task::Gather`].
+    Gather {
+        draft: Draft,
+        /// The inner error is what is wrong with the pieces.
+        result: Result<Result<Box<dyn SnapshotReader>, String>, StorageError>,
     },
 }
 
@@ -196,6 +222,15 @@ impl Task {
                 result: write_image(desk, draft, image),
                 draft: draft.clone(),
             },
+            Task::Gather {
+                draft,
+                first,
+                last,
+                piece_of,
+            } => Done::Gather {
+                result: gather(desk, draft, (*first, *last), *piece_of),
+                draft: draft.clone(),
+            },
         }
     }
 
@@ -237,6 +272,10 @@ impl Task {
                 result: Err(error),
             },
             Task::Write { draft, .. } => Done::Write {
+                draft,
+                result: Err(error),
+            },
+            Task::Gather { draft, .. } => Done::Gather {
                 draft,
                 result: Err(error),
             },
@@ -284,4 +323,36 @@ fn write_image(
     let mut writer = desk.write(draft.clone())?;
     writer.write(image)?;
     writer.finish()
+}
+
+fn gather(
+    desk: &mut (impl Desk + ?Sized),
+    draft: &Draft,
+    (first, last): (Index, Index),
+    piece_of: PieceOf,
+) -> Result<Result<Box<dyn SnapshotReader>, String>, StorageError> {
+    let mut writer = desk.write(draft.clone())?;
+    let (mut next, mut written, mut crc) = (first, 0, None);
+    while next <= last {
+        for entry in desk.fetch(next, last, PIECES_BATCH)? {
+            next = entry.index + 1;
+            let piece = match piece_of(&entry, draft.last.index) {
+                Ok(piece) => piece,
+                Err(text) => return Ok(Err(text)),
+            };
+            if let Some((offset, data, whole)) = piece.filter(|(at, ..)| *at == written) {
+                writer.write(&data)?;
+                written = offset + data.len() as u64;
+                crc = whole.or(crc);
+            }
+        }
+    }
+    let (reader, _, found) = writer.finish_aside()?;
+    Ok(match crc == Some(found) {
+        true => Ok(reader),
+        false => Err(format!(
+            "the pieces of snapshot {} in log entries {first} to {last} are not whole",
+            draft.last.index
+        )),
+    })
 }

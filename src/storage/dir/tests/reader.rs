@@ -2,13 +2,13 @@
 //! what was replaced meanwhile is no damage.
 
 use super::super::Directory;
-use super::images::{draft, image, offered};
+use super::images::{draft, image, offered, read_all};
 use super::sim::Sim;
 use super::thread::{append, begin, made, next, submit, threaded, until};
 use super::{Rng, seed};
-use crate::core::{Entry, HardState, Index, NodeId, Persist, Snapshot, Token};
+use crate::core::{Entry, HardState, Index, NodeId, Payload, Persist, Snapshot, Token};
 use crate::panics::lock;
-use crate::storage::{Done, Storage, StorageError, Task};
+use crate::storage::{Done, LogPiece, Storage, StorageError, Task};
 use crate::wire::MAX_PIECE;
 
 fn entries(to: Option<u64>, first: Index, last: Index) -> Task {
@@ -320,4 +320,40 @@ fn a_snapshot_without_a_host_is_written_by_the_thread() {
     };
     assert_eq!(result.unwrap(), draft.finished(4, crc32fast::hash(b"head")));
     assert_eq!(directory.oldest_snapshot(), 1);
+}
+
+/// Entries 2 to 5 of [`append`], as pieces of an image.
+fn piece_of(entry: &Entry, _of: Index) -> Result<Option<LogPiece>, String> {
+    let Payload::Host(data) = &entry.payload else {
+        return Err("no piece".to_owned());
+    };
+    let all: Vec<u8> = (2..6).flat_map(|n| [n; 128]).collect();
+    let whole = (entry.index == 5).then(|| crc32fast::hash(&all));
+    Ok(Some(((entry.index - 2) * 128, data.to_vec(), whole)))
+}
+
+#[test]
+fn pieces_in_the_log_are_gathered_by_the_thread() {
+    let (sim, mut directory) = held();
+    let gather = |first, last| Task::Gather {
+        draft: draft(1),
+        first,
+        last,
+        piece_of,
+    };
+    assert!(directory.begin(gather(2, 5)).is_none());
+    assert!(directory.begin(gather(2, 4)).is_none());
+    directory.submit(append(6, 128));
+    next(&mut directory).result.unwrap();
+    assert!(directory.finished().is_none());
+    sim.hold_reads(false);
+    assert!(fetched(&mut directory).2.is_ok());
+    let mut gathered = || match finished(&mut directory) {
+        Done::Gather { result, .. } => result.unwrap(),
+        _ => panic!("something else was done"),
+    };
+    let found = read_all(&mut *gathered().unwrap()).unwrap();
+    assert!(found.iter().copied().eq((2..6).flat_map(|n| [n; 128])));
+    let why = gathered().err().unwrap();
+    assert!(why.contains("not whole"), "{why}");
 }
