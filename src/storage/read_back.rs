@@ -108,7 +108,7 @@ impl ReadBack {
 
 /// Fetches the entries that an opening has left in storage; an error if they are not those of the
 /// outline.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn unfold(
     storage: &mut dyn super::Storage,
     restored: &mut crate::core::Restored,
