@@ -13,9 +13,13 @@
  * NULL. A NULL engine, or NULL where a pointer is required, gives KEEL_ERR_INVALID (0 or NULL
  *   where no code can be returned). keel_free(NULL) and keel_status_free(NULL) do nothing.
  * Memory. What you pass in is copied before the call returns. What a callback gets is valid until
- *   it returns. Never free() what came from here: keel_free() and keel_status_free() do. Where
- *   you choose a size, lack of memory gives KEEL_ERR_NOMEM; for small allocations, as everywhere
- *   in Rust, it ends the process.
+ *   it returns. Never free() what came from here: keel_free() and keel_status_free() do. Lack of
+ *   memory for what you, a peer or the disk chose the size of never ends the process. Input functions
+ *   and keel_new() give KEEL_ERR_NOMEM, and nothing has happened. Inside a driving call a request
+ *   completes with KEEL_ERR_NOMEM and is surely not done; a message is not sent, or not taken, and
+ *   sent again later; entries that cannot be written wait as on a full disk; a snapshot is not made,
+ *   or loaded later. For small allocations of fixed size, a page at most, and for what a thread of
+ *   the library takes to start, it does end the process, as everywhere in Rust.
  * Structs. Those that you fill begin with their size: initialise them with their KEEL_*_INIT
  *   macro and a program compiled today works with a later library. Setting a field that an older
  *   library does not have gives KEEL_ERR_UNSUPPORTED, never silence. Those that only the library
@@ -101,7 +105,7 @@
 /** A bug in the library. The engine has stopped. */
 #define KEEL_ERR_INTERNAL (-6)
 
-/** Out of memory. Nothing changed. */
+/** Out of memory. Nothing changed, and a request is surely not done: it may be made again. */
 #define KEEL_ERR_NOMEM (-7)
 
 /**
@@ -927,7 +931,7 @@ int keel_new(struct keel **out,
  *
  * Driving function. KEEL_ERR_EXISTS once the node has any log: a restarted daemon may call it
  * every time and take that for success. KEEL_ERR_INVALID: a bad list or bad settings in
- * keel_config.params. KEEL_ERR_NOSPC: not durable yet, and is once there is room.
+ * keel_config.params. KEEL_ERR_NOSPC, KEEL_ERR_NOMEM: not durable yet, and is once there is room.
  */
 KEEL_API KEEL_CHECK int keel_bootstrap(struct keel *k, const struct keel_peer *peers, size_t n);
 
@@ -997,7 +1001,7 @@ KEEL_API KEEL_CHECK int keel_dispatch(struct keel *k);
  *
  * Input function. It is checked before it is queued: KEEL_ERR_MALFORMED, KEEL_ERR_FOREIGN (of
  * another cluster, for another node, or not from `from`), KEEL_ERR_TOO_BIG, KEEL_ERR_FULL,
- * KEEL_ERR_NOMEM. Each of them means that the message was dropped, which is always allowed.
+ * KEEL_ERR_NOMEM: each of them means that the message was dropped, which is always allowed.
  */
 KEEL_API int keel_recv(struct keel *k, keel_id from, const void *msg, size_t len);
 
@@ -1014,7 +1018,9 @@ KEEL_API int keel_heard(struct keel *k, keel_id from);
  * gets it. Data of length 0 is allowed. At the leader only, elsewhere the completion says
  * KEEL_ERR_NOT_LEADER.
  *
- * Input function. KEEL_ERR_TOO_BIG (over keel_config.entry_max), KEEL_ERR_FULL, KEEL_ERR_NOMEM.
+ * Input function. KEEL_ERR_TOO_BIG (over keel_config.entry_max), KEEL_ERR_FULL, KEEL_ERR_NOMEM. The
+ * completion says KEEL_ERR_NOSPC or KEEL_ERR_NOMEM where the leader's disk or memory has no room for
+ * more entries.
  */
 KEEL_API
 KEEL_CHECK
@@ -1162,10 +1168,14 @@ KEEL_API int keel_set_eligible(struct keel *k, int priority);
  * Appends to the snapshot; `data` may be changed again when it returns. It goes to the disk in the
  * calling thread and does not wait for it. After a failure only keel_save_finish() is left.
  *
- * Any thread, also from callbacks. KEEL_ERR_INVALID, KEEL_ERR_IO, KEEL_ERR_STATE (it has failed
- * already), KEEL_ERR_FORKED.
+ * Any thread, also from callbacks. KEEL_ERR_INVALID, KEEL_ERR_IO, KEEL_ERR_NOMEM, KEEL_ERR_STATE (it
+ * has failed already), KEEL_ERR_FORKED.
  */
-KEEL_API KEEL_CHECK int keel_save_write(struct keel_save *s, const void *data, size_t len);
+KEEL_API
+KEEL_CHECK
+int keel_save_write(struct keel_save *s,
+                    const void *data,
+                    size_t len);
 
 /**
  * Ends the snapshot and frees `s`. With `status` KEEL_OK all was written: it is verified and made
@@ -1238,7 +1248,7 @@ KEEL_API KEEL_CHECK int keel_records_state(struct keel_records *r, const void *d
  * From `open` and `read`: one entry, in the order of the indexes.
  *
  * KEEL_OK: the next one; KEEL_ENOUGH (positive, only in `read`): no more. KEEL_ERR_INVALID,
- * KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED: return it.
+ * KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED, KEEL_ERR_NOMEM: return it.
  */
 KEEL_API
 KEEL_CHECK
@@ -1313,7 +1323,8 @@ KEEL_API KEEL_CHECK int keel_get_params(const struct keel *k, struct keel_params
 
 /**
  * Takes a snapshot and stores it at `out` (NULL there on failure); free it with
- * keel_status_free(). A dead engine still has one: fenced, with a lease of 0. Query function.
+ * keel_status_free(). A dead engine still has one: fenced, with a lease of 0. KEEL_ERR_NOMEM. Query
+ * function.
  */
 KEEL_API KEEL_CHECK int keel_status_take(const struct keel *k, struct keel_status **out);
 
@@ -1339,12 +1350,13 @@ KEEL_API size_t keel_status_count(const struct keel_status *s);
 KEEL_API const struct keel_node *keel_status_node(const struct keel_status *s, size_t i);
 
 /**
- * The whole snapshot as one JSON object on one line, valid until the snapshot is freed; NULL
- * only for NULL. The keys are those of keel_info, with "params", "metrics" and the list "nodes";
+ * The whole snapshot as one JSON object on one line, valid until the snapshot is freed; NULL for
+ * NULL, and if there is no memory for it. The keys are those of keel_info, with "params", "metrics" and the list "nodes";
  * roles and states are lower-case words; a value that is absent (no leader, never heard, no
  * limit) is null; meta is in hexadecimal. Later versions add keys. Any thread.
  */
-KEEL_API const char *keel_status_json(const struct keel_status *s);
+KEEL_API
+const char *keel_status_json(const struct keel_status *s);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -1,7 +1,9 @@
 //! What can be asked of the cluster state, as it stands in the log.
 
+use std::collections::TryReserveError;
+
 use crate::core::{Epoch, Index, MAX_MEMBERS, NodeId, Term};
-use crate::wire::{MAX_COMMAND, Reader, WireError, Writer};
+use crate::wire::{MAX_COMMAND, Reader, WireError, Writer, try_written};
 
 use super::{Params, Peer};
 
@@ -162,20 +164,29 @@ impl Command {
     /// length. What `State::check` has accepted never panics.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut out = Writer::new(&mut bytes);
+        self.write(&mut Writer::new(&mut bytes));
+        within_limit(bytes)
+    }
+
+    /// The same, if there is memory for them.
+    pub fn try_encode(&self) -> Result<Vec<u8>, TryReserveError> {
+        try_written(|out| self.write(out)).map(within_limit)
+    }
+
+    fn write(&self, out: &mut Writer<'_>) {
         match self {
             Command::Bootstrap { members, params } => {
                 out.u8(BOOTSTRAP);
                 out.count("members", MAX_MEMBERS, members.len());
-                members.iter().for_each(|m| m.encode(&mut out));
-                params.encode(&mut out);
+                members.iter().for_each(|m| m.encode(out));
+                params.encode(out);
             }
             Command::Exclude {
                 expect,
                 ids,
                 silent,
                 by,
-            } => encode_exclude(&mut out, *expect, ids, silent, *by),
+            } => encode_exclude(out, *expect, ids, silent, *by),
             Command::Readmit { expect, id } => {
                 out.u8(READMIT);
                 out.u64(*expect);
@@ -185,7 +196,7 @@ impl Command {
                 out.u8(REPLACE);
                 out.u64(*expect);
                 out.node(*old);
-                by.encode(&mut out);
+                by.encode(out);
             }
             Command::Promote { expect, id } => {
                 out.u8(PROMOTE);
@@ -198,19 +209,19 @@ impl Command {
             } => {
                 out.u8(SET_PARAMS);
                 out.u64(*expect_version);
-                params.encode(&mut out);
+                params.encode(out);
             }
             Command::Add { expect, peer } => {
                 out.u8(ADD);
                 out.u64(*expect);
-                peer.encode(&mut out);
+                peer.encode(out);
             }
             Command::Remove { expect, id } => {
                 out.u8(REMOVE);
                 out.u64(*expect);
                 out.node(*id);
             }
-            Command::Register { instances } => encode_register(&mut out, instances),
+            Command::Register { instances } => encode_register(out, instances),
             Command::Lead { id, term } => {
                 out.u8(LEAD);
                 out.node(*id);
@@ -225,10 +236,8 @@ impl Command {
                 offset,
                 data,
                 whole,
-            } => encode_piece(&mut out, *at, *offset, data, *whole),
+            } => encode_piece(out, *at, *offset, data, *whole),
         }
-        assert!(bytes.len() <= MAX_COMMAND, "a command outgrew its limit");
-        bytes
     }
 
     /// Reads one command, which must fill `bytes`. An unknown one is `UnknownKind`: it must stop the
@@ -271,8 +280,8 @@ impl Command {
             COMPACT => Command::Compact {
                 in_log: input.bool("kind of a snapshot")?,
             },
-            PIECE => decode_piece(&mut input, false)?,
-            LAST_PIECE => decode_piece(&mut input, true)?,
+            PIECE => decode_piece(&mut input, false)?.into(),
+            LAST_PIECE => decode_piece(&mut input, true)?.into(),
             kind => {
                 return Err(WireError::UnknownKind {
                     what: "cluster command",
@@ -283,6 +292,11 @@ impl Command {
         input.finish()?;
         Ok(command)
     }
+}
+
+fn within_limit(bytes: Vec<u8>) -> Vec<u8> {
+    assert!(bytes.len() <= MAX_COMMAND, "a command outgrew its limit");
+    bytes
 }
 
 fn encode_exclude(out: &mut Writer<'_>, expect: Epoch, ids: &[NodeId], silent: &[u32], by: Cause) {
@@ -327,13 +341,52 @@ fn encode_piece(out: &mut Writer<'_>, at: Index, offset: u64, data: &[u8], whole
     }
 }
 
-fn decode_piece(input: &mut Reader<'_>, last: bool) -> Result<Command, WireError> {
-    Ok(Command::Piece {
+/// A [`Command::Piece`] whose bytes are where they were read: nobody keeps them, and there need not be
+/// memory for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// See [`Command::Piece`].
+    pub at: Index,
+    /// See [`Command::Piece`].
+    pub offset: u64,
+    /// See [`Command::Piece`].
+    pub data: &'a [u8],
+    /// See [`Command::Piece`].
+    pub whole: Option<u32>,
+}
+
+impl Piece<'_> {
+    /// Reads one, which must fill `bytes`; `None` if it is another command.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Piece<'_>>, WireError> {
+        let mut input = Reader::new(bytes);
+        let piece = match input.u8()? {
+            PIECE => decode_piece(&mut input, false)?,
+            LAST_PIECE => decode_piece(&mut input, true)?,
+            _ => return Ok(None),
+        };
+        input.finish()?;
+        Ok(Some(piece))
+    }
+}
+
+fn decode_piece<'a>(input: &mut Reader<'a>, last: bool) -> Result<Piece<'a>, WireError> {
+    Ok(Piece {
         at: input.u64()?,
         offset: input.u64()?,
-        data: input.bytes("piece of a snapshot", MAX_LOG_PIECE)?.to_vec(),
+        data: input.bytes("piece of a snapshot", MAX_LOG_PIECE)?,
         whole: last.then(|| input.u32()).transpose()?,
     })
+}
+
+impl From<Piece<'_>> for Command {
+    fn from(piece: Piece<'_>) -> Command {
+        Command::Piece {
+            at: piece.at,
+            offset: piece.offset,
+            data: piece.data.to_vec(),
+            whole: piece.whole,
+        }
+    }
 }
 
 fn decode_bootstrap(input: &mut Reader<'_>) -> Result<Command, WireError> {

@@ -33,6 +33,11 @@ pub const MAX_IMAGE: usize = 4 << 20;
 impl State {
     /// Appends the state to `bytes`; equal states give equal bytes.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
+        self.write(&mut Writer::new(bytes));
+    }
+
+    /// The same, to be measured first.
+    pub fn write(&self, out: &mut Writer<'_>) {
         let State {
             members,
             exclusions,
@@ -44,16 +49,15 @@ impl State {
             assembly,
             joint,
         } = self;
-        let mut out = Writer::new(bytes);
         out.u8(VERSION);
         out.u64(*epoch);
         out.u64(*genesis);
         out.u64(*applied);
         out.bool(*joint);
-        params.encode(&mut out);
+        params.encode(out);
         out.count("members", MAX_IDS, members.len());
         for member in members.values() {
-            encode_member(member, &mut out);
+            encode_member(member, out);
         }
         out.count("exclusions", MAX_IDS, exclusions.len());
         for (id, exclusion) in exclusions {

@@ -15,7 +15,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Cause, Command, MAX_LOG_PIECE};
+pub use command::{Cause, Command, MAX_LOG_PIECE, Piece};
 pub use image::MAX_IMAGE;
 pub use member::{MAX_ADDRESS, MAX_IDS, MAX_META, Member, Peer, Status};
 pub use outcome::{Change, ClusterError, Fact, Pieces, Refusal};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::core::{Configuration, Entry, Epoch, Exclusion, Index, NodeId, Payload, Term};
 use crate::wire::encode_entry;
 
-use super::{Assembly, Change, ClusterError, Command, Fact, Member, Params, Peer, Refusal, Status};
+use super::{
+    Assembly, Change, ClusterError, Command, Fact, Member, Params, Peer, Piece, Refusal, Status,
+};
 
 /// The replicated cluster state as of one log index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,9 +116,7 @@ impl State {
         }
         let facts = match &entry.payload {
             Payload::Noop | Payload::Host(_) => Vec::new(),
-            Payload::Cluster(command) => {
-                self.apply_plain(entry.index, &Command::decode(command)?)?
-            }
+            Payload::Cluster(command) => self.apply_plain(entry.index, command)?,
             Payload::Config(target, cause) if cause.is_empty() => self.leave_joint(target)?,
             Payload::Config(target, cause) => {
                 self.apply_change(entry, target, &Command::decode(cause)?)?
@@ -126,30 +126,27 @@ impl State {
         Ok(facts)
     }
 
-    fn apply_plain(&mut self, index: Index, command: &Command) -> Result<Vec<Fact>, ClusterError> {
+    fn apply_plain(&mut self, index: Index, command: &[u8]) -> Result<Vec<Fact>, ClusterError> {
         if self.epoch == 0 {
             return Err(ClusterError::Contradiction(
                 "a command before the bootstrap entry",
             ));
         }
-        match command {
+        if let Some(piece) = Piece::decode(command)? {
+            return Ok(self.piece(index, &piece));
+        }
+        match Command::decode(command)? {
             Command::SetParams {
                 expect_version,
                 params,
-            } => Ok(vec![self.set_params(*expect_version, params)]),
-            Command::Register { instances } => Ok(self.register(instances)),
-            Command::Lead { id, term } => Ok(self.lead(*id, *term)),
+            } => Ok(vec![self.set_params(expect_version, &params)]),
+            Command::Register { instances } => Ok(self.register(&instances)),
+            Command::Lead { id, term } => Ok(self.lead(id, term)),
             Command::Compact { in_log } => {
                 // What came of an earlier one has no end any more.
                 self.assembly = in_log.then(|| Assembly::new(index));
-                Ok(vec![Fact::Compact { in_log: *in_log }])
+                Ok(vec![Fact::Compact { in_log }])
             }
-            Command::Piece {
-                at,
-                offset,
-                data,
-                whole,
-            } => Ok(self.piece(index, *at, *offset, data.len(), whole.is_some())),
             _ => Err(ClusterError::Contradiction(
                 "a change of members without its configuration",
             )),
@@ -192,11 +189,12 @@ impl State {
         vec![Fact::Leads]
     }
 
-    fn piece(&mut self, index: Index, at: Index, offset: u64, len: usize, last: bool) -> Vec<Fact> {
+    fn piece(&mut self, index: Index, piece: &Piece<'_>) -> Vec<Fact> {
         let Some(assembly) = &mut self.assembly else {
             return Vec::new();
         };
-        if !assembly.take(index, at, offset, len) || !last {
+        let belongs = assembly.take(index, piece.at, piece.offset, piece.data.len());
+        if !belongs || piece.whole.is_none() {
             return Vec::new();
         }
         let pieces = assembly.pieces(index);

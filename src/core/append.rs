@@ -25,6 +25,10 @@ impl Raft {
             self.refuse(from, &append);
             return;
         }
+        if !self.log.reserve(append.entries.len()) {
+            // As if it had been lost, but for its sender's being heard.
+            return;
+        }
         self.take_entries(from, append);
     }
 

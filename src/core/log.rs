@@ -2,6 +2,10 @@
 
 use super::types::{Entry, Index, Outline, Payload, Position, Restored, Term};
 
+/// Entries that there is always room for in memory: what a leader appends of its own accord must not
+/// depend on whether there is more to be had.
+const SPARE: usize = 16;
+
 /// Contiguous entries behind a base.
 ///
 /// The terms of all of them are known; of the entries themselves those that are committed may be
@@ -30,11 +34,17 @@ impl Log {
         if let Some(outline) = restored.outline {
             log.pass(outline.terms, outline.last);
         }
-        for entry in restored.entries {
-            log.push(entry);
-        }
+        log.take(restored.entries);
         log.durable = log.last;
         log
+    }
+
+    /// Takes in the entries behind it, which are not moved: how much memory there is does not matter.
+    fn take(&mut self, entries: Vec<Entry>) {
+        for entry in &entries {
+            self.note(entry);
+        }
+        self.tail = entries;
     }
 
     /// Takes in entries that stay in storage, behind the base.
@@ -160,8 +170,21 @@ impl Log {
         self.durable = self.durable.max(index);
     }
 
+    /// Makes sure of memory for so many more entries, without their data. False if there is none, and
+    /// then nothing has changed.
+    pub fn reserve(&mut self, count: usize) -> bool {
+        let count = count.saturating_add(SPARE);
+        self.terms.try_reserve(count).is_ok() && self.tail.try_reserve(count).is_ok()
+    }
+
     /// Appends one entry.
     pub fn push(&mut self, entry: Entry) {
+        self.note(&entry);
+        self.tail.push(entry);
+    }
+
+    /// Knows of one more entry, which comes into the tail.
+    fn note(&mut self, entry: &Entry) {
         assert_eq!(entry.index, self.last + 1, "the log has no gaps");
         let term = self.last_term();
         assert!(entry.term >= term, "terms in the log never decrease");
@@ -170,7 +193,6 @@ impl Log {
         }
         self.last = entry.index;
         self.tail_bytes += entry.payload.weight();
-        self.tail.push(entry);
     }
 
     /// Goes on with entries of one term, up to `upto`, that stay in storage; so do all before them.
@@ -282,6 +304,14 @@ impl Log {
             .iter()
             .filter(|e| matches!(e.payload, Payload::Config(..)))
     }
+}
+
+/// A copy of entries, which share their data; `None` if there is no memory for it.
+pub(super) fn copied(entries: &[Entry]) -> Option<Vec<Entry>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(entries.len()).ok()?;
+    copy.extend_from_slice(entries);
+    Some(copy)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::bytes::Bytes;
 use super::raft::{ProposeError, Raft};
-use super::types::{Bytes, Configuration, Index, Millis, Payload, Restored, Term};
+use super::types::{Configuration, Index, Millis, Payload, Restored, Term};
 
 /// The newest committed configuration and those after it in the log.
 #[derive(Clone, Debug)]
@@ -126,6 +127,9 @@ impl Raft {
             "a change of voters goes through a joint configuration, no other does"
         );
         target.assert_well_formed();
+        if !self.log.reserve(1) {
+            return Err(ProposeError::NoMemory);
+        }
         let appended = self.append_own(Payload::Config(Arc::new(target), cause));
         self.follow_members();
         Ok(appended)

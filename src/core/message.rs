@@ -1,6 +1,7 @@
 //! What cores say to each other. `wire` turns it into bytes.
 
-use super::types::{Bytes, Entry, Index, Snapshot, Term};
+use super::bytes::Bytes;
+use super::types::{Entry, Index, Snapshot, Term};
 
 /// A request for a vote or a pre-vote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

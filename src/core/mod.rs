@@ -2,7 +2,7 @@
 //!
 //! [`Raft`] is driven by three inputs, [`Raft::receive`], [`Raft::tick`] and the proposals, and by
 //! [`Raft::persisted`]. After any of them, what it wants is taken: [`Raft::take_persist`],
-//! [`Raft::take_messages`], [`Raft::take_committed`], [`Raft::take_reads`], [`Raft::take_asks`],
+//! [`Raft::take_messages`], [`Raft::take_committed`], [`Raft::take_read`], [`Raft::take_asks`],
 //! in this order. One file per part of the protocol:
 //!
 //! - `election`: paper 5.2, 5.4.1; thesis 9.6
@@ -12,11 +12,12 @@
 //! - `snapshot`: paper 7, thesis 5
 //! - `read`, `lease`: thesis 6.4; `transfer`: thesis 3.10
 //! - `persistence`: what may leave when; `apply`: what is handed out
-//! - `log`, `progress`, `quorum`: what these stand on
+//! - `log`, `progress`, `quorum`, `bytes`: what these stand on
 //! - `digest`: what a server is, for those who search its states
 
 mod append;
 mod apply;
+mod bytes;
 mod claim;
 mod digest;
 mod election;
@@ -35,6 +36,7 @@ mod snapshot;
 mod transfer;
 mod types;
 
+pub use bytes::Bytes;
 #[doc(hidden)]
 pub use digest::Sink;
 pub use log::Log;
@@ -51,6 +53,6 @@ pub use read::{MAX_READS, ReadError, ReadId};
 pub use snapshot::Sending;
 pub use transfer::{DEFAULT_PRIORITY, MAY_NOT_LEAD, Priority, TransferError};
 pub use types::{
-    Ask, Bytes, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis,
-    NodeId, Outline, Payload, Persist, Position, Restored, Snapshot, Term, Token,
+    Ask, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis, NodeId,
+    Outline, Payload, Persist, Position, Restored, Snapshot, Term, Token,
 };

@@ -7,6 +7,7 @@
 //! write whose entries found no room is given back by [`Raft::held_back`]. Votes and terms depend on
 //! hard state only; what is acknowledged is what is durable, whenever it is said.
 
+use super::log::copied;
 use super::message::{AppendOutcome, AppendReply, Message};
 use super::raft::{Raft, Role};
 use super::read::Reads;
@@ -78,31 +79,34 @@ pub(super) struct Pending {
 
 impl Raft {
     /// Everything that must be written now, as one atomic write; of very many entries the first ones,
-    /// and the others with the next call.
+    /// and the others with the next call. Entries that there is no memory to hand out wait as well.
     pub fn take_persist(&mut self) -> Option<Persist> {
-        if self.poisoned {
+        if self.poisoned || self.pending.try_reserve(1).is_err() {
             return None;
         }
         if !self.staged.hard && self.staged.first.is_none() && self.staged.reset.is_none() {
             return None;
         }
+        let first = self.staged.first.unwrap_or(self.log.last_index() + 1);
+        let Some(entries) = copied(self.log.batch(first, PERSIST_BYTES, usize::MAX)) else {
+            return self.take_hard();
+        };
         let staged = std::mem::take(&mut self.staged);
         let mut last = self.log.last_index();
         if let Some(first) = staged.first {
-            let entries = self.log.batch(first, PERSIST_BYTES, usize::MAX);
             last = first - 1 + entries.len() as Index;
             if last < self.log.last_index() {
                 self.staged.first = Some(last + 1);
                 self.stage_again(&staged.effects);
             }
         }
-        Some(self.hand_out(staged, last))
+        Some(self.hand_out(staged, entries, last))
     }
 
     /// Of what must be written now the hard state alone: there is no room for entries. They stay, and
     /// so does what is to be said of them once they are durable.
     pub fn take_hard(&mut self) -> Option<Persist> {
-        if self.poisoned || !self.staged.hard {
+        if self.poisoned || !self.staged.hard || self.pending.try_reserve(1).is_err() {
             return None;
         }
         let durable = self
@@ -115,7 +119,7 @@ impl Raft {
         };
         self.staged.hard = false;
         self.stage_again(&staged.effects);
-        Some(self.hand_out(staged, durable))
+        Some(self.hand_out(staged, Vec::new(), durable))
     }
 
     /// Whether the log is to be dropped for a snapshot: that needs little room, and makes some.
@@ -144,14 +148,9 @@ impl Raft {
     }
 
     /// After this write everything up to `last` is durable, if what is under way is before it.
-    fn hand_out(&mut self, staged: Staged, last: Index) -> Persist {
+    fn hand_out(&mut self, staged: Staged, entries: Vec<Entry>, last: Index) -> Persist {
         let token = Token(self.next_token);
         self.next_token += 1;
-        let entries = staged.first.map_or(&[][..], |first| {
-            let count = last + 1 - first;
-            &self.log.from(first)[..count as usize]
-        });
-        let entries: Vec<Entry> = entries.to_vec();
         self.pending.push_back(Pending {
             token,
             since: self.now,

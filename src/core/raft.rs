@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::vec::Drain;
 
 use super::apply::Fetched;
+use super::bytes::Bytes;
 use super::lease::Numbers;
 use super::log::Log;
 use super::membership::Configurations;
@@ -18,8 +19,7 @@ use super::read::{Questions, ReadError, Reads};
 use super::snapshot::Incoming;
 use super::transfer::{DEFAULT_PRIORITY, Priority, Transfer};
 use super::types::{
-    Ask, Bytes, Configuration, Entry, HardState, Index, Millis, NodeId, Payload, Restored,
-    Snapshot, Term,
+    Ask, Configuration, Entry, HardState, Index, Millis, NodeId, Payload, Restored, Snapshot, Term,
 };
 
 /// Limits and timers of one server.
@@ -96,6 +96,8 @@ pub enum ProposeError {
     TransferInFlight,
     /// This server's disk has no room for entries.
     NoSpace,
+    /// There is no memory for one more entry.
+    NoMemory,
 }
 
 /// What a server is doing, with what it needs only then.
@@ -398,6 +400,9 @@ impl Raft {
         if full && leader.uncommitted > 0 {
             return Err(ProposeError::Full);
         }
+        if !self.log.reserve(1) {
+            return Err(ProposeError::NoMemory);
+        }
         Ok(self.append_own(payload))
     }
 
@@ -473,7 +478,7 @@ impl Raft {
 
     /// Sends once what depends on nothing that is unwritten.
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
-        self.messages.push((to, message));
+        say(&mut self.messages, to, message);
     }
 
     pub(super) fn after_hard(&mut self, effect: Effect) {
@@ -624,5 +629,12 @@ impl Raft {
     /// An empty byte string for entries without a cause.
     pub fn no_bytes() -> Bytes {
         Bytes::from([])
+    }
+}
+
+/// Puts a message among those that are to be sent. What there is no memory for is lost, as any may be.
+pub(super) fn say(messages: &mut Vec<(NodeId, Message)>, to: NodeId, message: Message) {
+    if messages.try_reserve(1).is_ok() {
+        messages.push((to, message));
     }
 }

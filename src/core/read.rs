@@ -38,6 +38,8 @@ pub enum ReadError {
     LeaderLost,
     /// Two election timeouts have passed without an answer.
     TimedOut,
+    /// There is no memory for one more.
+    NoMemory,
 }
 
 /// A read that this server has made.
@@ -58,7 +60,8 @@ pub(super) struct Reads {
     /// The leader has not been asked since the newest was made, or has not answered for long.
     ask: bool,
     asked_at: Millis,
-    finished: Vec<(ReadId, Result<Index, ReadError>)>,
+    /// Has room for all that wait.
+    finished: VecDeque<(ReadId, Result<Index, ReadError>)>,
 }
 
 /// A read index that somebody asked a leader for.
@@ -97,7 +100,7 @@ impl Questions {
 }
 
 impl Raft {
-    /// Makes a read, finished by [`Raft::take_reads`] exactly once unless the server is poisoned.
+    /// Makes a read, finished by [`Raft::take_read`] exactly once unless the server is poisoned.
     pub fn read(&mut self, now: Millis) -> Result<ReadId, ReadError> {
         self.observe(now);
         if self.poisoned || self.leader().is_none() {
@@ -105,6 +108,12 @@ impl Raft {
         }
         if self.reads.waiting.len() >= MAX_READS {
             return Err(ReadError::Full);
+        }
+        let Reads {
+            waiting, finished, ..
+        } = &mut self.reads;
+        if waiting.try_reserve(1).is_err() || finished.try_reserve(waiting.len() + 1).is_err() {
+            return Err(ReadError::NoMemory);
         }
         self.reads.newest += 1;
         let id = ReadId(self.reads.newest);
@@ -117,18 +126,17 @@ impl Raft {
         Ok(id)
     }
 
-    /// Reads that are finished: with the index up to which everything has been handed out by
+    /// The next read that is finished: with the index up to which everything has been handed out by
     /// [`Raft::take_committed`], which must have been called before.
-    pub fn take_reads(&mut self) -> Vec<(ReadId, Result<Index, ReadError>)> {
+    pub fn take_read(&mut self) -> Option<(ReadId, Result<Index, ReadError>)> {
         let reads = &mut self.reads;
-        while let Some(read) = reads.waiting.front() {
-            let (id, Some(index)) = (read.id, read.index.filter(|i| *i <= self.handed)) else {
-                break;
-            };
-            reads.waiting.pop_front();
-            reads.finished.push((id, Ok(index)));
+        if let Some(failed) = reads.finished.pop_front() {
+            return Some(failed);
         }
-        std::mem::take(&mut reads.finished)
+        let read = reads.waiting.front()?;
+        let finished = (read.id, Ok(read.index.filter(|i| *i <= self.handed)?));
+        reads.waiting.pop_front();
+        Some(finished)
     }
 
     /// Fails every read that waits.
@@ -147,7 +155,9 @@ impl Raft {
         let overdue = |read: &&Read| now >= read.made_at + patience;
         let count = reads.waiting.range(open..).take_while(overdue).count();
         for read in reads.waiting.drain(open..open + count) {
-            reads.finished.push((read.id, Err(ReadError::TimedOut)));
+            reads
+                .finished
+                .push_back((read.id, Err(ReadError::TimedOut)));
         }
         if open < reads.waiting.len() && now >= reads.asked_at + self.options.heartbeat {
             reads.ask = true;
@@ -215,7 +225,7 @@ impl Raft {
         let repeated = waiting
             .iter()
             .any(|q| (q.from, q.run, q.seq) == (from, run, seq));
-        if repeated || waiting.len() >= MAX_QUESTIONS {
+        if repeated || waiting.len() >= MAX_QUESTIONS || waiting.try_reserve(1).is_err() {
             return;
         }
         // Earlier leaders may have committed all that this one found in its log.
@@ -277,7 +287,12 @@ impl Raft {
         let waiting = &mut leader.questions.waiting;
         let slack = u64::from(cfg!(keel_bug = "stale_read_round"));
         let count = waiting.partition_point(|q| q.after < confirmed + slack);
-        let mut answered: Vec<Question> = waiting.drain(..count).collect();
+        let mut answered: Vec<Question> = Vec::new();
+        if answered.try_reserve_exact(count).is_err() {
+            // Then with the next one.
+            return;
+        }
+        answered.extend(waiting.drain(..count));
         if cfg!(keel_bug = "read_by_callers_context") {
             // What askers call their reads is not unique: others' come with the same name.
             let names: Vec<u64> = answered.iter().map(|q| q.seq).collect();

@@ -1,11 +1,11 @@
 //! A leader's side of replication: sending, acknowledgements, commitment (paper 5.3, 5.4.2;
 //! raft.md rules 5, 14 to 25).
 
-use super::log::Log;
+use super::log::{Log, copied};
 use super::message::{Append, AppendOutcome, AppendReply, Message};
 use super::progress::Progress;
 use super::quorum;
-use super::raft::{Raft, Role};
+use super::raft::{Raft, Role, say};
 use super::types::{Ask, Entry, Index, NodeId, Payload, Term};
 
 /// Most entries in one append.
@@ -90,9 +90,13 @@ impl Raft {
                     true => self.log.batch(progress.next_index(), bytes, BATCH_ENTRIES),
                     false => &[],
                 };
+                // What there is no memory for is sent later.
+                let Some(entries) = copied(entries) else {
+                    break;
+                };
                 let place = (self.hard.term, self.commit, numbers.next(self.now));
-                let append = make_append(&self.log, progress, place, entries.to_vec());
-                self.messages.push((*id, Message::Append(append)));
+                let append = make_append(&self.log, progress, place, entries);
+                say(&mut self.messages, *id, Message::Append(append));
                 if !with_entries || !due(progress) {
                     break;
                 }
@@ -118,8 +122,9 @@ impl Raft {
         if !with_entries {
             self.send_entries(to, Vec::new());
         } else if first >= in_memory {
-            let entries = self.log.batch(first, bytes, BATCH_ENTRIES).to_vec();
-            self.send_entries(to, entries);
+            if let Some(entries) = copied(self.log.batch(first, bytes, BATCH_ENTRIES)) {
+                self.send_entries(to, entries);
+            }
         } else {
             progress.fetching();
             self.asks.push(Ask::Entries {

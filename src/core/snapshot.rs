@@ -6,10 +6,11 @@
 //! transfer goes on where it was after the loss of anything, also with another leader. Images are
 //! kept and read by the driver; here are only their bytes' numbers.
 
+use super::bytes::Bytes;
 use super::message::{AppendOutcome, AppendReply, Message, SnapshotPiece, SnapshotReply, Wants};
 use super::persistence::Effect;
 use super::raft::{Raft, Role};
-use super::types::{Ask, Bytes, Index, Millis, NodeId, Position, Snapshot};
+use super::types::{Ask, Index, Millis, NodeId, Position, Snapshot};
 
 /// A snapshot on its way to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -487,7 +488,7 @@ impl Raft {
                     match_index: snapshot.last.index,
                 };
                 let reply = AppendReply { term, seq, outcome };
-                self.messages.push((to, Message::AppendReply(reply)));
+                self.send(to, Message::AppendReply(reply));
             }
             self.after_hard(Effect::Acknowledge { to, term, seq });
         }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::bytes::Bytes;
+
 /// A Raft term; 0 is "before the first".
 pub type Term = u64;
 /// A position in the log; the first entry has index 1, 0 is "before it".
@@ -12,8 +14,6 @@ pub type Index = u64;
 pub type Epoch = u64;
 /// A point or a span of time in milliseconds, on a clock that never goes back.
 pub type Millis = u64;
-/// Immutable bytes shared between the log, messages and storage without copying.
-pub type Bytes = Arc<[u8]>;
 
 /// A place in the log and the term of the entry there; 0, 0 is the place before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

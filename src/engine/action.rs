@@ -1,10 +1,43 @@
 //! What a round wants the host to be told, in order.
 
+use std::collections::{LinkedList, linked_list};
+use std::iter::Flatten;
+
 use crate::cluster::Params;
 use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
 use crate::detector::NodeState;
 
 use super::{Error, Event, Guard, Host, Load, Role, Save, Ticket};
+
+/// In so many actions memory for them comes.
+const BLOCK: usize = 32;
+
+/// Calls to the host, in order. How many there are depends on the host and the peers, and none may get
+/// lost: so their memory is never wanted in one large piece.
+#[derive(Debug, Default)]
+pub(super) struct Actions(LinkedList<Vec<Action>>);
+
+impl Actions {
+    pub fn push(&mut self, action: Action) {
+        match self.0.back_mut() {
+            Some(block) if block.len() < BLOCK => block.push(action),
+            _ => {
+                let mut block = Vec::with_capacity(BLOCK);
+                block.push(action);
+                self.0.push_back(block);
+            }
+        }
+    }
+}
+
+impl IntoIterator for Actions {
+    type Item = Action;
+    type IntoIter = Flatten<linked_list::IntoIter<Vec<Action>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
+}
 
 /// One call to the host; see [`Host`].
 #[derive(Debug)]

@@ -7,28 +7,36 @@ use super::action::Action;
 use super::engine::Engine;
 use super::{Error, Event};
 
+/// Entries that are taken from the core at once: few, for there must be memory for them.
+const APPLY_TOGETHER: usize = 64;
+
 impl Engine {
     /// Applies what is committed; true if there was anything.
     pub fn apply(&mut self) -> bool {
-        if self.snapshots.loading.is_some() {
-            return false;
+        let mut any = false;
+        while self.snapshots.loading.is_none() && self.stopped.is_none() {
+            let most = self.apply_left.min(APPLY_TOGETHER);
+            let entries = self.raft.take_committed(most).into_owned();
+            if entries.is_empty() {
+                break;
+            }
+            any = true;
+            self.apply_left -= entries.len();
+            self.apply_all(&entries);
         }
-        let entries = self.raft.take_committed(self.apply_left).into_owned();
-        self.apply_left -= entries.len();
-        let any = !entries.is_empty();
+        any && self.stopped.is_none()
+    }
+
+    fn apply_all(&mut self, entries: &[Entry]) {
         for entry in entries {
-            match self.cluster.apply(&entry) {
-                Ok(facts) => self.applied(&entry, facts),
+            match self.cluster.apply(entry) {
+                Ok(facts) => self.applied(entry, facts),
                 Err(error) => {
-                    self.stop(Error::Corrupt(format!(
-                        "log entry {}: {error}",
-                        entry.index
-                    )));
-                    return false;
+                    let text = format!("log entry {}: {error}", entry.index);
+                    return self.stop(Error::Corrupt(text));
                 }
             }
         }
-        any
     }
 
     fn applied(&mut self, entry: &Entry, facts: Vec<Fact>) {

@@ -10,7 +10,7 @@ use crate::detector::Detector;
 use crate::storage::{Lost, Opened, Storage};
 use crate::wire::Part;
 
-use super::action::Action;
+use super::action::{Action, Actions};
 use super::full::Full;
 use super::image::read_head;
 use super::install::{Loading, Open};
@@ -53,7 +53,7 @@ pub(super) struct Engine {
     /// When the last driving call promised to be called again.
     promised: Option<Millis>,
     pub outbox: Outbox,
-    pub actions: Vec<Action>,
+    pub actions: Actions,
     /// Accepted requests by the index of their entry.
     pub pending: BTreeMap<Index, Pending>,
     pub leadership: Leadership,
@@ -123,7 +123,7 @@ impl Engine {
             apply_left: 0,
             promised: None,
             outbox: Outbox::default(),
-            actions: Vec::new(),
+            actions: Actions::default(),
             pending: BTreeMap::new(),
             leadership: Leadership::default(),
             snapshots: Snapshots::default(),
@@ -160,7 +160,7 @@ impl Engine {
         self.write();
         if self.is_full() {
             // It is written as soon as there is room; until then a crash leaves nothing of it.
-            return Err(Error::NoSpace(self.why_full()));
+            return Err(self.why_full());
         }
         self.stopped.clone().map_or(Ok(()), Err)
     }
@@ -224,7 +224,8 @@ impl Engine {
                 Input::Loaded(index, ok) => self.loaded(index, ok),
             }
         }
-        let begins = matches!(self.snapshots.loading, Some(Loading::Host(_)));
+        let loading = &self.snapshots.loading;
+        let begins = matches!(loading, Some(Loading::Host(_) | Loading::Own(_)));
         self.raft.set_begins(begins);
         self.take_finished();
         self.raft.tick(self.now);
@@ -233,7 +234,7 @@ impl Engine {
         self.promote();
         self.register_instances();
         self.record_leader();
-        self.gather_pieces();
+        self.go_on_loading();
         self.pump_pieces();
         self.snapshot_if_due();
         self.compact();

@@ -97,6 +97,7 @@ impl From<&StorageError> for Error {
             StorageError::Foreign { .. } => Error::Foreign(text),
             StorageError::Version { .. } => Error::Unsupported(text),
             StorageError::NoSnapshots => Error::State(text),
+            StorageError::NoMemory => Error::NoMemory(text),
         }
     }
 }

@@ -1,9 +1,12 @@
-//! A disk without room for the log: hard state is written all the same, entries wait, and everything
-//! goes on when there is room again (raft.md rule 29).
+//! A disk without room for the log, or no memory to write it with: hard state is written all the same,
+//! entries wait, and everything goes on when there is room again (raft.md rule 29).
 
-use crate::core::{Millis, Persist};
+use std::io::ErrorKind;
+
+use crate::core::{Millis, Persist, Token};
 use crate::storage::{Completion, Room, StorageError};
 
+use super::Error;
 use super::engine::Engine;
 
 /// How often it is tried to find room.
@@ -12,7 +15,9 @@ const RETRY: Millis = 1000;
 /// Whether there is no room, and why.
 #[derive(Debug, Default)]
 pub(super) struct Full {
-    why: Option<String>,
+    why: Option<Error>,
+    /// What waited is written with this, so that there is room again when it is durable.
+    tried: Option<Token>,
     /// When it is tried again.
     retry_at: Millis,
     /// A log that is to be dropped may be tried once more.
@@ -23,7 +28,13 @@ impl Engine {
     /// What is written next, as far as there is room.
     pub(super) fn next_persist(&mut self) -> Option<Persist> {
         match self.storage.room() {
-            Room::All => self.raft.take_persist(),
+            Room::All => {
+                let persist = self.raft.take_persist();
+                if let Some(persist) = persist.as_ref().filter(|_| self.is_full()) {
+                    self.full.tried.get_or_insert(persist.token);
+                }
+                persist
+            }
             Room::Hard if self.full.tries_reset && self.raft.has_reset() => {
                 self.full.tries_reset = false;
                 self.raft.take_persist()
@@ -39,10 +50,14 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.raft.persisted(token, true);
-                self.end_full();
+                // Not with what says only that the hard state is durable, and was under way before.
+                if self.full.tried.is_some_and(|tried| tried <= token) {
+                    self.end_full();
+                }
             }
             Err(error @ StorageError::Full { .. }) => {
                 self.raft.held_back(token);
+                self.full.tried = None;
                 self.begin_full(&error);
             }
             Err(error) => {
@@ -61,8 +76,16 @@ impl Engine {
             1,
             format!("the log cannot be written on, and is not until there is room: {why}"),
         );
+        let memory = match error {
+            StorageError::Full { error, .. } => error.kind() == ErrorKind::OutOfMemory,
+            _ => false,
+        };
         self.full = Full {
-            why: Some(why),
+            why: Some(match memory {
+                true => Error::NoMemory(why),
+                false => Error::NoSpace(why),
+            }),
+            tried: None,
             retry_at: self.now + RETRY,
             tries_reset: false,
         };
@@ -70,8 +93,8 @@ impl Engine {
     }
 
     fn end_full(&mut self) {
-        if self.full.why.is_some() && self.storage.room() == Room::All {
-            self.full.why = None;
+        if self.full.why.take().is_some() {
+            self.full.tried = None;
             self.raft.set_full(false);
             self.log(2, "there is room for the log again".to_owned());
         }
@@ -99,9 +122,15 @@ impl Engine {
         self.full.why.is_some()
     }
 
-    /// Why proposals are refused for it.
-    pub(super) fn why_full(&self) -> String {
-        self.full.why.clone().unwrap_or_default()
+    /// Whether it is the disk that has none.
+    pub(super) fn is_disk_full(&self) -> bool {
+        matches!(self.full.why, Some(Error::NoSpace(_)))
+    }
+
+    /// What proposals are refused with for it.
+    pub(super) fn why_full(&self) -> Error {
+        let unknown = || Error::NoSpace(String::new());
+        self.full.why.clone().unwrap_or_else(unknown)
     }
 }
 
@@ -115,7 +144,7 @@ mod tests {
     use crate::core::{Index, NodeId};
     use crate::engine::action::Action;
     use crate::engine::shared::Shared;
-    use crate::engine::{Error, Input, Request, Settings, Ticket};
+    use crate::engine::{Input, Request, Settings, Ticket};
     use crate::storage::{Memory, Opened};
 
     /// A voter alone, and the storage that it keeps everything in.

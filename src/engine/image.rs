@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::cluster::{self, MAX_IMAGE, State};
 use crate::core::{Index, Snapshot};
-use crate::storage::{SnapshotReader, SnapshotWriter, StorageError};
-use crate::wire::Reader;
+use crate::storage::{SnapshotReader, SnapshotWriter, StorageError, zeros};
+use crate::wire::{Reader, try_written};
 
 use super::shared::Shared;
 use super::{Error, Input};
@@ -16,12 +16,8 @@ use super::{Error, Input};
 const PREFIX: usize = 4;
 
 /// The head of an image of this state.
-pub(crate) fn head_of(state: &State) -> Vec<u8> {
-    let mut head = vec![0; PREFIX];
-    state.encode(&mut head);
-    let len = u32::try_from(head.len() - PREFIX).unwrap_or(u32::MAX);
-    head[..PREFIX].copy_from_slice(&len.to_le_bytes());
-    head
+pub(crate) fn head_of(state: &State) -> Result<Vec<u8>, StorageError> {
+    Ok(try_written(|out| out.nested(|out| state.write(out)))?)
 }
 
 /// Heap bytes that reading the head of an image may take at any moment for one byte of it: the bytes
@@ -42,7 +38,7 @@ pub(crate) fn read_head(
             snapshot.last.index
         )));
     }
-    let mut head = vec![0; len];
+    let mut head = zeros(len)?;
     fill(reader, PREFIX as u64, &mut head)?;
     let mut input = Reader::new(&head);
     let state = State::decode(&mut input).and_then(|state| input.finish().map(|()| state));
@@ -283,7 +279,7 @@ mod tests {
         let Payload::Config(config, _) = entry.payload else {
             panic!("a bootstrap entry has a configuration");
         };
-        let mut image = head_of(&state);
+        let mut image = head_of(&state).unwrap();
         image.extend_from_slice(b"the host's part");
         let snapshot = Snapshot {
             last: Position { index: 1, term: 1 },

@@ -2,7 +2,7 @@
 //! one takes the place of this node's state (raft.md rules 34 to 38). And loading this node's own
 //! when it starts.
 
-use crate::cluster::{Command, State, Status};
+use crate::cluster::{Piece, State, Status};
 use crate::core::{Ask, Bytes, Entry, Epoch, Index, NodeId, Payload, Snapshot};
 use crate::storage::{Done, Draft, LogPiece, SnapshotReader, StorageError, Task};
 
@@ -22,6 +22,10 @@ pub(super) enum Loading {
     Installing(Snapshot, Box<State>),
     /// It is made durable as this node's.
     Adopting(Box<State>),
+    /// There was no memory to do so.
+    AdoptingLater(Snapshot, Box<State>),
+    /// There was no memory to hand the host its state from this snapshot.
+    Own(Snapshot),
 }
 
 /// A snapshot that is being read for peers.
@@ -193,7 +197,8 @@ impl Engine {
 
     fn may_install(&self) -> Result<(), Error> {
         self.may_keep_snapshots()?;
-        if matches!(self.snapshots.loading, Some(Loading::Host(_))) {
+        let loading = &self.snapshots.loading;
+        if matches!(loading, Some(Loading::Host(_) | Loading::Own(_))) {
             // Its own, from the start; it can be asked for the other one later.
             return Err(Error::Conflict("the host loads another one".to_owned()));
         }
@@ -259,9 +264,12 @@ impl Engine {
         let Some(Loading::Adopting(state)) = self.snapshots.loading.take() else {
             panic!("no snapshot was to be adopted");
         };
-        if let Err(error) = result {
-            self.stop(error.into());
-            return;
+        match result {
+            Ok(()) => {}
+            Err(StorageError::NoMemory) => {
+                return self.load_later(Loading::AdoptingLater(snapshot.clone(), state));
+            }
+            Err(error) => return self.stop(error.into()),
         }
         let index = snapshot.last.index;
         self.give_up_saving();
@@ -338,15 +346,19 @@ impl Engine {
             HostState::Saved if snapshot.pieces.is_some() => {
                 self.snapshots.loading = Some(Loading::Pieces(snapshot));
             }
-            HostState::Saved => {
-                if let Err(error) = self.begin_own(&snapshot) {
-                    self.stop(error);
-                }
-            }
+            HostState::Saved => self.begin_own(snapshot),
         }
     }
 
-    fn begin_own(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+    fn begin_own(&mut self, snapshot: Snapshot) {
+        match self.try_begin_own(&snapshot) {
+            Ok(()) => {}
+            Err(Error::NoMemory(_)) => self.load_later(Loading::Own(snapshot)),
+            Err(error) => self.stop(error),
+        }
+    }
+
+    fn try_begin_own(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let mut reader = self.storage.read_snapshot(snapshot)?;
         let (_, body) = read_head(&mut *reader, snapshot)?;
         self.begin_load(snapshot.last.index, reader, body);
@@ -359,14 +371,36 @@ impl Engine {
         self.actions.push(Action::Load { load, index });
     }
 
-    /// Has the host load a part that lies in the log, once all of it is there.
-    pub fn gather_pieces(&mut self) {
-        let Some(Loading::Pieces(snapshot)) = &self.snapshots.loading else {
-            return;
-        };
-        if self.now < self.snapshots.gather_at || self.snapshots.gathering {
+    /// It goes on when it is tried again; until then nothing is applied.
+    fn load_later(&mut self, loading: Loading) {
+        self.log(
+            2,
+            "no memory to load a snapshot: it is tried again".to_owned(),
+        );
+        self.snapshots.gather_at = self.now + self.settings.heartbeat;
+        self.snapshots.loading = Some(loading);
+    }
+
+    /// Goes on with what was put off.
+    pub fn go_on_loading(&mut self) {
+        if self.now < self.snapshots.gather_at {
             return;
         }
+        match self.snapshots.loading.take() {
+            Some(Loading::Own(snapshot)) => self.begin_own(snapshot),
+            Some(Loading::AdoptingLater(snapshot, state)) => self.adopt(&snapshot, *state),
+            Some(Loading::Pieces(snapshot)) => {
+                self.snapshots.loading = Some(Loading::Pieces(snapshot.clone()));
+                if !self.snapshots.gathering {
+                    self.gather_pieces(&snapshot);
+                }
+            }
+            other => self.snapshots.loading = other,
+        }
+    }
+
+    /// Has the host load a part that lies in the log, once all of it is there.
+    fn gather_pieces(&mut self, snapshot: &Snapshot) {
         let Some((first, last)) = snapshot.pieces else {
             panic!("this snapshot has no pieces");
         };
@@ -408,7 +442,7 @@ impl Engine {
         match result.and_then(|made| made.map_err(Error::Corrupt)) {
             Ok(reader) => self.begin_load(index, reader, 0),
             // What cannot be read now may be later, as everywhere else.
-            Err(Error::Io(text)) => {
+            Err(Error::Io(text) | Error::NoMemory(text)) => {
                 self.snapshots.gather_at = self.now + self.settings.heartbeat;
                 self.log(2, format!("snapshot {index}: {text}"));
             }
@@ -418,18 +452,11 @@ impl Engine {
 }
 
 /// See [`PieceOf`](crate::storage::PieceOf).
-fn piece_of(entry: &Entry, of: Index) -> Result<Option<LogPiece>, String> {
+fn piece_of(entry: &Entry, of: Index) -> Result<Option<LogPiece<'_>>, String> {
     let Payload::Cluster(bytes) = &entry.payload else {
         return Ok(None);
     };
-    let command = Command::decode(bytes).map_err(|e| format!("log entry {}: {e}", entry.index))?;
-    Ok(match command {
-        Command::Piece {
-            at,
-            offset,
-            data,
-            whole,
-        } if at == of => Some((offset, data, whole)),
-        _ => None,
-    })
+    let piece = Piece::decode(bytes).map_err(|e| format!("log entry {}: {e}", entry.index))?;
+    let piece = piece.filter(|piece| piece.at == of);
+    Ok(piece.map(|piece| (piece.offset, piece.data, piece.whole)))
 }

@@ -19,7 +19,7 @@ use super::{Error, Ticket};
 #[derive(Debug, Default)]
 pub(super) struct Leadership {
     barriers: BTreeMap<ReadId, Ticket>,
-    /// What may be read here once the host has loaded its state.
+    /// What may be read here once the host has loaded its state. Has room for all barriers.
     held: Vec<(Ticket, Index)>,
     /// With leases: barriers to be made by the next driving call, and questions of followers that
     /// it answers.
@@ -48,6 +48,9 @@ impl Engine {
     /// asked: with leases only the next driving call answers.
     pub fn barrier(&mut self, ticket: Ticket) {
         match self.settings.lease_reads {
+            true if self.leadership.asked.try_reserve(1).is_err() => {
+                self.done(ticket, Err(ReadError::NoMemory.into()));
+            }
             true => self.leadership.asked.push(ticket),
             false => self.make_barrier(ticket),
         }
@@ -101,9 +104,13 @@ impl Engine {
     }
 
     fn make_barrier(&mut self, ticket: Ticket) {
+        let Leadership { barriers, held, .. } = &mut self.leadership;
         let made = match self.raft.hard_state().excluded {
             Some(_) => Err(Error::Excluded),
-            None if self.leadership.held.len() >= MAX_READS => Err(Error::Full),
+            None if held.len() >= MAX_READS => Err(Error::Full),
+            None if held.try_reserve(barriers.len() + 1).is_err() => {
+                Err(ReadError::NoMemory.into())
+            }
             None => self.raft.read(self.now).map_err(Error::from),
         };
         match made {
@@ -117,7 +124,7 @@ impl Engine {
 
     /// Comes after everything that was applied, so that the host has seen it when it is told.
     pub fn finish_barriers(&mut self) {
-        for (id, result) in self.raft.take_reads() {
+        while let Some((id, result)) = self.raft.take_read() {
             let Some(ticket) = self.leadership.barriers.remove(&id) else {
                 panic!("nobody waits for {id:?}");
             };
@@ -128,9 +135,12 @@ impl Engine {
         }
         // A snapshot counts as applied before the host has it.
         if self.snapshots.loading.is_none() {
-            for (ticket, index) in std::mem::take(&mut self.leadership.held) {
+            let mut held = std::mem::take(&mut self.leadership.held);
+            for (ticket, index) in held.drain(..) {
                 self.done(ticket, Ok(index));
             }
+            // Its memory is kept.
+            self.leadership.held = held;
         }
     }
 
@@ -243,6 +253,7 @@ impl From<ReadError> for Error {
         match error {
             ReadError::NoLeader => Error::NoQuorum("no leader is known".to_owned()),
             ReadError::Full => Error::Full,
+            ReadError::NoMemory => Error::NoMemory("no memory for one more barrier".to_owned()),
             ReadError::LeaderLost => Error::Lost,
             ReadError::TimedOut => {
                 Error::NoQuorum("no majority has confirmed the leader in time".to_owned())

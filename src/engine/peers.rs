@@ -135,7 +135,7 @@ impl Engine {
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());
         let newest = self.raft.configuration();
         let limit = self.settings.message_entries();
-        let packets = self.outbox.drain(limit, |to| {
+        let header = |to| {
             let (echo, echo_incarnation) = detector.echo_for(to);
             // A leader's word gives leave to serve: not to a node that is on its way out, nor to
             // one that is out until its return is decided, nor to one that does not know the
@@ -150,11 +150,11 @@ impl Engine {
                 leader_term: if confirms { term } else { 0 },
                 ..base.clone()
             }
-        });
-        for (to, bytes) in packets {
+        };
+        self.outbox.drain(limit, header, |to, bytes| {
             self.metrics.packets_out += 1;
             self.metrics.bytes_out += bytes.len() as u64;
             self.actions.push(Action::Send { to, bytes });
-        }
+        });
     }
 }

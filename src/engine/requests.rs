@@ -75,7 +75,9 @@ impl Engine {
 
     pub fn propose_command(&mut self, command: &Command) -> Result<(Term, Index), Error> {
         let change = self.cluster.check(self.raft.configuration(), command)?;
-        let bytes: Bytes = command.encode().into();
+        let bytes = command.try_encode();
+        let no_memory = |_| Error::NoMemory("no memory for a command to the cluster".to_owned());
+        let bytes: Bytes = bytes.map_err(no_memory)?.into();
         let proposed = match change {
             Change::Config(target) => self.raft.propose_config(self.now, target, bytes),
             Change::Plain => self.raft.propose(self.now, Payload::Cluster(bytes)),
@@ -98,7 +100,10 @@ impl Engine {
             ProposeError::TransferInFlight => {
                 Error::Conflict("leadership is being handed over".to_owned())
             }
-            ProposeError::NoSpace => Error::NoSpace(self.why_full()),
+            ProposeError::NoSpace => self.why_full(),
+            ProposeError::NoMemory => {
+                Error::NoMemory("no memory for one more log entry".to_owned())
+            }
             ProposeError::StaleEpoch => {
                 Error::Conflict("the membership has changed meanwhile".to_owned())
             }
@@ -272,18 +277,15 @@ impl Engine {
             true => 0,
             false => self.raft.commit(),
         };
-        let mut lost = Vec::new();
+        let actions = &mut self.actions;
         self.pending.retain(|index, pending| {
             let stays = *index <= commit || Some(pending.term) == term;
             if !stays {
-                lost.push(*pending);
+                let (ticket, result) = (pending.ticket, Err(Error::Lost));
+                actions.push(Action::Done { ticket, result });
             }
             stays
         });
-        for pending in lost {
-            let (ticket, result) = (pending.ticket, Err(Error::Lost));
-            self.actions.push(Action::Done { ticket, result });
-        }
     }
 }
 

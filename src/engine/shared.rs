@@ -15,6 +15,9 @@ use super::{Error, Input, Request, View};
 /// Bytes of packets and proposals that may wait for the next driving call.
 const QUEUE_BYTES: usize = 64 << 20;
 
+/// Inputs that there is always room for: see [`Shared::tell`].
+const TOLD: usize = 4;
+
 /// What both halves hold.
 pub(super) struct Shared {
     pub id: NodeId,
@@ -98,6 +101,10 @@ impl Shared {
             queue.refused.full += u64::from(matches!(input, Input::Packet(_)));
             return Err(Error::Full);
         }
+        // And some for what must not be refused.
+        if queue.inputs.try_reserve(1 + TOLD).is_err() {
+            return Err(Error::NoMemory("no memory for one more input".to_owned()));
+        }
         count(&mut queue.refused);
         let first = queue.inputs.is_empty();
         queue.inputs.push_back(input);
@@ -149,6 +156,10 @@ impl Shared {
     fn receive(&self, from: Option<NodeId>, bytes: &[u8]) -> Result<(), Error> {
         let packet = match wire::decode(bytes) {
             Ok(packet) => packet,
+            Err(WireError::NoMemory) => {
+                let text = format!("no memory for a message of {} bytes", bytes.len());
+                return Err(Error::NoMemory(text));
+            }
             Err(error) => {
                 lock(&self.queue).refused.malformed += 1;
                 self.notice_newer(&error, bytes);
@@ -287,7 +298,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Queues an input for the next driving call. `Full` or `Closed`: nothing happened.
+    /// Queues an input for the next driving call. `Full`, `NoMemory` or `Closed`: nothing happened.
     pub fn submit(&self, input: Input) -> Result<(), Error> {
         let bytes = match &input {
             Input::Request(_, Request::Propose(data)) => data.len(),
@@ -297,7 +308,7 @@ impl Handle {
     }
 
     /// Checks a message and queues it. `from` is the sender as the transport knows it, `None` to
-    /// believe the message. `Malformed`, `Foreign`, `Full`, `Closed`: nothing happened.
+    /// believe the message. `Malformed`, `Foreign`, `Full`, `NoMemory`, `Closed`: nothing happened.
     pub fn receive(&self, from: Option<NodeId>, bytes: &[u8]) -> Result<(), Error> {
         self.shared.receive(from, bytes)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Command, Fact, MAX_LOG_PIECE, Pieces};
 use crate::core::{Configuration, Entry, Index, Millis, NodeId, Payload, Position, Snapshot, Term};
-use crate::storage::{Draft, StorageError, Task};
+use crate::storage::{Draft, StorageError, Task, zeros};
 use crate::wire::SNAPSHOTS;
 
 use super::action::Action;
@@ -40,7 +40,7 @@ pub(super) struct Snapshots {
     /// The host writes its part of the snapshot at this index.
     saving: Option<Index>,
     pub loading: Option<Loading>,
-    /// Pieces in the log could not be read, and are read again from this time on.
+    /// What could not be loaded is tried again from this time on.
     pub gather_at: Millis,
     /// They are being read.
     pub gathering: bool,
@@ -233,13 +233,14 @@ impl Engine {
         assert!(!self.snapshots.is_saving(), "one snapshot at a time");
         self.snapshots.begin(index);
         if !aside && self.settings.host_state != HostState::Saved {
+            let head = head_of(&self.cluster)?;
             self.snapshots.saving = Some(index);
-            self.write_head(self.draft(), head_of(&self.cluster));
+            self.write_head(self.draft(), head);
             return Ok(());
         }
         let mut writer = self.storage.write_snapshot(self.draft())?;
         if !aside {
-            writer.write(&head_of(&self.cluster))?;
+            writer.write(&head_of(&self.cluster)?)?;
         }
         let save = Save::new(index, aside, writer, self.shared.clone());
         self.snapshots.saving = Some(index);
@@ -365,7 +366,14 @@ impl Engine {
         }
         self.snapshots.pump = None;
         let draft = self.draft();
-        self.snapshots.head = Some((draft, head_of(&self.cluster)));
+        match head_of(&self.cluster) {
+            Ok(head) => self.snapshots.head = Some((draft, head)),
+            Err(error) => {
+                self.snapshots.head = None;
+                self.snapshots.begin(entry.index);
+                return self.snapshot_failed(entry.index, &error.into());
+            }
+        }
         let mine = self.raft.is_leader() && self.raft.term() == entry.term;
         if !mine {
             self.snapshots.begin(entry.index);
@@ -420,7 +428,9 @@ impl Engine {
     fn send_piece(&mut self, pump: &mut Pump) -> bool {
         let left = pump.image.size - pump.offset;
         let most = MAX_LOG_PIECE.min(self.settings.message_entries() - PIECE_REST);
-        let mut data = vec![0; left.min(most as u64) as usize];
+        let Ok(mut data) = zeros(left.min(most as u64) as usize) else {
+            return false;
+        };
         if let Err(error) = read_all(&mut pump.image, pump.offset, &mut data) {
             self.snapshot_failed(pump.at, &error.into());
             pump.offset = u64::MAX;

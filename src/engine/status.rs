@@ -14,9 +14,13 @@ impl Engine {
     pub fn publish(&self, view: &mut View, refused: Refused) {
         let stale = view.info.applied != self.cluster.applied()
             || view.nodes.len() != self.cluster.members().count();
-        if stale {
+        let count = self.cluster.members().count();
+        // Without memory for a node that came the others are shown as they were.
+        if stale && view.nodes.try_reserve(count).is_ok() {
             view.params = self.cluster.params().clone();
-            view.nodes = self.cluster.members().map(NodeView::of).collect();
+            view.nodes.clear();
+            let members = self.cluster.members();
+            view.nodes.extend(members.map(NodeView::of));
         }
         for node in &mut view.nodes {
             self.update_node(node);
@@ -54,7 +58,7 @@ impl Engine {
         info.first_index = self.raft.log().base().index + 1;
         info.snapshot_index = self.raft.snapshot().map_or(0, |s| s.last.index);
         info.loading = self.snapshots.loading.is_some();
-        info.full = self.is_full();
+        info.full = self.is_disk_full();
         info.recorded_leader = self.cluster.leader().map(|l| l.id);
         info.recorded_term = self.cluster.leader().map_or(0, |l| l.term);
         info.voters = count(config.voters.len());

@@ -1,5 +1,7 @@
 //! What any thread may ask about, as of the end of the last driving call.
 
+use std::collections::TryReserveError;
+
 use crate::cluster::Params;
 use crate::core::{Bytes, Epoch, Index, Millis, NodeId, Term};
 use crate::detector::{BlockedBy, NodeState, Timers};
@@ -171,6 +173,20 @@ pub struct View {
 }
 
 impl View {
+    /// A copy, if there is memory for it.
+    pub fn copy(&self) -> Result<View, TryReserveError> {
+        let mut nodes = Vec::new();
+        nodes.try_reserve_exact(self.nodes.len())?;
+        nodes.extend_from_slice(&self.nodes);
+        Ok(View {
+            at: self.at,
+            info: self.info.clone(),
+            nodes,
+            params: self.params.clone(),
+            metrics: self.metrics,
+        })
+    }
+
     /// Of an engine that is dead: it hears nothing any more. Whatever it last knew, it must not
     /// serve, and leads nobody.
     pub fn bury(&mut self) {

@@ -19,7 +19,7 @@ pub const KEEL_ERR_FORKED: c_int = -4;
 pub const KEEL_ERR_CLOSED: c_int = -5;
 /// A bug in the library. The engine has stopped.
 pub const KEEL_ERR_INTERNAL: c_int = -6;
-/// Out of memory. Nothing changed.
+/// Out of memory. Nothing changed, and a request is surely not done: it may be made again.
 pub const KEEL_ERR_NOMEM: c_int = -7;
 /// An unknown flag, a struct that uses fields newer than this library, or a directory written
 /// by a newer one.

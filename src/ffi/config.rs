@@ -16,7 +16,6 @@ use crate::engine::{
     COMPACT_BYTES_DEFAULT, COMPACT_ENTRIES_DEFAULT, Compaction, ELECTION_HEARTBEATS, ENTRY_DEFAULT,
     HEARTBEAT_DEFAULT, MESSAGE_REST, Place, QUEUE_DEFAULT, Settings, TAIL_DEFAULT, Way,
 };
-use crate::storage::lacks_memory;
 
 /// A node. Never 0; an id that was in use once is never given to another node again.
 pub type keel_id = u64;
@@ -182,19 +181,6 @@ pub fn node_id(id: keel_id, what: &str) -> Result<NodeId, Failure> {
     NodeId::new(id).ok_or_else(|| Failure::invalid(format!("{what} is 0, which is no node")))
 }
 
-/// Refuses what there is no memory for. An allocation whose size the host or a peer chose must not
-/// abort the process, and `Arc` cannot fail softly: large ones are tried first.
-pub fn expect_memory(len: usize, what: &str) -> Result<(), Failure> {
-    const LARGE: usize = 64 << 10;
-    if len > LARGE && lacks_memory(len) {
-        return Err(Failure::new(
-            KEEL_ERR_NOMEM,
-            format!("no memory for {len} bytes of {what}"),
-        ));
-    }
-    Ok(())
-}
-
 /// The host's bytes, copied.
 ///
 /// # Safety
@@ -208,11 +194,12 @@ pub unsafe fn copy_bytes(data: *const c_void, len: usize, what: &str) -> Result<
             "{what} is NULL and its length {len}"
         )));
     }
-    expect_memory(len, what)?;
     // SAFETY: not NULL, and the host vouches for `len` bytes, which stay unchanged meanwhile.
-    Ok(Bytes::from(unsafe {
-        std::slice::from_raw_parts(data.cast::<u8>(), len)
-    }))
+    let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) };
+    Bytes::copy(bytes).map_err(|_| {
+        let text = format!("no memory for {len} bytes of {what}");
+        Failure::new(KEEL_ERR_NOMEM, text)
+    })
 }
 
 /// Text from C of at most `max` bytes; `None` for NULL. Never looks further than that.

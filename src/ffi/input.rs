@@ -3,9 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::code::{Failure, KEEL_ERR_CLOSED, KEEL_ERR_TOO_BIG, KEEL_OK};
-use super::config::{
-    copy_bytes, expect_memory, keel_id, keel_params, keel_peer, node_id, params_from, read_peer,
-};
+use super::config::{copy_bytes, keel_id, keel_params, keel_peer, node_id, params_from, read_peer};
 use super::guard::{self, Access};
 use super::keel::keel;
 use super::sized;
@@ -19,7 +17,7 @@ use crate::wire::MAX_PACKET;
 ///
 /// Input function. It is checked before it is queued: KEEL_ERR_MALFORMED, KEEL_ERR_FOREIGN (of
 /// another cluster, for another node, or not from `from`), KEEL_ERR_TOO_BIG, KEEL_ERR_FULL,
-/// KEEL_ERR_NOMEM. Each of them means that the message was dropped, which is always allowed.
+/// KEEL_ERR_NOMEM: each of them means that the message was dropped, which is always allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keel_recv(
     k: *mut keel,
@@ -37,8 +35,6 @@ pub unsafe extern "C" fn keel_recv(
             let text = format!("a message of {len} bytes; none has more than {MAX_PACKET}");
             return Err(Failure::new(KEEL_ERR_TOO_BIG, text));
         }
-        // What it holds is copied out of it.
-        expect_memory(2 * len, "a message")?;
         // SAFETY: not NULL, and the host vouches for `len` bytes.
         let bytes = unsafe { std::slice::from_raw_parts(msg.cast::<u8>(), len) };
         Ok(e.keel.handle().receive(NodeId::new(from), bytes)?)
@@ -88,7 +84,9 @@ pub(super) fn request(
 /// gets it. Data of length 0 is allowed. At the leader only, elsewhere the completion says
 /// KEEL_ERR_NOT_LEADER.
 ///
-/// Input function. KEEL_ERR_TOO_BIG (over keel_config.entry_max), KEEL_ERR_FULL, KEEL_ERR_NOMEM.
+/// Input function. KEEL_ERR_TOO_BIG (over keel_config.entry_max), KEEL_ERR_FULL, KEEL_ERR_NOMEM. The
+/// completion says KEEL_ERR_NOSPC or KEEL_ERR_NOMEM where the leader's disk or memory has no room for
+/// more entries.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_propose(

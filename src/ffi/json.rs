@@ -1,5 +1,6 @@
 //! A snapshot as JSON, written by hand: the format is small and its keys are a promise.
 
+use std::ffi::CString;
 use std::fmt::{Display, Write};
 
 use crate::cluster::Params;
@@ -7,9 +8,23 @@ use crate::core::NodeId;
 use crate::detector::{NodeState, Timers};
 use crate::engine::{Event, Info, Metrics, NodeView, Role, View};
 
-/// Everything that a view holds, as one object on one line.
-pub fn status(view: &View) -> String {
+/// As long as the status is at most, with a byte to end it.
+fn status_max(view: &View) -> usize {
+    /// More than the names and numbers of the cluster, and of one node, ever need.
+    const CLUSTER: usize = 4096;
+    const NODE: usize = 1024;
+    /// A control character becomes so many.
+    const ESCAPED: usize = 6;
+    let node = |node: &NodeView| NODE + ESCAPED * node.address.len() + 2 * node.meta.len();
+    let nodes: usize = view.nodes.iter().map(node).sum();
+    CLUSTER + ESCAPED * (view.info.notice.len() + view.info.fenced_why.len()) + nodes + 1
+}
+
+/// Everything that a view holds, as one object on one line; `None` if there is no memory for it.
+pub fn status(view: &View) -> Option<CString> {
     let mut out = String::new();
+    out.try_reserve_exact(status_max(view)).ok()?;
+    let room = out.capacity();
     let mut object = Object::open(&mut out);
     info(&mut object, &view.info);
     params(&mut object.nested("params"), &view.params);
@@ -25,7 +40,11 @@ pub fn status(view: &View) -> String {
     nodes.push(']');
     metrics(&mut object.nested("metrics"), &view.metrics);
     drop(object);
-    out
+    assert!(out.len() < room, "the status is longer than was reckoned");
+    // Nothing in it is NUL: those of texts were escaped.
+    let mut bytes = out.into_bytes();
+    bytes.push(0);
+    CString::from_vec_with_nul(bytes).ok()
 }
 
 /// An event's facts, as one object on one line.

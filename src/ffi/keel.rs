@@ -177,7 +177,7 @@ pub unsafe extern "C" fn keel_new(
 ///
 /// Driving function. KEEL_ERR_EXISTS once the node has any log: a restarted daemon may call it
 /// every time and take that for success. KEEL_ERR_INVALID: a bad list or bad settings in
-/// keel_config.params. KEEL_ERR_NOSPC: not durable yet, and is once there is room.
+/// keel_config.params. KEEL_ERR_NOSPC, KEEL_ERR_NOMEM: not durable yet, and is once there is room.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_bootstrap(k: *mut keel, peers: *const keel_peer, n: usize) -> c_int {

@@ -66,8 +66,8 @@ fn null(what: &str) -> Failure {
 /// Appends to the snapshot; `data` may be changed again when it returns. It goes to the disk in the
 /// calling thread and does not wait for it. After a failure only keel_save_finish() is left.
 ///
-/// Any thread, also from callbacks. KEEL_ERR_INVALID, KEEL_ERR_IO, KEEL_ERR_STATE (it has failed
-/// already), KEEL_ERR_FORKED.
+/// Any thread, also from callbacks. KEEL_ERR_INVALID, KEEL_ERR_IO, KEEL_ERR_NOMEM, KEEL_ERR_STATE (it
+/// has failed already), KEEL_ERR_FORKED.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_save_write(

@@ -1,9 +1,10 @@
 //! keel_status: one consistent instant, owned by the caller, with everything it points to inside.
 
+use std::collections::TryReserveError;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::OnceLock;
 
-use super::code::{Failure, KEEL_OK};
+use super::code::{Failure, KEEL_ERR_NOMEM, KEEL_OK};
 use super::config::keel_id;
 use super::errmsg::c_text;
 use super::guard::{self, Access};
@@ -237,33 +238,31 @@ pub struct keel_status {
 }
 
 impl keel_status {
-    fn new(view: View) -> keel_status {
+    fn new(view: View) -> Result<keel_status, TryReserveError> {
+        let (mut texts, mut nodes) = (Vec::new(), Vec::new());
+        texts.try_reserve_exact(4 + view.nodes.len())?;
+        nodes.try_reserve_exact(view.nodes.len())?;
         let address = |id: Option<NodeId>| c_text(view.address_of(id));
-        let mut texts = vec![
+        texts.extend([
             c_text(&view.info.notice),
             c_text(view.info.fenced_why),
             address(view.info.leader),
             address(view.info.recorded_leader),
-        ];
+        ]);
         let info = info_of(&view.info, [0, 1, 2, 3].map(|i: usize| texts[i].as_ptr()));
-        let nodes = view
-            .nodes
-            .iter()
-            .map(|node| {
-                let address = c_text(&node.address);
-                let c = node_of(node, address.as_ptr());
-                texts.push(address);
-                c
-            })
-            .collect();
-        keel_status {
+        for node in &view.nodes {
+            let address = c_text(&node.address);
+            nodes.push(node_of(node, address.as_ptr()));
+            texts.push(address);
+        }
+        Ok(keel_status {
             info,
             metrics: metrics_of(&view.metrics),
             nodes,
             view,
             json: OnceLock::new(),
             _texts: texts,
-        }
+        })
     }
 }
 
@@ -413,7 +412,8 @@ fn metrics_of(m: &Metrics) -> keel_metrics {
 }
 
 /// Takes a snapshot and stores it at `out` (NULL there on failure); free it with
-/// keel_status_free(). A dead engine still has one: fenced, with a lease of 0. Query function.
+/// keel_status_free(). A dead engine still has one: fenced, with a lease of 0. KEEL_ERR_NOMEM. Query
+/// function.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_status_take(k: *const keel, out: *mut *mut keel_status) -> c_int {
@@ -427,7 +427,11 @@ pub unsafe extern "C" fn keel_status_take(k: *const keel, out: *mut *mut keel_st
         if out.is_null() {
             return Err(Failure::invalid("out is NULL"));
         }
-        Ok(Box::new(keel_status::new(e.keel.view(View::clone))))
+        let taken = e.keel.view(View::copy).and_then(keel_status::new);
+        taken.map(Box::new).map_err(|_| {
+            let text = "no memory for a status of so many nodes";
+            Failure::new(KEEL_ERR_NOMEM, text)
+        })
     });
     match taken {
         Ok(status) => {
@@ -480,8 +484,8 @@ pub unsafe extern "C" fn keel_status_node(s: *const keel_status, i: usize) -> *c
         .map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
-/// The whole snapshot as one JSON object on one line, valid until the snapshot is freed; NULL
-/// only for NULL. The keys are those of keel_info, with "params", "metrics" and the list "nodes";
+/// The whole snapshot as one JSON object on one line, valid until the snapshot is freed; NULL for
+/// NULL, and if there is no memory for it. The keys are those of keel_info, with "params", "metrics" and the list "nodes";
 /// roles and states are lower-case words; a value that is absent (no leader, never heard, no
 /// limit) is null; meta is in hexadecimal. Later versions add keys. Any thread.
 #[unsafe(no_mangle)]
@@ -491,10 +495,14 @@ pub unsafe extern "C" fn keel_status_json(s: *const keel_status) -> *const c_cha
         return std::ptr::null();
     };
     let text = guard::catch(|| {
-        let text = status
-            .json
-            .get_or_init(|| c_text(&json::status(&status.view)));
-        text.as_ptr()
+        if let Some(text) = status.json.get() {
+            return text.as_ptr();
+        }
+        match json::status(&status.view) {
+            // Another thread's may have been first.
+            Some(text) => status.json.get_or_init(|| text).as_ptr(),
+            None => std::ptr::null(),
+        }
     });
     text.unwrap_or(c"{}".as_ptr())
 }

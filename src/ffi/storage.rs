@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::fmt;
+use std::sync::Mutex;
 
 use super::code::{Failure, KEEL_ERR_STATE, KEEL_OK};
 use super::guard::{self, Access};
@@ -9,6 +10,7 @@ use super::keel::keel;
 use super::sized::{self, HostStruct};
 use crate::core::Index;
 use crate::engine::Error;
+use crate::panics::lock;
 use crate::storage::{Batch, HostCode, HostStore, Records, StorageError};
 
 /// keel_records_entry(): this entry and those after it are not needed.
@@ -188,11 +190,11 @@ pub unsafe fn read_storage(host: *const keel_storage) -> Result<CStore, Failure>
             "keel_storage.{name} and keel_storage.snap_put: one is NULL, the other is not"
         )));
     }
-    Ok(CStore(calls))
+    Ok(CStore(calls, Mutex::default()))
 }
 
-/// The engine's way out to the host's storage.
-pub struct CStore(keel_storage);
+/// The engine's way out to the host's storage; with the memory in which batches are passed on.
+pub struct CStore(keel_storage, Mutex<Vec<keel_record>>);
 
 // SAFETY: `ud` is only handed back. In which threads the functions run, and which of them at the
 // same time, is what the header tells the host.
@@ -237,9 +239,14 @@ impl HostStore for CStore {
         answer(unsafe { call(self.0.ud, to_host(records)) })
     }
 
+    fn reserve(&self, entries: usize) -> bool {
+        lock(&self.1).try_reserve(entries).is_ok()
+    }
+
     fn write(&self, batch: &Batch<'_>) -> Result<(), HostCode> {
         let call = self.0.write.ok_or(ABSENT)?;
-        let entries: Vec<keel_record> = batch.entries.iter().map(|e| record(e)).collect();
+        let mut entries = std::mem::take(&mut *lock(&self.1));
+        entries.extend(batch.entries.iter().map(|e| record(e)));
         let batch = keel_batch {
             number: batch.number,
             state: record(batch.state),
@@ -249,7 +256,11 @@ impl HostStore for CStore {
             n: entries.len(),
         };
         // SAFETY: see above.
-        answer(unsafe { call(self.0.ud, &batch) })
+        let result = answer(unsafe { call(self.0.ud, &batch) });
+        // Its memory is kept.
+        entries.clear();
+        *lock(&self.1) = entries;
+        result
     }
 
     fn read(&self, first: Index, last: Index, records: &mut Records) -> Result<(), HostCode> {
@@ -373,7 +384,7 @@ pub unsafe extern "C" fn keel_records_state(
 /// From `open` and `read`: one entry, in the order of the indexes.
 ///
 /// KEEL_OK: the next one; KEEL_ENOUGH (positive, only in `read`): no more. KEEL_ERR_INVALID,
-/// KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED: return it.
+/// KEEL_ERR_CORRUPT, KEEL_ERR_UNSUPPORTED, KEEL_ERR_NOMEM: return it.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_records_entry(

@@ -45,7 +45,7 @@ pub fn head(data: &[u8]) {
     };
     let bound = HEAD_AMPLIFICATION * image.bytes.len() + TEXT;
     if let Ok((state, body)) = within(bound, || read_head(&mut image, &snapshot)) {
-        assert_eq!(head_of(&state), image.bytes[..body as usize]);
+        assert_eq!(head_of(&state).unwrap(), image.bytes[..body as usize]);
         assert_eq!(state.configuration(), snapshot.config.left());
     }
 }

@@ -22,10 +22,10 @@ pub use task::{Done, LogPiece, PieceOf, Task};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {dir::tests::fuzz as dir_fuzz, host::tests::fuzz as host_fuzz};
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-
 use std::sync::Arc;
 
 use crate::core::{
@@ -62,6 +62,14 @@ pub enum Room {
 
 /// Told, from any thread, that there is something to be polled.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// So many zeros, to be read over.
+pub(crate) fn zeros(len: usize) -> Result<Vec<u8>, StorageError> {
+    let mut zeros = Vec::new();
+    zeros.try_reserve_exact(len)?;
+    zeros.resize(len, 0);
+    Ok(zeros)
+}
 
 /// Whether so many bytes cannot be had now. What is allocated next without a way to fail may still not
 /// be there, but only if somebody else took it meanwhile.
@@ -347,6 +355,14 @@ pub enum StorageError {
     },
     /// The host's storage has no room for snapshots.
     NoSnapshots,
+    /// There is no memory for what is to be read or written. Nothing has happened; it may be tried again.
+    NoMemory,
+}
+
+impl From<TryReserveError> for StorageError {
+    fn from(_: TryReserveError) -> StorageError {
+        StorageError::NoMemory
+    }
 }
 
 impl StorageError {
@@ -366,6 +382,7 @@ impl StorageError {
                 path: path.clone(),
                 error: copy(error),
             },
+            StorageError::NoMemory => StorageError::NoMemory,
             other => StorageError::Io {
                 op: "write",
                 path: PathBuf::new(),
@@ -430,6 +447,7 @@ impl fmt::Display for StorageError {
             StorageError::NoSnapshots => {
                 f.write_str("keel_storage.snap_put is NULL: this node keeps no snapshots")
             }
+            StorageError::NoMemory => f.write_str("there is no memory for what is stored"),
         }
     }
 }

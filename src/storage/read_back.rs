@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::core::{Configuration, Entry, Index, Log, Outline, Payload, Position, Term};
 
+use super::StorageError;
+
 /// The log so far: terms and configurations of all of it, and the last entries.
 #[derive(Debug, Default)]
 pub(super) struct ReadBack {
@@ -58,6 +60,14 @@ impl ReadBack {
     pub(super) fn truncate(&mut self, first: Index) {
         self.log.truncate(first);
         self.configs.retain(|(index, _)| *index < first);
+    }
+
+    /// Makes sure of memory for so many more entries.
+    pub(super) fn reserve(&mut self, count: usize) -> Result<(), StorageError> {
+        match self.log.reserve(count) {
+            true => Ok(()),
+            false => Err(StorageError::NoMemory),
+        }
     }
 
     /// Goes on with an entry, which continues the log.

@@ -2,7 +2,7 @@
 
 use crate::core::{Bytes, Entry, Index, NodeId, Snapshot};
 
-use super::{Draft, SnapshotReader, SnapshotWriter, Storage, StorageError};
+use super::{Draft, SnapshotReader, SnapshotWriter, Storage, StorageError, zeros};
 
 /// Something that takes its time. Where storage has a thread for it, whoever drives the engine does
 /// not wait; see [`Storage::begin`].
@@ -71,10 +71,10 @@ pub enum Task {
 }
 
 /// A piece of an image: where it begins, its bytes, and with the last one the CRC-32 of all.
-pub type LogPiece = (u64, Vec<u8>, Option<u32>);
+pub type LogPiece<'a> = (u64, &'a [u8], Option<u32>);
 
 /// What an entry holds of the snapshot at this index; an error says that nobody can read the entry.
-pub type PieceOf = fn(&Entry, Index) -> Result<Option<LogPiece>, String>;
+pub type PieceOf = fn(&Entry, Index) -> Result<Option<LogPiece<'_>>, String>;
 
 /// Bytes of entries that are read at once to find pieces among them.
 const PIECES_BATCH: usize = 1 << 20;
@@ -303,7 +303,7 @@ fn read_piece(
         Some(reader) => reader,
         none => none.insert(desk.open(snapshot)?),
     };
-    let mut data = vec![0; len];
+    let mut data = zeros(len)?;
     let mut done = 0;
     while done < len {
         match reader.read_at(offset + done as u64, &mut data[done..])? {
@@ -341,7 +341,7 @@ fn gather(
                 Err(text) => return Ok(Err(text)),
             };
             if let Some((offset, data, whole)) = piece.filter(|(at, ..)| *at == written) {
-                writer.write(&data)?;
+                writer.write(data)?;
                 written = offset + data.len() as u64;
                 crc = whole.or(crc);
             }

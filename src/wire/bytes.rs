@@ -1,5 +1,7 @@
 //! The only code that touches single bytes: a reader that cannot leave its input, and a writer.
 
+use std::collections::TryReserveError;
+
 use crate::core::NodeId;
 
 use super::WireError;
@@ -110,26 +112,49 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends values to a vector, each as the [`Reader`]'s method of the same name takes it.
+/// Appends values to a vector, each as the [`Reader`]'s method of the same name takes it; or counts
+/// how long they are.
 #[derive(Debug)]
-pub struct Writer<'a> {
-    out: &'a mut Vec<u8>,
+pub struct Writer<'a>(Out<'a>);
+
+#[derive(Debug)]
+enum Out<'a> {
+    Bytes(&'a mut Vec<u8>),
+    Length(&'a mut usize),
+}
+
+/// How many bytes `write` writes.
+pub fn length(write: impl FnOnce(&mut Writer<'_>)) -> usize {
+    let mut len = 0;
+    write(&mut Writer(Out::Length(&mut len)));
+    len
+}
+
+/// What `write` writes, if there is memory for it.
+pub fn try_written(write: impl Fn(&mut Writer<'_>)) -> Result<Vec<u8>, TryReserveError> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length(&write))?;
+    write(&mut Writer::new(&mut bytes));
+    Ok(bytes)
 }
 
 impl<'a> Writer<'a> {
     /// Appends to `out`.
     pub fn new(out: &'a mut Vec<u8>) -> Writer<'a> {
-        Writer { out }
+        Writer(Out::Bytes(out))
     }
 
     /// Bytes as they are, without a length.
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        match &mut self.0 {
+            Out::Bytes(out) => out.extend_from_slice(bytes),
+            Out::Length(len) => **len += bytes.len(),
+        }
     }
 
     /// One byte.
     pub fn u8(&mut self, value: u8) {
-        self.out.push(value);
+        self.raw(&[value]);
     }
 
     /// Four bytes.
@@ -177,11 +202,20 @@ impl<'a> Writer<'a> {
 
     /// Bytes that `write` appends, with their length before them: for what is not encoded yet.
     pub fn nested(&mut self, write: impl FnOnce(&mut Writer<'_>)) {
-        let at = self.out.len();
+        let at = self.len();
         self.u32(0);
         write(self);
-        let len = self.out.len() - at - 4;
+        let len = self.len() - at - 4;
         let len = u32::try_from(len).unwrap_or_else(|_| panic!("{len} bytes do not fit u32"));
-        self.out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        if let Out::Bytes(out) = &mut self.0 {
+            out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.0 {
+            Out::Bytes(out) => out.len(),
+            Out::Length(len) => **len,
+        }
     }
 }

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use crate::core::{Configuration, Entry, Index, MAX_MEMBERS, NodeId, Payload, Term};
+use crate::core::{Bytes, Configuration, Entry, Index, MAX_MEMBERS, NodeId, Payload, Term};
 
 use super::raft::all_hold;
-use super::{MAX_COMMAND, MAX_PAYLOAD, Reader, WireError, Writer};
+use super::{MAX_COMMAND, MAX_PAYLOAD, Reader, WireError, Writer, length};
 
 // A kind that was ever written is never given another meaning.
 const NOOP: u8 = 1;
@@ -28,6 +28,14 @@ pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     let mut out = Writer::new(out);
     out.u64(entry.index);
     encode_body(entry.term, &entry.payload, &mut out);
+}
+
+/// How many bytes [`encode_entry`] appends.
+pub fn entry_len(entry: &Entry) -> usize {
+    length(|out| {
+        out.u64(entry.index);
+        encode_body(entry.term, &entry.payload, out);
+    })
 }
 
 /// Takes one entry off the front of `bytes`. After an error `bytes` is unchanged.
@@ -72,12 +80,12 @@ pub(super) fn decode_body(index: Index, input: &mut Reader<'_>) -> Result<Entry,
     }
     let payload = match input.u8()? {
         NOOP => Payload::Noop,
-        HOST => Payload::Host(input.bytes("entry data", MAX_PAYLOAD)?.into()),
-        CLUSTER => Payload::Cluster(input.bytes("cluster command", MAX_COMMAND)?.into()),
+        HOST => Payload::Host(Bytes::copy(input.bytes("entry data", MAX_PAYLOAD)?)?),
+        CLUSTER => Payload::Cluster(Bytes::copy(input.bytes("cluster command", MAX_COMMAND)?)?),
         CONFIG => {
             let configuration = decode_configuration(input)?;
             let cause = input.bytes("cluster command", MAX_COMMAND)?;
-            Payload::Config(Arc::new(configuration), cause.into())
+            Payload::Config(Arc::new(configuration), Bytes::copy(cause)?)
         }
         kind => {
             return Err(WireError::UnknownKind {

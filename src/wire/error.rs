@@ -1,5 +1,6 @@
 //! Why bytes are refused.
 
+use std::collections::TryReserveError;
 use std::fmt;
 
 /// Why bytes are not what they should be.
@@ -37,6 +38,14 @@ pub enum WireError {
         /// The kind found.
         kind: u8,
     },
+    /// There is no memory for what they hold, which may be all right.
+    NoMemory,
+}
+
+impl From<TryReserveError> for WireError {
+    fn from(_: TryReserveError) -> WireError {
+        WireError::NoMemory
+    }
 }
 
 impl fmt::Display for WireError {
@@ -54,6 +63,7 @@ impl fmt::Display for WireError {
             WireError::UnknownKind { what, kind } => {
                 write!(f, "{what} of kind {kind} is not known to this library")
             }
+            WireError::NoMemory => f.write_str("there is no memory for what the bytes hold"),
         }
     }
 }

@@ -40,10 +40,12 @@ pub(crate) mod tests;
 
 use crate::core::{Index, Term};
 
-pub use bytes::{Reader, Writer};
-pub use entry::{decode_entry, encode_entry};
+pub use bytes::{Reader, Writer, length, try_written};
+pub use entry::{decode_entry, encode_entry, entry_len};
 pub use error::WireError;
-pub use packet::{FEATURES, Header, Packet, Part, SNAPSHOTS, Verdict, decode, encode, peek};
+pub use packet::{
+    FEATURES, Header, Packet, Part, SNAPSHOTS, Verdict, decode, encode, peek, try_encode,
+};
 pub use snapshot::{decode_snapshot, encode_snapshot};
 
 /// Version of the packet format that this library speaks.

@@ -1,11 +1,13 @@
 //! The envelope: header, parts, checksum.
 
+use std::collections::TryReserveError;
+
 use crate::core::{Epoch, Index, Message, NodeId, Priority, Term};
 use crate::detector::Keepalive;
 
 use super::{
-    MAX_HEARD_TERM, MAX_PACKET, MAX_PARTS, Reader, VERSION, WireError, Writer, keepalive, raft,
-    snapshot,
+    MAX_HEARD_TERM, MAX_PACKET, MAX_PARTS, Reader, VERSION, WireError, Writer, keepalive, length,
+    raft, snapshot,
 };
 
 const MAGIC: [u8; 4] = *b"KEEL";
@@ -135,18 +137,31 @@ pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
         "{parts} parts in a packet"
     );
     let start = out.len();
-    let mut writer = Writer::new(out);
-    writer.raw(&MAGIC);
-    writer.u8(VERSION);
-    encode_header(&packet.header, &mut writer);
-    for part in &packet.parts {
-        writer.u8(part_type(part));
-        writer.nested(|body| encode_part(part, body));
-    }
+    write_packet(packet, &mut Writer::new(out));
     let crc = crc32fast::hash(&out[start..]);
     Writer::new(out).u32(crc);
     let len = out.len() - start;
     assert!(len <= MAX_PACKET, "a packet of {len} bytes");
+}
+
+/// The packet's bytes, if there is memory for them. Panics as [`encode`] does.
+pub fn try_encode(packet: &Packet) -> Result<Vec<u8>, TryReserveError> {
+    let mut bytes = Vec::new();
+    let len = length(|out| write_packet(packet, out));
+    bytes.try_reserve_exact(len + CRC_LEN)?;
+    encode(packet, &mut bytes);
+    Ok(bytes)
+}
+
+/// All of it but the checksum.
+fn write_packet(packet: &Packet, out: &mut Writer<'_>) {
+    out.raw(&MAGIC);
+    out.u8(VERSION);
+    encode_header(&packet.header, out);
+    for part in &packet.parts {
+        out.u8(part_type(part));
+        out.nested(|body| encode_part(part, body));
+    }
 }
 
 /// Reads one packet, which must fill `bytes`.

@@ -185,7 +185,8 @@ pub(super) fn decode_append(input: &mut Reader<'_>) -> Result<Append, WireError>
             what: "index of an append",
         });
     }
-    let mut entries: Vec<Entry> = Vec::with_capacity(count);
+    let mut entries: Vec<Entry> = Vec::new();
+    entries.try_reserve_exact(count)?;
     for index in (prev_index + 1..).take(count) {
         entries.push(decode_body(index, input)?);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::{Position, Snapshot, SnapshotPiece, SnapshotReply, Wants};
+use crate::core::{Bytes, Position, Snapshot, SnapshotPiece, SnapshotReply, Wants};
 
 use super::entry::{decode_configuration, encode_configuration};
 use super::raft::all_hold;
@@ -94,7 +94,7 @@ pub(super) fn decode_piece(input: &mut Reader<'_>) -> Result<SnapshotPiece, Wire
         seq: input.u64()?,
         snapshot: decode_snapshot(input)?,
         offset: input.u64()?,
-        data: input.bytes("piece of a snapshot", MAX_PIECE)?.into(),
+        data: Bytes::copy(input.bytes("piece of a snapshot", MAX_PIECE)?)?,
     })
 }
 

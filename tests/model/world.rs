@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Configuration, Entry, HardState, Index, Message, Millis, NodeId, Options, Payload, Persist,
-    Position, Raft, Restored, Term, VoteReply,
+    Bytes, Configuration, Entry, HardState, Index, Message, Millis, NodeId, Options, Payload,
+    Persist, Position, Raft, Restored, Term, VoteReply,
 };
 
 use crate::checks::{self, Past};
@@ -325,7 +325,7 @@ impl World {
             Action::Propose(i) => {
                 self.used.proposals += 1;
                 let data: [u8; 1] = [self.used.proposals];
-                let payload = Payload::Host(Arc::from(data));
+                let payload = Payload::Host(Bytes::from(data));
                 self.input(scope, i, |raft, now| {
                     assert!(raft.propose(now, payload).is_ok(), "a leader with room");
                 });

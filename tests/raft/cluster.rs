@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use raftkeel::core::{
-    Append, AppendOutcome, Ask, Configuration, DEFAULT_PRIORITY, Entry, Exclusion, HardState,
-    Index, MAY_NOT_LEAD, Message, Millis, NodeId, Options, Payload, Persist, Position, Priority,
-    ProposeError, Raft, Random, ReadError, ReadId, Restored, Term, TransferError,
+    Append, AppendOutcome, Ask, Bytes, Configuration, DEFAULT_PRIORITY, Entry, Exclusion,
+    HardState, Index, MAY_NOT_LEAD, Message, Millis, NodeId, Options, Payload, Persist, Position,
+    Priority, ProposeError, Raft, Random, ReadError, ReadId, Restored, Term, TransferError,
 };
 
 use crate::checker::Checker;
@@ -361,7 +361,7 @@ impl Cluster {
         while let more @ [_, ..] = &raft.take_committed(usize::MAX)[..] {
             committed.extend_from_slice(more);
         }
-        let finished = raft.take_reads();
+        let finished: Vec<_> = std::iter::from_fn(|| raft.take_read()).collect();
         let asks = raft.take_asks();
         let taken = Taken {
             persist: persist.as_ref(),
@@ -489,7 +489,7 @@ impl Cluster {
     }
 
     pub fn propose(&mut self, raw: u64, data: &str) -> Result<(Term, Index), ProposeError> {
-        let payload = Payload::Host(Arc::from(data.as_bytes()));
+        let payload = Payload::Host(Bytes::from(data.as_bytes()));
         let call = |raft: &mut Raft, now| raft.propose(now, payload.clone());
         self.call(n(raw), call, |result| adapter::propose(&payload, result))
     }
@@ -612,6 +612,6 @@ pub fn host_entry(index: Index, term: Term) -> Entry {
     Entry {
         index,
         term,
-        payload: Payload::Host(Arc::from(data.as_bytes())),
+        payload: Payload::Host(Bytes::from(data.as_bytes())),
     }
 }

@@ -56,7 +56,7 @@ impl Server for Raft {
         output.write = self.take_persist();
         output.sent = self.take_messages().collect();
         output.applied = take_committed(self, room);
-        let reads = self.take_reads().into_iter();
+        let reads = std::iter::from_fn(|| self.take_read());
         output.reads = reads.map(|(id, result)| (id.0, result.ok())).collect();
         output.full = output.applied.len() >= room;
         output.asks = self.take_asks();

@@ -125,6 +125,7 @@ impl Fetch {
         while !self.full && self.next <= limit.min(frame.last_index()) {
             let entry = body.entry(source)?;
             if entry.index == self.next {
+                self.entries.try_reserve(1)?;
                 self.take(entry);
             }
         }
@@ -217,6 +218,7 @@ impl Body<'_> {
         self.unread -= piece.len();
         let payload = piece.len().min(self.payload);
         self.payload -= payload;
+        self.buffer.try_reserve(payload)?;
         self.buffer.extend_from_slice(&piece[..payload]);
         Ok(())
     }
@@ -352,8 +354,10 @@ impl Source {
     /// The next bytes: at least one, at most `most`.
     fn next(&mut self, most: usize) -> Result<&[u8], StorageError> {
         if self.at == self.buffer.len() {
-            self.buffer.resize(PIECE, 0);
             self.at = 0;
+            self.buffer.clear();
+            self.buffer.try_reserve_exact(PIECE)?;
+            self.buffer.resize(PIECE, 0);
             let read = self.file.read(&mut self.buffer, self.end)?;
             // Whole words, as they were whitened.
             self.buffer.truncate(read / 8 * 8);

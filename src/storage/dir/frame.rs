@@ -6,7 +6,7 @@
 //! from an older copy of the file does not fit in.
 
 use crate::core::{Entry, Index, Position, Term};
-use crate::wire::{WireError, decode_entry, encode_entry};
+use crate::wire::{WireError, decode_entry, encode_entry, entry_len};
 
 use super::buffer::Buffer;
 use super::page::{Flaw, PAGE, SECTOR, take, take_number, take_u8, take_u32, take_u64};
@@ -17,6 +17,8 @@ pub(super) const HEADER: usize = 64;
 pub(super) const MAX_GROUP: usize = 256 * 1024 * 1024;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"KLFR");
+/// Bytes of the shortest entry.
+const MIN_ENTRY: usize = 17;
 const CRC_END: usize = 8;
 
 /// What a group does to the log.
@@ -78,11 +80,13 @@ pub(super) fn start_group<'a>(
     reset: Option<Position>,
     entries: impl Iterator<Item = &'a Entry> + Clone,
 ) -> Result<Group, TooLarge> {
-    // No entry's bytes beside its data are more than its weight allows for.
-    let weights = entries.clone().map(|entry| entry.payload.weight());
-    let most = HEADER + size_of::<Term>() + weights.sum::<usize>();
+    let prefix = reset.map_or(0, |_| size_of::<Term>());
+    let len = HEADER + prefix + entries.clone().map(entry_len).sum::<usize>();
+    if len > MAX_GROUP {
+        return Err(TooLarge::Ever);
+    }
     let mut buffer = std::mem::take(buffer);
-    if !buffer.restart(most.min(MAX_GROUP).next_multiple_of(PAGE)) {
+    if !buffer.restart(len.next_multiple_of(PAGE)) {
         return Err(TooLarge::Now);
     }
     let start = buffer.appended().len();
@@ -95,14 +99,12 @@ pub(super) fn start_group<'a>(
     let (mut count, mut last) = (0, None);
     for entry in entries {
         encode_entry(entry, bytes);
-        if bytes.len() - start > MAX_GROUP {
-            return Err(TooLarge::Ever);
-        }
         first_index.get_or_insert(entry.index);
         count += 1;
         last = Some(entry.position());
     }
-    let payload_len = buffer.len() - HEADER;
+    assert_eq!(buffer.len(), len, "a group is as long as was reckoned");
+    let payload_len = len - HEADER;
     buffer.pad();
     Ok(Group {
         buffer,
@@ -273,6 +275,10 @@ impl Frame {
         let mut input = &group[HEADER..HEADER + self.payload_len as usize];
         take(&mut input, self.prefix())?;
         let mut entries = Vec::new();
+        let most = (self.count as usize).min(input.len() / MIN_ENTRY);
+        if entries.try_reserve_exact(most).is_err() {
+            return Err(Flaw::NoMemory);
+        }
         for expected in (self.first_index..).take(self.count as usize) {
             let entry = decode_entry(&mut input).map_err(flaw)?;
             if entry.index != expected {
@@ -319,6 +325,7 @@ pub(super) fn has_hole(stored: &[u8]) -> bool {
 pub(super) fn flaw(error: WireError) -> Flaw {
     match error {
         WireError::UnknownKind { kind, .. } => Flaw::Newer(u32::from(kind)),
+        WireError::NoMemory => Flaw::NoMemory,
         _ => Flaw::Bad("entry that cannot be read"),
     }
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use crc32fast::Hasher;
 
 use crate::core::{NodeId, Snapshot};
-use crate::storage::{Identity, StorageError};
+use crate::storage::{Identity, StorageError, zeros};
 use crate::wire::{Reader, Writer, decode_snapshot, encode_snapshot};
 
 use super::meta::Origin;
@@ -200,7 +200,7 @@ impl Image {
     /// Reads all of a whole image, and compares every checksum.
     pub(super) fn verify(&self) -> Result<(), StorageError> {
         self.check_size()?;
-        let mut block = vec![0; BLOCK];
+        let mut block = zeros(BLOCK)?;
         let mut checksum = Hasher::new();
         for number in 0..self.blocks() {
             checksum.update(self.read(number, &mut block)?);

@@ -318,6 +318,7 @@ fn described(flaw: Flaw) -> &'static str {
     match flaw {
         Flaw::Bad(what) => what,
         Flaw::Newer(_) => "written by a newer version",
+        Flaw::NoMemory => "there is no memory for it",
     }
 }
 

@@ -5,7 +5,7 @@
 //! was ever acknowledged is in both, and either one alone will do.
 
 use crate::core::{Exclusion, HardState, Index, NodeId, Position};
-use crate::storage::{Identity, StorageError};
+use crate::storage::{Identity, StorageError, zeros};
 
 use super::page::{CLAIM, Flaw, PAGE, seal_with, take_number, take_u8, take_u32, take_u64, unseal};
 use super::vfs::{Vfs, VfsFile};
@@ -197,7 +197,7 @@ pub(super) fn stale(fs: &dyn Vfs, index: Index) -> StorageError {
 
 /// Makes the file, complete and durable or not at all.
 pub(super) fn create(fs: &dyn Vfs, meta: &Meta) -> Result<(), StorageError> {
-    let mut image = vec![0; REGION * SLOTS];
+    let mut image = zeros(REGION * SLOTS)?;
     for slot in 0..SLOTS {
         image[slot * REGION..][..PAGE].copy_from_slice(&meta.encode(slot));
     }

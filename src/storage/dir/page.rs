@@ -34,6 +34,8 @@ pub(super) enum Flaw {
     Bad(&'static str),
     /// They are whole, but of a newer version: its number or unknown bits.
     Newer(u32),
+    /// They may be, and there is no memory for what they hold.
+    NoMemory,
 }
 
 impl Flaw {
@@ -47,6 +49,7 @@ impl Flaw {
                 what,
             },
             Flaw::Newer(found) => StorageError::Version { path, found },
+            Flaw::NoMemory => StorageError::NoMemory,
         }
     }
 }

@@ -8,7 +8,7 @@ use crc32fast::Hasher;
 
 use crate::core::Snapshot;
 use crate::panics::lock;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, zeros};
 use crate::wire::MAX_PIECE;
 
 use super::image::{
@@ -114,7 +114,9 @@ impl Partial {
         let counts = encode_counts(&self.counts);
         let (file, offset) = (&self.image.file, block_offset(number));
         if before == 0 {
-            let mut block = vec![0; SECTOR];
+            let mut block = Vec::new();
+            block.try_reserve_exact(SECTOR + part.len())?;
+            block.resize(SECTOR, 0);
             block[..counts.len()].copy_from_slice(&counts);
             block.extend_from_slice(part);
             file.write(&block, offset)?;
@@ -146,7 +148,7 @@ impl Partial {
 
     /// Counts what is there, up to the first byte that is not.
     fn measure(&mut self) -> Result<(), StorageError> {
-        let mut block = vec![0; BLOCK];
+        let mut block = zeros(BLOCK)?;
         for number in 0..self.image.blocks() {
             let read = self.image.file.read(&mut block, block_offset(number))?;
             let len = self.measure_block(number, &block[..read]);
@@ -184,7 +186,7 @@ impl Partial {
     /// Makes the last piece durable in this process: see [`Partial::find`].
     pub(super) fn rewrite(&self) -> Result<(), StorageError> {
         let first = self.stored.saturating_sub(MAX_PIECE as u64) / DATA as u64;
-        let mut block = vec![0; BLOCK];
+        let mut block = zeros(BLOCK)?;
         for number in first..self.stored.div_ceil(DATA as u64) {
             let data = (self.stored - number * DATA as u64).min(DATA as u64) as usize;
             let offset = block_offset(number);

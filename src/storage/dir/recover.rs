@@ -463,7 +463,7 @@ impl<'a> Scan<'a> {
         }
         self.layout
             .group(frame.kind, frame.first_index, self.end.lsn, frame.crc);
-        self.extend(frame.first_index, entries);
+        self.extend(frame.first_index, entries)?;
         self.newest = self.end.lsn;
         self.end.lsn += frame.size() as u64;
         self.end.crc = frame.crc;
@@ -500,7 +500,8 @@ impl<'a> Scan<'a> {
     }
 
     /// The log goes on from `first` with these entries.
-    fn extend(&mut self, first: Index, entries: Vec<Entry>) {
+    fn extend(&mut self, first: Index, entries: Vec<Entry>) -> Result<(), StorageError> {
+        self.log.reserve(entries.len())?;
         if first < self.next_index() {
             self.log.truncate(first);
         }
@@ -508,6 +509,7 @@ impl<'a> Scan<'a> {
             self.log.push(entry);
         }
         self.end.last = self.log.last();
+        Ok(())
     }
 
     /// Decides whether the log may end here.

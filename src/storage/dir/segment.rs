@@ -260,8 +260,11 @@ impl Segment {
 fn fill(file: &dyn VfsFile, header: &Header, groups: &[u8]) -> Result<(), StorageError> {
     file.write(&header.encode(), 0)?;
     let mut end = PAGE as u64;
+    let mut stored = Vec::new();
+    stored.try_reserve_exact(groups.len().min(ZEROS.len()))?;
     for part in groups.chunks(ZEROS.len()) {
-        let mut stored = part.to_vec();
+        stored.clear();
+        stored.extend_from_slice(part);
         whiten(header.salt, end, &mut stored);
         file.write(&stored, end)?;
         end += part.len() as u64;

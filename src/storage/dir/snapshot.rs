@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crc32fast::Hasher;
 
 use crate::core::{Index, Position, Snapshot};
-use crate::storage::{Draft, SnapshotReader, SnapshotWriter, StorageError};
+use crate::storage::{Draft, SnapshotReader, SnapshotWriter, StorageError, zeros};
 
 use super::image::{
     BLOCK, COUNTS, Count, DATA, Header, Image, block_checksum, block_offset, encode_counts,
@@ -121,7 +121,7 @@ pub(super) fn verify(
         Ok(image.header.snapshot)
     });
     match checked {
-        Err(error @ StorageError::Io { .. }) => Err(error),
+        Err(error @ (StorageError::Io { .. } | StorageError::NoMemory)) => Err(error),
         checked => Ok(checked),
     }
 }
@@ -267,6 +267,9 @@ impl Writer {
         let fs = snapshots.fs();
         let prepared = snapshots.prepared(&name(draft.last));
         let salt = fs.random()?;
+        let mut block = Vec::new();
+        block.try_reserve_exact(BLOCK)?;
+        block.resize(SECTOR, 0);
         Ok(Writer {
             file: fs.create(&prepared)?,
             snapshots: snapshots.clone(),
@@ -274,7 +277,7 @@ impl Writer {
             origin,
             salt,
             prepared,
-            block: vec![0; SECTOR],
+            block,
             size: 0,
             checksum: Hasher::new(),
             failed: false,
@@ -406,7 +409,8 @@ impl ImageReader {
         image.check_size()?;
         Ok(ImageReader {
             image: Some(image),
-            ..ImageReader::empty()
+            block: zeros(BLOCK)?,
+            number: None,
         })
     }
 
@@ -414,7 +418,7 @@ impl ImageReader {
     pub(super) fn empty() -> ImageReader {
         ImageReader {
             image: None,
-            block: vec![0; BLOCK],
+            block: Vec::new(),
             number: None,
         }
     }

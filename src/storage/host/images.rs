@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::core::{Index, Snapshot};
-use crate::storage::{Draft, SnapshotReader, SnapshotWriter, StorageError};
+use crate::storage::{Draft, SnapshotReader, SnapshotWriter, StorageError, zeros};
 
 use super::record::{IMAGE_END, Seal};
 use super::records::flawed;
@@ -285,7 +285,7 @@ pub(super) struct Reader {
 impl Reader {
     fn checksum(&mut self) -> Result<u32, StorageError> {
         let mut hasher = crc32fast::Hasher::new();
-        let mut buf = vec![0; STRIDE];
+        let mut buf = zeros(STRIDE)?;
         let mut offset = 0;
         loop {
             let len = self.read_at(offset, &mut buf)?;
@@ -320,7 +320,7 @@ fn describe(
     let short = || corrupt(0, "image that is cut short");
     let read = |len: usize| {
         let offset = size.checked_sub(len as u64).ok_or_else(short)?;
-        let mut bytes = vec![0; len];
+        let mut bytes = zeros(len)?;
         match get(store, number, offset, &mut bytes)? == len {
             true => Ok(bytes),
             false => Err(short()),

@@ -26,7 +26,7 @@ mod writes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +57,11 @@ const UNDER_WAY_MAX: usize = 4;
 pub trait HostStore: Send + Sync + fmt::Debug {
     /// Gives back all that is stored: the state, then the entries in order, and the images.
     fn open(&self, records: &mut Records) -> Result<(), HostCode>;
+
+    /// Makes sure of what it takes to pass on a batch of so many entries; false if it cannot be had.
+    fn reserve(&self, _entries: usize) -> bool {
+        true
+    }
 
     /// Takes one atomic write, which is reported to [`Writes`] once it is durable, or has failed;
     /// an error here is a failed write as well.
@@ -111,13 +116,48 @@ pub struct HostStorage {
     seal: Seal,
     /// The stored log is not the one that goes on here: the next batch drops it.
     stale: bool,
-    /// Tokens of the batches that are under way, oldest first; the opening one has none.
-    pending: VecDeque<Option<Token>>,
+    /// Who waits for the batches that are under way, oldest first.
+    pending: VecDeque<Waiting>,
+    /// There was no memory to pass on the entries from here on, and what builds on them waits as well. 0
+    /// if the log was to be dropped.
+    refused: Option<Index>,
+    /// Nothing was tried since.
+    short: bool,
     done: VecDeque<Completion>,
     /// The write that failed first, and the host's code.
     failed: Option<(&'static str, HostCode)>,
     images: Images,
     receiving: Option<Receiving>,
+}
+
+/// Who waits for a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Nobody: it opens the run.
+    Nobody,
+    /// The whole write is in it.
+    Write(Token),
+    /// Only what the write says of the hard state is in it.
+    Hard(Token),
+}
+
+/// What it takes to pass on entries.
+#[derive(Default)]
+struct Memory<'a> {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    records: Vec<&'a [u8]>,
+}
+
+impl Memory<'_> {
+    fn of(entries: &[Entry]) -> Result<Self, TryReserveError> {
+        let mut memory = Memory::default();
+        let bytes = entries.iter().map(Seal::entry_len).sum();
+        memory.bytes.try_reserve_exact(bytes)?;
+        memory.ends.try_reserve_exact(entries.len())?;
+        memory.records.try_reserve_exact(entries.len())?;
+        Ok(memory)
+    }
 }
 
 /// An image that comes from a leader. After a restart it is received anew.
@@ -190,6 +230,8 @@ impl HostStorage {
             seal,
             stale,
             pending: VecDeque::new(),
+            refused: None,
+            short: false,
             done: VecDeque::new(),
             failed: None,
             images,
@@ -201,10 +243,10 @@ impl HostStorage {
     /// Gives the host a batch. Whatever it does with it, it is under way from here.
     fn give(
         &mut self,
-        token: Option<Token>,
+        waiting: Waiting,
         hard: Option<HardState>,
         reset: Option<&Snapshot>,
-        entries: &[Entry],
+        (entries, memory): (&[Entry], Memory<'_>),
     ) {
         self.state.hard = hard.unwrap_or(self.state.hard);
         let behind = self.state.last.index + 1;
@@ -218,12 +260,15 @@ impl HostStorage {
             cut = 1;
             self.stale = false;
         }
-        let (bytes, ends) = self.encode(entries);
+        let Memory {
+            mut bytes,
+            mut ends,
+            mut records,
+        } = memory;
+        self.encode(entries, &mut bytes, &mut ends);
         let mut start = 0;
-        let records: Vec<&[u8]> = ends
-            .into_iter()
-            .map(|end| &bytes[std::mem::replace(&mut start, end)..end])
-            .collect();
+        let cut_out = |end| &bytes[std::mem::replace(&mut start, end)..end];
+        records.extend(ends.into_iter().map(cut_out));
         let state = self.state.encode();
         let batch = Batch {
             number: self.writes.give(),
@@ -232,7 +277,7 @@ impl HostStorage {
             first: self.state.last.index + 1 - entries.len() as u64,
             entries: &records,
         };
-        self.pending.push_back(token);
+        self.pending.push_back(waiting);
         if let Err(code) = self.store.write(&batch) {
             self.failed.get_or_insert(("write", code));
         }
@@ -240,10 +285,9 @@ impl HostStorage {
 
     /// The records of entries that replace what there is from the first one's index on, and where
     /// each ends.
-    fn encode(&mut self, entries: &[Entry]) -> (Vec<u8>, Vec<usize>) {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    fn encode(&mut self, entries: &[Entry], bytes: &mut Vec<u8>, ends: &mut Vec<usize>) {
         let Some(first) = entries.first().map(|e| e.index) else {
-            return (bytes, ends);
+            return;
         };
         let last = self.state.last.index;
         assert!(
@@ -254,12 +298,25 @@ impl HostStorage {
         let mut before = self.terms.at(first - 1);
         for (index, entry) in (first..).zip(entries) {
             assert_eq!(entry.index, index, "entries are not contiguous");
-            self.seal.encode_entry(before, entry, &mut bytes);
+            self.seal.encode_entry(before, entry, bytes);
             ends.push(bytes.len());
             self.terms.push(index, entry.term);
             (before, self.state.last) = (entry.term, entry.position());
         }
-        (bytes, ends)
+    }
+
+    /// What it takes to pass on a write's entries, unless they build on others that wait.
+    fn memory_for<'a>(&mut self, persist: &Persist) -> Option<Memory<'a>> {
+        let first = persist.entries.first().map(|e| e.index);
+        let waits = |refused| persist.reset.is_none() && first.is_some_and(|at| at > refused);
+        if self.refused.is_some_and(waits) || !self.store.reserve(persist.entries.len()) {
+            return None;
+        }
+        let memory = Memory::of(&persist.entries).ok()?;
+        if first.is_some() || persist.reset.is_some() {
+            self.refused = None;
+        }
+        Some(memory)
     }
 
     /// Takes in what the host has reported. After a failure everything under way has failed.
@@ -278,12 +335,13 @@ impl HostStorage {
     }
 
     fn complete(&mut self, result: Result<(), StorageError>) {
-        let Some(token) = self.pending.pop_front() else {
-            panic!("a batch was reported that is not under way");
+        let (token, result) = match self.pending.pop_front() {
+            None => panic!("a batch was reported that is not under way"),
+            Some(Waiting::Nobody) => return,
+            Some(Waiting::Write(token)) => (token, result),
+            Some(Waiting::Hard(token)) => (token, result.and_then(|()| Err(no_memory()))),
         };
-        if let Some(token) = token {
-            self.done.push_back(Completion { token, result });
-        }
+        self.done.push_back(Completion { token, result });
     }
 
     fn failure(&self) -> Result<(), StorageError> {
@@ -301,7 +359,7 @@ impl HostStorage {
 impl Storage for HostStorage {
     fn ready(&mut self) -> Result<bool, StorageError> {
         if !self.writes.has_begun() {
-            self.give(None, None, None, &[]);
+            self.give(Waiting::Nobody, None, None, Default::default());
         }
         self.collect();
         self.failure()?;
@@ -310,21 +368,35 @@ impl Storage for HostStorage {
 
     fn room(&self) -> Room {
         match self.pending.len() < UNDER_WAY_MAX {
+            true if self.short => Room::Hard,
             true => Room::All,
             false => Room::None,
         }
     }
 
+    fn make_room(&mut self) {
+        self.short = false;
+    }
+
     /// # Panics
     /// If the entries are not contiguous, leave a gap after the log, or a term goes back.
     fn submit(&mut self, persist: Persist) {
-        let token = Some(persist.token);
+        let whole = Waiting::Write(persist.token);
         if self.failed.is_some() {
-            self.pending.push_back(token);
+            self.pending.push_back(whole);
             return;
         }
-        let reset = persist.reset.as_ref();
-        self.give(token, persist.hard, reset, &persist.entries);
+        if let Some(memory) = self.memory_for(&persist) {
+            let (reset, entries) = (persist.reset.as_ref(), &persist.entries[..]);
+            self.give(whole, persist.hard, reset, (entries, memory));
+            return;
+        }
+        let first = persist.entries.first().map_or(0, |e| e.index);
+        let begin = if persist.reset.is_some() { 0 } else { first };
+        self.refused = Some(self.refused.map_or(begin, |first| first.min(begin)));
+        self.short = true;
+        let hard = Waiting::Hard(persist.token);
+        self.give(hard, persist.hard, None, Default::default());
     }
 
     fn poll(&mut self) -> Option<Completion> {
@@ -509,6 +581,14 @@ fn place() -> PathBuf {
 
 fn corrupt(index: Index, what: &'static str) -> StorageError {
     StorageError::Record { index, what }
+}
+
+/// Entries that cannot be passed on wait as they do on a full disk.
+fn no_memory() -> StorageError {
+    StorageError::Full {
+        path: place(),
+        error: std::io::ErrorKind::OutOfMemory.into(),
+    }
 }
 
 /// The host's answer to a call.

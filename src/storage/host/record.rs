@@ -17,7 +17,7 @@ use crate::core::{Entry, Exclusion, HardState, Index, NodeId, Position, Snapshot
 use crate::storage::Identity;
 use crate::wire::{
     MAX_SNAPSHOT_INDEX, MAX_TERM, Reader, WireError, Writer, decode_entry, decode_snapshot,
-    encode_entry, encode_snapshot,
+    encode_entry, encode_snapshot, entry_len,
 };
 
 const STATE_MAGIC: &[u8; 8] = b"KEELSTAT";
@@ -38,6 +38,8 @@ pub(super) enum Flaw {
     Bad(&'static str),
     /// They are whole, but of a newer version: its number.
     Newer(u32),
+    /// They may be, and there is no memory for what they hold.
+    NoMemory,
 }
 
 impl From<WireError> for Flaw {
@@ -45,6 +47,7 @@ impl From<WireError> for Flaw {
     fn from(error: WireError) -> Flaw {
         match error {
             WireError::UnknownKind { kind, .. } => Flaw::Newer(u32::from(kind)),
+            WireError::NoMemory => Flaw::NoMemory,
             _ => Flaw::Bad("record that cannot be read"),
         }
     }
@@ -156,6 +159,11 @@ impl Seal {
         let mut hasher = self.0.clone();
         hasher.update(&bytes[start..]);
         bytes.extend_from_slice(&hasher.finalize().to_le_bytes());
+    }
+
+    /// How many bytes [`Seal::encode_entry`] appends.
+    pub(super) fn entry_len(entry: &Entry) -> usize {
+        size_of::<Term>() + entry_len(entry) + CRC
     }
 
     /// Appends an entry's record; `before` is the term of the entry before it.

@@ -178,7 +178,9 @@ impl Found {
             term: before,
         };
         let empty = || ReadBack::behind(behind, self.tail_bytes);
-        self.log.get_or_insert_with(empty).push(entry);
+        let log = self.log.get_or_insert_with(empty);
+        log.reserve(1)?;
+        log.push(entry);
         Ok(())
     }
 
@@ -215,6 +217,7 @@ impl Fetch {
         if weight > self.bytes && previous.is_some() {
             return Ok(false);
         }
+        self.entries.try_reserve(1)?;
         self.weight = weight;
         self.entries.push(entry);
         Ok(!self.is_full())
@@ -252,5 +255,6 @@ pub(super) fn flawed(flaw: Flaw, index: Index) -> StorageError {
             path: place(),
             found,
         },
+        Flaw::NoMemory => StorageError::NoMemory,
     }
 }

@@ -16,7 +16,8 @@ fn random_packets_come_back_as_they_were() {
         let bytes = bytes_of(&packet);
         let decoded = bounded(&bytes).expect("it was just encoded");
         assert_eq!(decoded, packet);
-        assert_eq!(peek(&bytes), Ok(packet.header));
+        assert_eq!(peek(&bytes), Ok(packet.header.clone()));
+        assert_eq!(try_encode(&packet), Ok(bytes), "measured and written alike");
     }
 }
 

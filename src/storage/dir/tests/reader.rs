@@ -323,13 +323,13 @@ fn a_snapshot_without_a_host_is_written_by_the_thread() {
 }
 
 /// Entries 2 to 5 of [`append`], as pieces of an image.
-fn piece_of(entry: &Entry, _of: Index) -> Result<Option<LogPiece>, String> {
+fn piece_of(entry: &Entry, _of: Index) -> Result<Option<LogPiece<'_>>, String> {
     let Payload::Host(data) = &entry.payload else {
         return Err("no piece".to_owned());
     };
     let all: Vec<u8> = (2..6).flat_map(|n| [n; 128]).collect();
     let whole = (entry.index == 5).then(|| crc32fast::hash(&all));
-    Ok(Some(((entry.index - 2) * 128, data.to_vec(), whole)))
+    Ok(Some(((entry.index - 2) * 128, data, whole)))
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::super::OutOfOrder;
 use super::*;
 use crate::core::Configuration;
 use crate::core::{Position, Snapshot};
+use crate::storage::Room;
 
 fn numbers(store: &Store) -> Vec<u64> {
     store
@@ -101,6 +102,36 @@ fn writes_are_finished_when_the_host_says_so() {
     assert_eq!(store.polled(), [(2, true), (3, true)]);
     let expected = vec![entry(1, 1), entry(2, 3), entry(3, 3)];
     assert_eq!(expected, store.again(0).restored().entries);
+}
+
+#[test]
+fn entries_without_memory_wait_and_hard_state_does_not() {
+    let mut store = Store::new();
+    store.write(persist(1, 1, 3, 1));
+    store.fake.inner().is_short = true;
+    store.storage.submit(persist(2, 3, 3, 2));
+    store.fake.inner().is_short = false;
+    // It builds on what waits, and is no gap.
+    store.storage.submit(persist(3, 4, 5, 2));
+    assert_eq!(Room::Hard, store.storage.room());
+    assert_eq!(store.polled(), [], "the hard state is on its way");
+    store.settle();
+    for token in [2, 3] {
+        let completion = store.storage.poll().expect("it is finished");
+        assert_eq!(Token(token), completion.token);
+        let full = matches!(completion.result, Err(StorageError::Full { .. }));
+        assert!(full, "{:?}", completion.result);
+    }
+    let again = store.again(0);
+    assert_eq!(hard(2), again.restored().hard);
+    assert_eq!(3, again.restored().entries.len());
+    assert_eq!(1, again.restored().entries[2].term);
+    store.storage.make_room();
+    assert_eq!(Room::All, store.storage.room());
+    store.write(persist(4, 3, 5, 2));
+    let again = store.again(0);
+    let entries = &again.restored().entries;
+    assert_eq!((5, 2), (entries.len(), entries[2].term));
 }
 
 #[test]
