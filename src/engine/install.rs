@@ -18,8 +18,9 @@ pub(super) enum Loading {
     Pieces(Snapshot),
     /// The host loads its state at this index, for it has begun anew.
     Host(Index),
-    /// The host loads a leader's snapshot, which will be this node's then.
-    Installing(Snapshot, Box<State>),
+    /// The host loads a leader's snapshot, which will be this node's then. If it cannot, it waits for
+    /// the pieces of its own again that it had not loaded.
+    Installing(Snapshot, Box<State>, Option<Snapshot>),
     /// It is made durable as this node's.
     Adopting(Box<State>),
     /// There was no memory to do so.
@@ -221,7 +222,12 @@ impl Engine {
         }
         let index = snapshot.last.index;
         let load = Load::new(index, reader, body, self.shared.clone());
-        self.snapshots.loading = Some(Loading::Installing(snapshot.clone(), Box::new(state)));
+        let unloaded = match self.snapshots.loading.take() {
+            Some(Loading::Pieces(own)) => Some(own),
+            _ => None,
+        };
+        let (snapshot, state) = (snapshot.clone(), Box::new(state));
+        self.snapshots.loading = Some(Loading::Installing(snapshot, state, unloaded));
         self.actions.push(Action::Load { load, index });
         Ok(())
     }
@@ -230,10 +236,11 @@ impl Engine {
     pub fn loaded(&mut self, index: Index, ok: bool) {
         match self.snapshots.loading.take() {
             Some(Loading::Host(at)) if at == index => self.loaded_own(index, ok),
-            Some(Loading::Installing(snapshot, state)) if snapshot.last.index == index => {
+            Some(Loading::Installing(snapshot, state, own)) if snapshot.last.index == index => {
                 if ok {
                     self.adopt(&snapshot, *state);
                 } else {
+                    self.snapshots.loading = own.map(Loading::Pieces);
                     self.install_failed(&snapshot, "the host could not load it");
                     self.raft.installed(self.now, &snapshot, false);
                 }
