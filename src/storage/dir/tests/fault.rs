@@ -1,10 +1,14 @@
 //! Every single operation fails once: nothing acknowledged is lost, nothing is tried again, and
 //! the next process does not believe the page cache.
 
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
 use super::super::Directory;
 use super::super::Options;
 use super::super::image::BLOCK;
-use super::super::open::lacks_room;
+use super::super::open::{lacks_room, or_full};
 use super::disk::{nth, write};
 use super::images::{image, offered, read_all, save};
 use super::model::{check, open};
@@ -223,7 +227,37 @@ fn hard_only(n: u64) -> Persist {
 
 #[test]
 fn a_full_disk_keeps_entries_waiting_and_nothing_else() {
+    keeps_entries_waiting(Errno::NOSPC);
+}
+
+#[test]
+fn so_does_a_quota() {
+    keeps_entries_waiting(Errno::DQUOT);
+}
+
+#[test]
+fn what_a_lack_of_room_is() {
+    let failed = |errno: Errno| {
+        or_full(StorageError::Io {
+            op: "openat",
+            path: PathBuf::new(),
+            error: errno.into(),
+        })
+    };
+    for errno in [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE] {
+        assert!(
+            matches!(failed(errno), StorageError::Full { .. }),
+            "{errno}"
+        );
+    }
+    for errno in [Errno::IO, Errno::ROFS, Errno::NOMEM] {
+        assert!(matches!(failed(errno), StorageError::Io { .. }), "{errno}");
+    }
+}
+
+fn keeps_entries_waiting(errno: Errno) {
     let sim = full_disk();
+    sim.be_full_with(errno);
     let (mut directory, last) = filled(&sim);
     // What was refused with its entries is durable of the hard state, and so is what comes later.
     let after = |n: u64, entries: u64| {

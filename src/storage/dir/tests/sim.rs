@@ -7,6 +7,8 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use rustix::io::Errno;
+
 use super::super::buffer::Buffer;
 use super::super::page::SECTOR;
 use super::super::vfs::{Queue, Vfs, VfsFile};
@@ -139,6 +141,8 @@ struct State {
     capacity: Option<usize>,
     /// What it does by itself.
     unaided: Unaided,
+    /// What it says when there is none; `None` for the usual.
+    full_with: Option<Errno>,
     /// A copy before each operation, with the caller's mark, if kept.
     history: Option<Vec<(Moment, usize)>>,
     mark: usize,
@@ -383,6 +387,11 @@ impl Sim {
 
     pub(super) fn unaided(&self) -> Unaided {
         self.state().unaided
+    }
+
+    /// What it says when it has no room.
+    pub(super) fn be_full_with(&self, errno: Errno) {
+        self.state().full_with = Some(errno);
     }
 
     /// Lets syncs wait until they are let go.
@@ -636,7 +645,7 @@ impl VfsFile for SimFile {
             return Err(StorageError::Io {
                 op: "pwrite",
                 path: self.sim.path(&self.name),
-                error: io::ErrorKind::StorageFull.into(),
+                error: state.full_with.unwrap_or(Errno::NOSPC).into(),
             });
         }
         let len = match (fails, state.failure.written) {
