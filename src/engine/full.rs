@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::{Peer, bootstrap_entry};
-    use crate::core::{Index, NodeId};
+    use crate::core::{Exclusion, Index, NodeId};
     use crate::engine::action::Action;
     use crate::engine::shared::Shared;
     use crate::engine::{Input, Request, Settings, Ticket};
@@ -249,6 +249,35 @@ mod tests {
         let refused = engine.bootstrap(entry);
         assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
         assert!(memory.durable().entries.is_empty());
+    }
+
+    #[test]
+    fn hard_state_that_was_under_way_says_nothing_of_room() {
+        let (mut engine, memory) = alone();
+        let mut now = 0;
+        while !engine.raft.is_leader() {
+            now += 100;
+            drive(&mut engine, now, 0);
+        }
+        memory.fill(true);
+        drive(&mut engine, now, 2);
+        assert!(engine.is_full());
+        memory.hold(true);
+        engine.raft.note_exclusion(Exclusion { epoch: 9, index: 1 });
+        drive(&mut engine, now, 0);
+        assert_eq!(memory.waiting().len(), 1);
+        memory.fill(false);
+        assert!(memory.complete_next(true));
+        engine.storage.make_room();
+        assert_eq!(engine.storage.room(), Room::All);
+        let of_room = |(_, said): (Vec<_>, Vec<String>)| {
+            said.iter().filter(|text| text.contains("room")).count()
+        };
+        assert_eq!(of_room(drive(&mut engine, now, 0)), 0);
+        assert!(engine.is_full(), "what waited is on its way");
+        assert!(memory.complete_next(true));
+        assert_eq!(of_room(drive(&mut engine, now, 0)), 1);
+        assert!(!engine.is_full());
     }
 
     #[test]
