@@ -45,9 +45,14 @@ pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64)
 /// epoll; never read, write or close it. From the first call on the library uses its own clock and
 /// keel_step() gives KEEL_ERR_STATE; later calls return the same descriptor.
 ///
-/// With keel_config.dir a thread of the library's own writes to the disk from then on, so that a slow
-/// one delays no heartbeat; keel_free() waits until it has written what was accepted. It blocks all
-/// signals, and calls nothing of the host's.
+/// With keel_config.dir threads of the library's own write to the disk from then on and read from it,
+/// so that a slow one delays no heartbeat; keel_free() waits until what was accepted is written. They
+/// block all signals, and call nothing of the host's. What a quick disk is to write keel_dispatch()
+/// hands to the system itself, with io_submit(2) if the system has it, and returns: that costs fewer
+/// switches between threads.
+///
+/// After messages of others were given with keel_recv(), keel_dispatch() may be called at once, in
+/// the same turn of the loop: the descriptor need not be waited for.
 ///
 /// Driving function. KEEL_ERR_STATE after keel_step(); KEEL_ERR_IO: no descriptor, or no thread, to be
 /// had now.
