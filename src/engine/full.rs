@@ -135,7 +135,7 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::VecDeque;
     use std::sync::Arc;
 
@@ -148,7 +148,7 @@ mod tests {
     use crate::storage::{Memory, Opened};
 
     /// A voter alone, and the storage that it keeps everything in.
-    fn alone() -> (Engine, Memory) {
+    pub(in crate::engine) fn alone() -> (Engine, Memory) {
         let id = NodeId::new(1).unwrap();
         let settings = Settings::new(id, 7, 1);
         let opened = Opened {

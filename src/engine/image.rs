@@ -248,13 +248,13 @@ impl Drop for Load {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::{Params, Peer, bootstrap_entry};
     use crate::core::{NodeId, Payload, Position};
     use crate::fuzz::alloc::within;
 
-    struct Image(Vec<u8>);
+    pub(in crate::engine) struct Image(Vec<u8>);
 
     impl SnapshotReader for Image {
         fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<usize, StorageError> {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     /// A snapshot of a cluster of these nodes at its first entry, and its image.
-    fn snapshot(ids: &[u64]) -> (Snapshot, Image) {
+    pub(in crate::engine) fn snapshot(ids: &[u64]) -> (Snapshot, Image) {
         let peer = |id: &u64| Peer {
             id: NodeId::new(*id).unwrap(),
             address: String::new(),

@@ -467,3 +467,28 @@ fn piece_of(entry: &Entry, of: Index) -> Result<Option<LogPiece<'_>>, String> {
     let piece = piece.filter(|piece| piece.at == of);
     Ok(piece.map(|piece| (piece.offset, piece.data, piece.whole)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::full::tests::alone;
+    use crate::engine::image::tests::snapshot;
+
+    #[test]
+    fn who_could_not_load_a_leaders_snapshot_still_waits_for_its_own() {
+        let (mut engine, _) = alone();
+        engine.settings.host_state = HostState::Saved;
+        let (leaders, image) = snapshot(&[1, 2, 3]);
+        let own = Snapshot {
+            pieces: Some((2, 3)),
+            ..leaders.clone()
+        };
+        engine.snapshots.loading = Some(Loading::Pieces(own.clone()));
+        engine.begin_install(&leaders, Ok(Box::new(image))).unwrap();
+        engine.loaded(1, false);
+        match &engine.snapshots.loading {
+            Some(Loading::Pieces(waits)) => assert_eq!(*waits, own),
+            _ => panic!("entries are applied to no state"),
+        }
+    }
+}

@@ -196,7 +196,6 @@ impl LogThread {
     /// Leaves it alone, in a child where it does not exist.
     pub(super) fn forget(mut self) {
         std::mem::forget(self.thread.take());
-        std::mem::forget(self.direct.take());
     }
 }
 
