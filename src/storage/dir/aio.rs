@@ -66,6 +66,9 @@ const RING_MAGIC: u32 = 0xa10a_10a1;
 pub(super) struct Aio {
     context: libc::c_ulong,
     event: OwnedFd,
+    /// What the kernel was told. It has a copy, but who watches system calls, as valgrind does, looks
+    /// at it once more when the write has ended.
+    control: Box<Control>,
     /// What the kernel reads from.
     under_way: Option<Buffer>,
 }
@@ -86,6 +89,7 @@ impl Aio {
         (made == 0).then_some(Aio {
             context,
             event,
+            control: Box::default(),
             under_way: None,
         })
     }
@@ -151,7 +155,7 @@ impl Queue for Aio {
         ) else {
             return Err(buffer);
         };
-        let control = Control {
+        *self.control = Control {
             rw_flags: RWF_DSYNC,
             opcode: COMMAND_PWRITE,
             fd,
@@ -162,7 +166,7 @@ impl Queue for Aio {
             event_fd,
             ..Control::default()
         };
-        let list = [&raw const control];
+        let list = [&raw const *self.control];
         // SAFETY: the kernel copies what is in the list. It reads from the buffer, whose bytes do not
         // move when it is kept here, until the write has ended: only then is it given back, and
         // dropping this waits for it.
