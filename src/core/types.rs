@@ -106,6 +106,11 @@ impl Configuration {
         self.voters.binary_search(&id).is_ok() || self.outgoing.binary_search(&id).is_ok()
     }
 
+    /// Whether no other node's vote counts, in either half.
+    pub fn is_only_voter(&self, id: NodeId) -> bool {
+        self.voters == [id] && self.outgoing.iter().all(|out| *out == id)
+    }
+
     /// Whether the node receives the log without voting.
     pub fn is_learner(&self, id: NodeId) -> bool {
         self.learners.binary_search(&id).is_ok() && !self.is_voter(id)

@@ -155,6 +155,11 @@ impl Engine {
         );
         if !damaged {
             self.log(2, format!("log entry {index}: {error}"));
+        } else if self.raft.configuration().is_only_voter(self.settings.id) {
+            // It could neither hand over nor be sent anything.
+            let text =
+                format!("log entry {index} cannot be read, and no other voter has it: {error}");
+            self.stop(Error::Corrupt(text));
         } else if self.raft.set_unreadable() {
             self.log(
                 1,
@@ -490,5 +495,16 @@ mod tests {
             Some(Loading::Pieces(waits)) => assert_eq!(*waits, own),
             _ => panic!("entries are applied to no state"),
         }
+    }
+
+    #[test]
+    fn an_only_voter_that_cannot_read_its_log_stops() {
+        let (mut engine, _) = alone();
+        let error = |engine: &mut Engine| {
+            let what = "wrong checksum of a group";
+            engine.cannot_read(1, &StorageError::Record { index: 1, what });
+            engine.stopped.clone()
+        };
+        assert!(matches!(error(&mut engine), Some(Error::Corrupt(_))));
     }
 }

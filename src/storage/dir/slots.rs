@@ -44,11 +44,13 @@ pub(super) fn slots(
         if seq > newest + 1 {
             let missing = "the segment before this one is missing";
             // A log that was begun anew, when nothing was left of an older one; or one whose beginning
-            // no trimming can have removed, for no snapshot has its place.
-            let known =
-                |header: &Header| header.start() == End::default() || header.prev.index > covered;
+            // no trimming can have removed, for the snapshot that there is has not its place.
+            let known = |header: &Header| {
+                header.start() == End::default() || (1..header.prev.index).contains(&covered)
+            };
             if slots.is_empty() && !slot.header.as_ref().is_ok_and(known) {
-                // As if META were older than a trimming.
+                // As if META were older than a trimming. Without a snapshot nobody knows either who the
+                // members are, and whether there is another one who could help.
                 return refused(missing);
             }
             slots.push(Slot {
