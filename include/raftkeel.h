@@ -969,9 +969,8 @@ KEEL_API KEEL_CHECK int keel_step(struct keel *k, uint64_t now_ms, uint64_t *nex
  *
  * With keel_config.dir threads of the library's own write to the disk from then on and read from it,
  * so that a slow one delays no heartbeat; keel_free() waits until what was accepted is written. They
- * block all signals, and call nothing of the host's. What a quick disk is to write keel_dispatch()
- * hands to the system itself, with io_submit(2) if the system has it, and returns: that costs fewer
- * switches between threads.
+ * block all signals, and call nothing of the host's. On ext4 and xfs they use io_submit(2) where the
+ * system has it; elsewhere, and without it, they write and sync themselves.
  *
  * After messages of others were given with keel_recv(), keel_dispatch() may be called at once, in
  * the same turn of the loop: the descriptor need not be waited for.

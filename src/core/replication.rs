@@ -278,6 +278,10 @@ impl Raft {
     /// Tells those who are not told by anything else what is committed.
     pub(super) fn announce_commit(&mut self) {
         self.send_appends(false, Progress::is_untold);
+        if let Role::Leader(leader) = &mut self.role {
+            // Who was offered a snapshot instead is not offered it again for that.
+            leader.peers.values_mut().for_each(Progress::told);
+        }
     }
 
     /// Moves the commit index, on leader and follower alike.

@@ -47,9 +47,8 @@ pub unsafe extern "C" fn keel_step(k: *mut keel, now_ms: u64, next_ms: *mut u64)
 ///
 /// With keel_config.dir threads of the library's own write to the disk from then on and read from it,
 /// so that a slow one delays no heartbeat; keel_free() waits until what was accepted is written. They
-/// block all signals, and call nothing of the host's. What a quick disk is to write keel_dispatch()
-/// hands to the system itself, with io_submit(2) if the system has it, and returns: that costs fewer
-/// switches between threads.
+/// block all signals, and call nothing of the host's. On ext4 and xfs they use io_submit(2) where the
+/// system has it; elsewhere, and without it, they write and sync themselves.
 ///
 /// After messages of others were given with keel_recv(), keel_dispatch() may be called at once, in
 /// the same turn of the loop: the descriptor need not be waited for.

@@ -8,6 +8,7 @@
 //! RAFTKEEL_CUTS is how often power fails, on both file systems together (8; `make check` 200, `make
 //! soak` 2000); RAFTKEEL_SEED the first seed of what is written.
 
+mod frozen;
 mod rig;
 mod story;
 mod victim;

@@ -7,6 +7,7 @@ mod election;
 mod full;
 mod interaction;
 mod membership;
+mod news;
 mod outlined;
 mod persistence;
 mod read;

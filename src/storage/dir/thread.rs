@@ -8,15 +8,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::core::{Index, Persist};
 use crate::panics::{self, lock};
 use crate::storage::{Completion, StorageError, Wake};
 
-use super::direct::{Direct, Ended, Pace};
+use super::direct::{Direct, Ended, unless_locked};
 use super::signals;
 use super::write::{Log, run_length};
 
@@ -50,9 +50,12 @@ struct Queue {
     writes: usize,
     /// The thread is at work.
     busy: bool,
+    /// It was called, and has not come yet.
+    called: bool,
     /// A write is under way that needs no thread; until it has ended the thread begins nothing.
     direct: bool,
-    pace: Pace,
+    /// Somebody wanted to see whether that has ended while it was being begun.
+    missed: bool,
     /// Groups written so far.
     written: u64,
     /// META may know less than is durable.
@@ -65,6 +68,9 @@ struct Queue {
 
 #[derive(Default)]
 struct Shared {
+    /// What the system does by itself, where it does. Locked before the others; while a write is
+    /// begun, however long that takes.
+    direct: Mutex<Option<Direct>>,
     queue: Mutex<Queue>,
     /// There is something to be done.
     more: Condvar,
@@ -75,14 +81,20 @@ struct Shared {
 /// A handle on the thread. Dropping it waits until everything is done that was submitted.
 pub(super) struct LogThread {
     shared: Arc<Shared>,
+    log: Arc<Mutex<Log>>,
     thread: Option<JoinHandle<()>>,
-    direct: Option<Direct>,
+    fd: Option<RawFd>,
 }
 
 impl LogThread {
     /// Starts it. It calls `wake` after every completion.
     pub(super) fn spawn(log: &Arc<Mutex<Log>>, wake: Wake) -> Result<LogThread, StorageError> {
-        let shared = Arc::new(Shared::default());
+        let direct = Direct::new(&mut lock(log));
+        let fd = direct.as_ref().map(Direct::fd);
+        let shared = Arc::new(Shared {
+            direct: Mutex::new(direct),
+            ..Shared::default()
+        });
         // Weak, so that a forked child that drops the rest closes the files: what this thread holds
         // while it writes nobody can drop there.
         let (theirs, log_of_it) = (shared.clone(), Arc::downgrade(log));
@@ -91,8 +103,9 @@ impl LogThread {
         match thread {
             Ok(thread) => Ok(LogThread {
                 shared,
+                log: log.clone(),
                 thread: Some(thread),
-                direct: Direct::new(log),
+                fd,
             }),
             Err(error) => Err(StorageError::Io {
                 op: "start of the writing thread",
@@ -108,7 +121,7 @@ impl LogThread {
 
     /// Becomes readable, as an edge, when something is finished of which nobody is woken otherwise.
     pub(super) fn fd(&self) -> Option<RawFd> {
-        self.direct.as_ref().map(Direct::fd)
+        self.fd
     }
 
     /// It is begun by [`LogThread::go_on`].
@@ -118,37 +131,27 @@ impl LogThread {
         queue.jobs.push_back(Job::Write(persist));
     }
 
-    /// Begins what comes next, or has the thread do it; unless something is being done, after which
-    /// whoever does it goes on.
+    /// Has what comes next begun, unless something is being done, after which it goes on anyway.
     pub(super) fn go_on(&mut self) {
         let mut queue = lock(&self.shared.queue);
-        if queue.busy || queue.direct || queue.jobs.is_empty() {
-            return;
+        let waits = !queue.busy && !queue.direct && !queue.called;
+        if waits && !queue.jobs.is_empty() {
+            queue.called = true;
+            self.shared.more.notify_one();
         }
-        if let Some(direct) = &mut self.direct
-            && direct.is_free(&queue.pace, Instant::now())
-            && let Some(run) = queue.run()
-        {
-            match direct.begin(run, &mut queue.pace) {
-                Ok(()) => {
-                    queue.direct = true;
-                    return;
-                }
-                Err(run) => queue.put_back(run),
-            }
-        }
-        self.shared.more.notify_one();
     }
 
-    /// Takes in what has become of a write that needed no thread; with `wait` when it has ended.
+    /// Takes in what has become of a write that the system does; with `wait` when it has ended.
     fn reap(&mut self, wait: bool) {
-        let Some(direct) = self.direct.as_mut().filter(|direct| direct.is_under_way()) else {
+        let Some(mut direct) = self.shared.direct(wait) else {
+            return;
+        };
+        let ended = direct.as_mut().and_then(|it| it.end(&self.log, wait));
+        drop(direct);
+        let Some(ended) = ended else {
             return;
         };
         let mut queue = lock(&self.shared.queue);
-        let Some(ended) = direct.end(wait, &mut queue.pace) else {
-            return;
-        };
         queue.direct = false;
         match ended {
             Ended::Done(run, result) => {
@@ -181,15 +184,18 @@ impl LogThread {
 
     /// Waits until there is nothing to be done.
     pub(super) fn flush(&mut self) {
-        self.go_on();
-        while self.direct.as_ref().is_some_and(Direct::is_under_way) {
-            self.reap(true);
+        loop {
             self.go_on();
-        }
-        let mut queue = lock(&self.shared.queue);
-        while queue.busy || !queue.jobs.is_empty() {
-            let waited = self.shared.quiet.wait(queue);
-            queue = waited.unwrap_or_else(PoisonError::into_inner);
+            let queue = lock(&self.shared.queue);
+            if queue.direct && !queue.busy {
+                drop(queue);
+                self.reap(true);
+            } else if queue.busy || !queue.jobs.is_empty() {
+                let waited = self.shared.quiet.wait(queue);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+            } else {
+                return;
+            }
         }
     }
 
@@ -214,11 +220,39 @@ impl Drop for LogThread {
 }
 
 impl Shared {
+    /// For whoever drives: `None` while a write is being begun, after which it is called.
+    fn direct(&self, wait: bool) -> Option<MutexGuard<'_, Option<Direct>>> {
+        if wait {
+            return Some(lock(&self.direct));
+        }
+        unless_locked(&self.direct).or_else(|| {
+            lock(&self.queue).missed = true;
+            // It may have been begun just now, and nobody have seen that it was missed.
+            unless_locked(&self.direct)
+        })
+    }
+
+    /// Has the system write it, if that can be.
+    fn begin(&self, log: &Mutex<Log>, run: Vec<Persist>, wake: &Wake) -> Result<(), Vec<Persist>> {
+        let begun = match &mut *lock(&self.direct) {
+            Some(direct) => direct.begin(log, run, || lock(&self.queue).direct = true),
+            None => return Err(run),
+        };
+        let mut queue = lock(&self.queue);
+        queue.direct &= begun.is_ok();
+        if std::mem::take(&mut queue.missed) {
+            drop(queue);
+            wake();
+        }
+        begun
+    }
+
     /// The next thing to be done, or that there was none for so long that META is to be told.
     fn next(&self) -> Next {
         let mut queue = lock(&self.queue);
         queue.busy = false;
         loop {
+            queue.called = false;
             if let Some(next) = queue.next() {
                 queue.busy = true;
                 return next;
@@ -311,12 +345,11 @@ fn work(shared: &Shared, log: &Weak<Mutex<Log>>, wake: &Wake) {
                 lock(&shared.queue).trim_failed = failed;
             }
             Next::Write(run) => {
-                let begun = Instant::now();
+                let Err(run) = shared.begin(&log, run, wake) else {
+                    continue;
+                };
                 let result = guarded(&log, |log| log.write(&run));
-                let mut queue = lock(&shared.queue);
-                queue.pace.ended(begun, Instant::now());
-                queue.finish(&run, &result);
-                drop(queue);
+                lock(&shared.queue).finish(&run, &result);
                 wake();
             }
         }

@@ -386,7 +386,9 @@ impl Log {
     /// The group that was stored is durable.
     pub(super) fn settle(&mut self, effect: &Effect) {
         self.refused = None;
-        self.meta.adopted = self.meta.adopted.filter(|_| effect.reset.is_none());
+        // One that was adopted later still needs it.
+        let reset = effect.reset.map_or(0, |at| at.index);
+        self.meta.adopted = self.meta.adopted.filter(|at| at.index > reset);
         let lsn = std::mem::replace(&mut self.end, effect.end).lsn;
         let mut known = self.known();
         known.lacking = None;

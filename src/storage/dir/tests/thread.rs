@@ -372,7 +372,9 @@ fn power_may_fail_while_spare_segments_are_made_and_taken() {
 
 #[test]
 fn the_log_is_trimmed_in_its_turn() {
-    both(|sim| {
+    for unaided in [Unaided::Never, Unaided::Writes(0)] {
+        let sim = &made();
+        sim.be_unaided(unaided);
         let (mut directory, _) = threaded(sim);
         begin(&mut directory);
         (2..200).for_each(|n| submit(&mut directory, append(n, 9000)));
@@ -391,7 +393,7 @@ fn the_log_is_trimmed_in_its_turn() {
             directory.fetch(151, 219, usize::MAX).unwrap().len(),
             219 - 150
         );
-    });
+    }
 }
 
 #[test]
@@ -404,7 +406,8 @@ fn a_disk_that_takes_its_time_by_itself_keeps_nobody_waiting() {
     (2..30).for_each(|n| submit(&mut directory, append(n, 50)));
     assert!(directory.poll().is_none(), "told before it was durable");
     assert_eq!(directory.room(), Room::All);
-    assert!(directory.log.try_lock().is_ok(), "the thread is at work");
+    // The thread waits for nothing either.
+    until(|| directory.log.try_lock().is_ok().then_some(()));
     assert_eq!(entries_after_a_crash(&sim), 1);
     sim.hold_syncs(false);
     for n in 2..30 {
@@ -412,11 +415,10 @@ fn a_disk_that_takes_its_time_by_itself_keeps_nobody_waiting() {
         assert_eq!(completion.token, Token(n));
         completion.result.unwrap();
     }
-    assert_eq!(
-        sim.unaided(),
-        Unaided::Writes(2),
-        "all that waited is one write"
-    );
+    let Unaided::Writes(writes) = sim.unaided() else {
+        panic!("it does nothing by itself");
+    };
+    assert!((1..=2).contains(&writes), "all that waited is one write");
     // And at the end nothing is left under way.
     submit(&mut directory, append(30, 50));
     submit(&mut directory, append(31, 50));
