@@ -74,8 +74,12 @@ start_node() {
     disown "$!"
 }
 
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
+
 kill_node() {
     kill -9 "${PID[$1]}"
+    # Its port and its directory are free once it is gone altogether.
+    until_ok 20 is_gone "${PID[$1]}"
     unset "PID[$1]"
 }
 
