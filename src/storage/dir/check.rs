@@ -21,7 +21,9 @@ use super::segment::{End, Header};
 use super::signals;
 use super::vfs::Vfs;
 
-/// What is read of older segments without a pause, and the pause: 32 MiB a second at most.
+/// What is read without a pause, and the pause: 32 MiB a second at most, so that little of what the disk
+/// can do is taken from the writes. Segments that are finished faster get their checkpoints later; a
+/// start before that reads them.
 const SLICE: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(32);
 
@@ -131,10 +133,10 @@ impl Checks {
     /// Checks one after the other. Calls `wake` when something is wrong.
     fn work(&self, wake: &Wake) {
         let read = Cell::new(0);
-        while let Some((sealed, is_new)) = self.next() {
+        while let Some(sealed) = self.next() {
             let goes_on = |bytes: u64| {
                 read.set(read.get() + bytes);
-                if is_new || read.get() < SLICE {
+                if read.get() < SLICE {
                     return self.pauses(Duration::ZERO);
                 }
                 read.set(0);
@@ -148,7 +150,7 @@ impl Checks {
     }
 
     /// The next one, be it a new one; `None` at the end.
-    fn next(&self) -> Option<(Sealed, bool)> {
+    fn next(&self) -> Option<Sealed> {
         let state = lock(&self.state);
         let idle =
             |state: &mut State| !state.ending && state.new.is_empty() && state.old.is_empty();
@@ -157,8 +159,8 @@ impl Checks {
         if state.ending {
             return None;
         }
-        let new = state.new.pop_front().map(|sealed| (sealed, true));
-        new.or_else(|| state.old.pop_front().map(|sealed| (sealed, false)))
+        let new = state.new.pop_front();
+        new.or_else(|| state.old.pop_front())
     }
 
     /// Waits so long; false at the end.
