@@ -32,7 +32,7 @@ impl Raft {
     pub(super) fn draw_first_timeout(&mut self) {
         self.draw_election_timeout();
         let config = self.configs.latest();
-        let alone = config.voters == [self.id] && !config.is_joint();
+        let alone = config.is_only_voter(self.id);
         if alone && self.may_campaign() && !self.options.lease_reads {
             self.election_at = self.now;
         }

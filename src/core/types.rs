@@ -106,9 +106,9 @@ impl Configuration {
         self.voters.binary_search(&id).is_ok() || self.outgoing.binary_search(&id).is_ok()
     }
 
-    /// Whether no other node's vote counts, in either half.
+    /// Whether no other node's vote counts, and no change of that is under way.
     pub fn is_only_voter(&self, id: NodeId) -> bool {
-        self.voters == [id] && self.outgoing.iter().all(|out| *out == id)
+        self.voters == [id] && !self.is_joint()
     }
 
     /// Whether the node receives the log without voting.
