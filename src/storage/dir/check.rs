@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::core::Index;
@@ -16,9 +15,9 @@ use crate::panics::{self, lock};
 use crate::storage::{StorageError, Wake};
 
 use super::checkpoint::{self, Checkpoint};
+use super::helper::Helper;
 use super::page::Flaw;
 use super::segment::{End, Header};
-use super::signals;
 use super::vfs::Vfs;
 
 /// What is read without a pause, and the pause: 32 MiB a second at most, so that little of what the disk
@@ -177,7 +176,7 @@ impl Checks {
 /// The thread that checks. Dropping it waits until it has ended, which it does within a group.
 pub(super) struct CheckThread {
     checks: Arc<Checks>,
-    thread: Option<JoinHandle<()>>,
+    thread: Helper,
 }
 
 impl CheckThread {
@@ -185,37 +184,32 @@ impl CheckThread {
         let theirs = checks.clone();
         lock(&checks.state).threaded = true;
         let main = move || theirs.work(&wake);
-        let thread = signals::blocked(|| Builder::new().name("keel-check".to_owned()).spawn(main));
-        match thread {
-            Ok(thread) => Ok(CheckThread {
-                checks: checks.clone(),
-                thread: Some(thread),
-            }),
-            Err(error) => {
-                lock(&checks.state).threaded = false;
-                Err(StorageError::Io {
-                    op: "start of the checking thread",
-                    path: checks.fs.root(),
-                    error,
-                })
-            }
-        }
+        let thread = Helper::start(
+            "keel-check",
+            "start of the checking thread",
+            checks.fs.root(),
+            main,
+        )
+        .inspect_err(|_| lock(&checks.state).threaded = false)?;
+        Ok(CheckThread {
+            checks: checks.clone(),
+            thread,
+        })
     }
 
     /// Leaves it alone, in a child where it does not exist.
     pub(super) fn forget(mut self) {
-        std::mem::forget(self.thread.take());
+        self.thread.forget();
     }
 }
 
 impl Drop for CheckThread {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else {
+        if !self.thread.is_there() {
             return;
-        };
+        }
         lock(&self.checks.state).ending = true;
         self.checks.changed.notify_all();
-        // It contains its panics.
-        let _ = thread.join();
+        self.thread.join();
     }
 }

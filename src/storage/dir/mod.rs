@@ -39,6 +39,7 @@ mod damage;
 mod direct;
 mod fetch;
 mod frame;
+mod helper;
 mod image;
 pub mod inspect;
 mod layout;
@@ -71,6 +72,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::core::{Entry, HardState, Index, Persist, Position, Snapshot};
 use crate::panics::lock;
 
+use super::task::Desk;
 use super::{
     Completion, Done, Draft, Identity, Opened, Room, SnapshotReader, SnapshotWriter, Storage,
     StorageError, Task, Wake,
@@ -305,7 +307,7 @@ impl Storage for Directory {
         last: Index,
         bytes: usize,
     ) -> Result<Vec<Entry>, StorageError> {
-        fetch::fetch(&*self.fs, &self.known, first, last, bytes)
+        (&*self.files).fetch(first, last, bytes)
     }
 
     fn begin(&mut self, mut task: Task) -> Option<Done> {
@@ -355,13 +357,11 @@ impl Storage for Directory {
         offset: u64,
         data: &[u8],
     ) -> Result<(), StorageError> {
-        self.refuse_if_failed()?;
-        self.files.keep_piece(snapshot, offset, data)
+        (&*self.files).store(snapshot, offset, data)
     }
 
     fn adopt(&mut self, snapshot: &Snapshot) -> Result<(), StorageError> {
-        self.refuse_if_failed()?;
-        self.files.adopt_received(snapshot)
+        (&*self.files).adopt(snapshot)
     }
 
     fn oldest_snapshot(&self) -> Index {

@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::thread::{Builder, JoinHandle};
 
 use crate::core::{Entry, Index, Snapshot};
 use crate::panics::{self, lock};
@@ -16,8 +15,8 @@ use crate::storage::task::Desk;
 use crate::storage::{Done, Draft, SnapshotReader, SnapshotWriter, StorageError, Task, Wake};
 
 use super::fetch::fetch;
+use super::helper::Helper;
 use super::receive::{self, Partial};
-use super::signals;
 use super::snapshot::{ImageReader, Snapshots, Writer, name};
 use super::vfs::Vfs;
 use super::write::{Known, Log};
@@ -107,7 +106,7 @@ pub(super) struct Shared {
 /// nobody was told of any of them.
 pub(super) struct ReadThread {
     pub(super) shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Helper,
 }
 
 impl ReadThread {
@@ -119,18 +118,8 @@ impl ReadThread {
         // Weak, so that a forked child that drops the rest closes the files.
         let files = Arc::downgrade(files);
         let main = move || work(&theirs, &files, &wake);
-        let thread = signals::blocked(|| Builder::new().name("keel-read".to_owned()).spawn(main));
-        match thread {
-            Ok(thread) => Ok(ReadThread {
-                shared,
-                thread: Some(thread),
-            }),
-            Err(error) => Err(StorageError::Io {
-                op: "start of the reading thread",
-                path: root,
-                error,
-            }),
-        }
+        let thread = Helper::start("keel-read", "start of the reading thread", root, main)?;
+        Ok(ReadThread { shared, thread })
     }
 
     pub(super) fn begin(&self, task: Task) {
@@ -146,19 +135,18 @@ impl ReadThread {
 
     /// Leaves it alone, in a child where it does not exist.
     pub(super) fn forget(mut self) {
-        std::mem::forget(self.thread.take());
+        self.thread.forget();
     }
 }
 
 impl Drop for ReadThread {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else {
+        if !self.thread.is_there() {
             return;
-        };
+        }
         lock(&self.shared.queue).ending = true;
         self.shared.more.notify_one();
-        // It contains its panics.
-        let _ = thread.join();
+        self.thread.join();
     }
 }
 

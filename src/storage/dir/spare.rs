@@ -6,15 +6,14 @@
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::panics::{self, lock};
 use crate::storage::{StorageError, Wake};
 
+use super::helper::Helper;
 use super::open::lacks_room;
 use super::segment::ZEROS;
-use super::signals;
 use super::vfs::{Vfs, VfsFile};
 
 /// What the files' names begin with; a number follows, for the next one may be begun while this one
@@ -223,7 +222,7 @@ impl Spares {
 /// The thread that makes them. Dropping it waits until it has ended.
 pub(super) struct SpareThread {
     spares: Arc<Spares>,
-    thread: Option<JoinHandle<()>>,
+    thread: Helper,
 }
 
 impl SpareThread {
@@ -231,37 +230,32 @@ impl SpareThread {
         let theirs = spares.clone();
         lock(&spares.state).threaded = true;
         let main = move || theirs.work(&wake);
-        let thread = signals::blocked(|| Builder::new().name("keel-spare".to_owned()).spawn(main));
-        match thread {
-            Ok(thread) => Ok(SpareThread {
-                spares: spares.clone(),
-                thread: Some(thread),
-            }),
-            Err(error) => {
-                lock(&spares.state).threaded = false;
-                Err(StorageError::Io {
-                    op: "start of the preparing thread",
-                    path: spares.fs.root(),
-                    error,
-                })
-            }
-        }
+        let thread = Helper::start(
+            "keel-spare",
+            "start of the preparing thread",
+            spares.fs.root(),
+            main,
+        )
+        .inspect_err(|_| lock(&spares.state).threaded = false)?;
+        Ok(SpareThread {
+            spares: spares.clone(),
+            thread,
+        })
     }
 
     /// Leaves it alone, in a child where it does not exist.
     pub(super) fn forget(mut self) {
-        std::mem::forget(self.thread.take());
+        self.thread.forget();
     }
 }
 
 impl Drop for SpareThread {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else {
+        if !self.thread.is_there() {
             return;
-        };
+        }
         lock(&self.spares.state).ending = true;
         self.spares.changed.notify_all();
-        // It contains its panics.
-        let _ = thread.join();
+        self.thread.join();
     }
 }

@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::core::{Index, Persist};
@@ -17,7 +16,7 @@ use crate::panics::{self, lock};
 use crate::storage::{Completion, StorageError, Wake};
 
 use super::direct::{Direct, Ended, unless_locked};
-use super::signals;
+use super::helper::Helper;
 use super::write::{Log, run_length};
 
 /// Writes that wait or are being done. Each is what one driving call brought, and a few words beside
@@ -82,7 +81,7 @@ struct Shared {
 pub(super) struct LogThread {
     shared: Arc<Shared>,
     log: Arc<Mutex<Log>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Helper,
     fd: Option<RawFd>,
 }
 
@@ -99,20 +98,14 @@ impl LogThread {
         // while it writes nobody can drop there.
         let (theirs, log_of_it) = (shared.clone(), Arc::downgrade(log));
         let main = move || work(&theirs, &log_of_it, &wake);
-        let thread = signals::blocked(|| Builder::new().name("keel-log".to_owned()).spawn(main));
-        match thread {
-            Ok(thread) => Ok(LogThread {
-                shared,
-                log: log.clone(),
-                thread: Some(thread),
-                fd,
-            }),
-            Err(error) => Err(StorageError::Io {
-                op: "start of the writing thread",
-                path: lock(log).fs.root(),
-                error,
-            }),
-        }
+        let root = lock(log).fs.root();
+        let thread = Helper::start("keel-log", "start of the writing thread", root, main)?;
+        Ok(LogThread {
+            shared,
+            log: log.clone(),
+            thread,
+            fd,
+        })
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -201,21 +194,20 @@ impl LogThread {
 
     /// Leaves it alone, in a child where it does not exist.
     pub(super) fn forget(mut self) {
-        std::mem::forget(self.thread.take());
+        self.thread.forget();
     }
 }
 
 impl Drop for LogThread {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else {
+        if !self.thread.is_there() {
             return;
-        };
+        }
         // What waits behind is the thread's.
         self.flush();
         lock(&self.shared.queue).ending = true;
         self.shared.more.notify_one();
-        // It contains its panics.
-        let _ = thread.join();
+        self.thread.join();
     }
 }
 
