@@ -1,5 +1,6 @@
 //! Checking segments that are written no more: each gets its checkpoint, and those that a start has
-//! passed over are read once afterwards.
+//! found are read once afterwards. What one that was begun since the start holds is known from writing
+//! it: reading it back at once would take as much of the disk as writing it.
 //!
 //! It is done by a thread of its own where the log is written by one, and takes its time: nothing ever
 //! waits for it. Without one the segment that was just finished is done by the write that has begun the
@@ -34,6 +35,8 @@ pub(super) struct Sealed {
     pub(super) end: End,
     /// There is a file of its checkpoint's name.
     pub(super) has_checkpoint: bool,
+    /// What is to be its checkpoint, without reading it.
+    pub(super) made: Option<Checkpoint>,
 }
 
 #[derive(Default)]
@@ -68,13 +71,14 @@ impl Checks {
         }
     }
 
-    /// The log has gone on in another segment.
-    pub(super) fn sealed(&self, header: &Header, end: End) {
+    /// The log has gone on in another segment; `made` is what whoever wrote this one knows of it.
+    pub(super) fn sealed(&self, header: &Header, end: End, made: Option<Checkpoint>) {
         let mut state = lock(&self.state);
         let sealed = Sealed {
             header: header.clone(),
             end,
             has_checkpoint: false,
+            made,
         };
         if state.threaded {
             state.new.push_back(sealed);
@@ -98,6 +102,10 @@ impl Checks {
     fn check(&self, sealed: &Sealed, goes_on: &dyn Fn(u64) -> bool) -> bool {
         let Sealed { header, end, .. } = sealed;
         let segment = header.name();
+        if let Some(made) = &sealed.made {
+            self.write(made, &segment);
+            return false;
+        }
         let wrong = match Checkpoint::of_segment(&*self.fs, header, end, goes_on) {
             Ok(None) => return false,
             Ok(Some(found)) => match Checkpoint::read(&*self.fs, header, end) {
@@ -108,8 +116,7 @@ impl Checks {
                     header.prev.index + 1,
                 ),
                 None => {
-                    // Whatever keeps it from being written: the segment will be read instead.
-                    let _ = found.write(&*self.fs, &segment);
+                    self.write(&found, &segment);
                     return false;
                 }
             },
@@ -127,6 +134,16 @@ impl Checks {
         }
         lock(&self.state).found.push_back((index, wrong));
         true
+    }
+
+    /// Whatever keeps it from being written: the segment will be read instead.
+    fn write(&self, checkpoint: &Checkpoint, segment: &str) {
+        let written = checkpoint.write(&*self.fs, segment);
+        let trimmed = self.fs.open(segment).err();
+        // Who trimmed it may have looked for this before it was there.
+        if written.is_ok() && trimmed.is_some_and(|error| checkpoint::is_missing(&error)) {
+            checkpoint::remove(&*self.fs, segment);
+        }
     }
 
     /// Checks one after the other. Calls `wake` when something is wrong.

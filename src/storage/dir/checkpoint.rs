@@ -1,14 +1,15 @@
 //! Checkpoints: what an opening needs to know of a segment that is not the last, in a file beside it,
 //! so that the groups in it need not be read for that.
 //!
-//! A checkpoint says what reading the segment has found: the places of its groups, the terms of its
-//! entries, the configurations. It counts only for the very file that it was made of, from exactly
+//! A checkpoint says what reading the segment finds, or what whoever wrote it knows: the places of its
+//! groups, the terms of its entries, the configurations. It counts only for the very file that it was made of, from exactly
 //! where that begins to exactly where the next segment goes on; in any other case, and where it is
 //! missing or damaged, the segment is read instead, and nothing is lost but time. So it may be written
 //! late or never, and be lost at any moment. Entries behind one are compared with it, by the checksums
 //! of their groups, whenever they are fetched; who finds that they are not what they were removes it,
 //! so that the next opening reads the segment and sees.
 
+use std::collections::TryReserveError;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -39,12 +40,40 @@ pub(super) struct Checkpoint {
     pub(super) layout: Layout,
     /// Where the log ends with it.
     pub(super) end: End,
-    /// META's generation when its last group was written.
+    pub(super) content: Content,
+}
+
+/// What is known of the entries in a segment, besides where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    /// META's generation when the last group was written.
     pub(super) generation: u64,
     /// The first index of every term, of the entries that nothing in the segment replaces.
     pub(super) terms: Vec<Position>,
     /// The configurations among them, as entries.
     pub(super) configs: Vec<Entry>,
+}
+
+impl Content {
+    /// A group follows that begins with this index, after which nothing from there on is what it was.
+    pub(super) fn group(&mut self, first: Index, generation: u64) {
+        self.terms.retain(|run| run.index < first);
+        self.configs.retain(|entry| entry.index < first);
+        self.generation = self.generation.max(generation);
+    }
+
+    /// The next entry of the group.
+    pub(super) fn entry(&mut self, entry: &Entry) -> Result<(), TryReserveError> {
+        if self.terms.last().is_none_or(|run| run.term != entry.term) {
+            self.terms.try_reserve(1)?;
+            self.terms.push(entry.position());
+        }
+        if let Payload::Config(..) = entry.payload {
+            self.configs.try_reserve(1)?;
+            self.configs.push(entry.clone());
+        }
+        Ok(())
+    }
 }
 
 /// The name of the checkpoint of a segment's file.
@@ -117,22 +146,15 @@ impl Checkpoint {
             self.end.last = Position { index, term };
             self.layout.reset(self.end.last);
         }
-        self.terms.retain(|run| run.index < first);
-        self.configs.retain(|entry| entry.index < first);
+        self.content.group(first, frame.place.generation);
         self.layout
             .group(frame.kind, first, frame.place.lsn, frame.crc);
         for _ in 0..frame.count {
             let entry = body.entry(source)?;
             self.end.last = entry.position();
-            if self.terms.last().is_none_or(|run| run.term != entry.term) {
-                self.terms.push(entry.position());
-            }
-            if let Payload::Config(..) = entry.payload {
-                self.configs.push(entry);
-            }
+            self.content.entry(&entry)?;
         }
         body.finish(source)?;
-        self.generation = self.generation.max(frame.place.generation);
         self.end.lsn = frame.place.lsn + frame.size() as u64;
         self.end.crc = frame.crc;
         Ok(())
@@ -141,6 +163,7 @@ impl Checkpoint {
     /// The configurations, each with its index.
     pub(super) fn configs(&self) -> Vec<(Index, Arc<Configuration>)> {
         let configs = self
+            .content
             .configs
             .iter()
             .filter_map(|entry| match &entry.payload {
@@ -199,14 +222,14 @@ impl Checkpoint {
             self.end.lsn,
             self.end.last.index,
             self.end.last.term,
-            self.generation,
+            self.content.generation,
         ] {
             out.extend_from_slice(&field.to_le_bytes());
         }
         let lens = [
             self.layout.runs().len(),
-            self.terms.len(),
-            self.configs.len(),
+            self.content.terms.len(),
+            self.content.configs.len(),
         ];
         for len in lens {
             out.extend_from_slice(&(len as u32).to_le_bytes());
@@ -216,11 +239,11 @@ impl Checkpoint {
             out.extend_from_slice(&run.lsn.to_le_bytes());
             out.extend_from_slice(&run.crc.to_le_bytes());
         }
-        for run in &self.terms {
+        for run in &self.content.terms {
             out.extend_from_slice(&run.index.to_le_bytes());
             out.extend_from_slice(&run.term.to_le_bytes());
         }
-        for entry in &self.configs {
+        for entry in &self.content.configs {
             encode_entry(entry, &mut out);
         }
         let crc = crc32fast::hash(&out[CRC_END..]);
@@ -269,9 +292,12 @@ impl Checkpoint {
         })?;
         layout.fill(resets.then_some(base), replaced, runs);
         found.layout = layout;
-        found.terms = take_all(terms?, || take_position(&mut input))?;
-        found.configs = take_all(configs?, || decode_entry(&mut input).map_err(flaw))?;
-        (found.end, found.generation) = (end, generation);
+        found.content = Content {
+            generation,
+            terms: take_all(terms?, || take_position(&mut input))?,
+            configs: take_all(configs?, || decode_entry(&mut input).map_err(flaw))?,
+        };
+        found.end = end;
         match input.is_empty() && base == found.layout.base() {
             true => Ok(found),
             false => Err(other),
@@ -283,7 +309,7 @@ impl Checkpoint {
         let (header, _) = self.layout.only();
         let (first, last) = (self.layout.first(), self.end.last);
         let offset = |lsn: u64| lsn.checked_sub(header.start_lsn);
-        let (runs, terms) = (self.layout.runs(), &self.terms[..]);
+        let (runs, terms) = (self.layout.runs(), &self.content.terms[..]);
         let ordered = runs
             .windows(2)
             .all(|pair| pair[0].first < pair[1].first && pair[0].lsn < pair[1].lsn);
@@ -294,7 +320,8 @@ impl Checkpoint {
         let rising = terms
             .windows(2)
             .all(|pair| pair[0].index < pair[1].index && pair[0].term < pair[1].term);
-        let configs = self.configs.windows(2).all(|p| p[0].index < p[1].index);
+        let configs = &self.content.configs[..];
+        let named = configs.windows(2).all(|p| p[0].index < p[1].index);
         let inside = |index: Index| (first..=last.index).contains(&index);
         let begins = match runs.first() {
             Some(run) => run.first == first && offset(self.end.lsn).is_some(),
@@ -307,8 +334,8 @@ impl Checkpoint {
         let resets = self.layout.only().1.resets;
         let begins = begins && (!resets || first == self.layout.base().index + 1);
         let known = terms.iter().all(|run| inside(run.index) && run.term > 0)
-            && self.configs.iter().all(|entry| inside(entry.index));
-        ordered && placed && rising && configs && begins && ends && known
+            && configs.iter().all(|entry| inside(entry.index));
+        ordered && placed && rising && named && begins && ends && known
     }
 }
 

@@ -92,7 +92,8 @@ impl Direct {
         log.keep(buffer);
         let result = match result {
             Ok(()) => {
-                log.settle(&effect);
+                let entries = run.iter().flat_map(|persist| &persist.entries);
+                log.settle(&effect, entries);
                 Ok(())
             }
             Err(error) if is_untried(&error) => {

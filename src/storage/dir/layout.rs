@@ -138,6 +138,24 @@ impl Layout {
         }
     }
 
+    /// The newest segment by itself, if so much memory is left: its runs are the last, for nothing
+    /// was added behind them.
+    pub(super) fn newest(&self) -> Option<Layout> {
+        let extent = self.segments.back()?;
+        let older = self.runs.partition_point(|run| run.seq < extent.header.seq);
+        let mut one = Layout {
+            base: match extent.resets {
+                true => self.base,
+                false => extent.header.prev,
+            },
+            ..Layout::default()
+        };
+        one.runs.try_reserve_exact(self.runs.len() - older).ok()?;
+        one.runs.extend_from_slice(&self.runs[older..]);
+        one.segments.push_back(extent.clone());
+        Some(one)
+    }
+
     /// The log goes on in a segment, of which there is a layout by itself.
     pub(super) fn join(&mut self, mut one: Layout) {
         let reset = one.only().1.resets.then_some(one.base);

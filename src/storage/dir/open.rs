@@ -15,7 +15,7 @@ use crate::storage::{Identity, Lost, Opened, StorageError};
 use super::aside;
 use super::buffer::Buffer;
 use super::check::{Checks, Sealed};
-use super::checkpoint;
+use super::checkpoint::{self, Content};
 use super::damage::{Damage, bound_behind, later};
 use super::layout::Layout;
 use super::meta::{self, Meta};
@@ -109,6 +109,7 @@ impl Directory {
             options,
             meta,
             meta_file,
+            content: (recovered.end == segment.header.start()).then(Content::default),
             segment,
             end: recovered.end,
             spares: Arc::new(Spares::new(fs.clone(), options.segment_size(0))),
@@ -362,6 +363,7 @@ fn checks(fs: &Arc<dyn Vfs>, layout: &Layout, mut checkpoints: BTreeSet<String>)
             header,
             end,
             has_checkpoint,
+            made: None,
         }
     });
     let sealed: Vec<Sealed> = sealed.collect();

@@ -40,7 +40,8 @@ impl Scan<'_> {
         } else if first <= self.log.last().index {
             self.log.truncate(first);
         }
-        self.log.pass(&found.terms, found.configs(), end.last.index);
+        self.log
+            .pass(&found.content.terms, found.configs(), end.last.index);
         self.layout.join(found.layout);
         self.tail = None;
         self.newest = end.lsn;
@@ -59,8 +60,8 @@ impl Scan<'_> {
             false if first > self.log.base().index => self.log.term(first - 1),
             false => None,
         };
-        let begins = found.terms.first().map_or(u64::MAX, |run| run.term);
-        found.generation <= self.meta.generation
+        let begins = found.content.terms.first().map_or(u64::MAX, |run| run.term);
+        found.content.generation <= self.meta.generation
             && found.end.last.term.max(base.term) <= known.term
             && before.is_some_and(|term| term <= begins)
     }

@@ -60,6 +60,8 @@ struct Queue {
     /// META may know less than is durable.
     ahead: bool,
     done: VecDeque<Completion>,
+    /// Somebody waits until there is nothing more to be done.
+    flushed: bool,
     /// Why something could not be removed.
     trim_failed: Option<StorageError>,
     ending: bool,
@@ -130,6 +132,8 @@ impl LogThread {
         let waits = !queue.busy && !queue.direct && !queue.called;
         if waits && !queue.jobs.is_empty() {
             queue.called = true;
+            // Or the thread would wake up to wait for this lock.
+            drop(queue);
             self.shared.more.notify_one();
         }
     }
@@ -179,11 +183,12 @@ impl LogThread {
     pub(super) fn flush(&mut self) {
         loop {
             self.go_on();
-            let queue = lock(&self.shared.queue);
+            let mut queue = lock(&self.shared.queue);
             if queue.direct && !queue.busy {
                 drop(queue);
                 self.reap(true);
             } else if queue.busy || !queue.jobs.is_empty() {
+                queue.flushed = true;
                 let waited = self.shared.quiet.wait(queue);
                 drop(waited.unwrap_or_else(PoisonError::into_inner));
             } else {
@@ -249,7 +254,9 @@ impl Shared {
                 queue.busy = true;
                 return next;
             }
-            self.quiet.notify_all();
+            if std::mem::take(&mut queue.flushed) {
+                self.quiet.notify_all();
+            }
             if queue.ending {
                 return Next::End;
             }

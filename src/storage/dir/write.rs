@@ -14,6 +14,7 @@ use super::Options;
 use super::aside;
 use super::buffer::Buffer;
 use super::check::Checks;
+use super::checkpoint::{Checkpoint, Content};
 use super::frame::{Group, Kind, MAX_GROUP, Place, TooLarge, start_group};
 use super::layout::Layout;
 use super::meta::{self, Meta, Origin};
@@ -37,6 +38,8 @@ pub(super) struct Log {
     pub(super) meta_file: Box<dyn VfsFile>,
     pub(super) segment: Segment,
     pub(super) end: End,
+    /// What is in the segment, unless it was begun by an earlier run, or memory was lacking.
+    pub(super) content: Option<Content>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) known: Arc<Mutex<Known>>,
     pub(super) spares: Arc<Spares>,
@@ -64,6 +67,8 @@ pub(super) struct Effect {
     reset: Option<Position>,
     first: Index,
     end: End,
+    /// META's generation as the group has it.
+    generation: u64,
 }
 
 /// What there was no room for.
@@ -275,7 +280,7 @@ impl Log {
         reset: Option<Position>,
         entries: impl Iterator<Item = &'a Entry> + Clone,
     ) -> Result<(), StorageError> {
-        let group = self.group(reset, entries)?;
+        let group = self.group(reset, entries.clone())?;
         let used = self.end.lsn > self.segment.header.start_lsn;
         if (reset.is_some() && used) || !self.segment.has_room(self.end.lsn, group.size()) {
             self.roll(group.size(), reset.is_some())?;
@@ -283,7 +288,7 @@ impl Log {
         let stored = self.store(group, reset);
         self.segment.write(stored.buffer.bytes(), stored.offset)?;
         self.keep(stored.buffer);
-        self.settle(&stored.effect);
+        self.settle(&stored.effect, entries);
         Ok(())
     }
 
@@ -344,6 +349,7 @@ impl Log {
                     crc,
                     last: last.unwrap_or(self.end.last),
                 },
+                generation: place.generation,
             },
         }
     }
@@ -383,9 +389,18 @@ impl Log {
         }
     }
 
-    /// The group that was stored is durable.
-    pub(super) fn settle(&mut self, effect: &Effect) {
+    /// The group that was stored, with these entries, is durable.
+    pub(super) fn settle<'a>(
+        &mut self,
+        effect: &Effect,
+        mut entries: impl Iterator<Item = &'a Entry>,
+    ) {
         self.refused = None;
+        self.content = self.content.take().and_then(|mut content| {
+            content.group(effect.first, effect.generation);
+            let noted = entries.try_for_each(|entry| content.entry(entry));
+            noted.is_ok().then_some(content)
+        });
         // One that was adopted later still needs it.
         let reset = effect.reset.map_or(0, |at| at.index);
         self.meta.adopted = self.meta.adopted.filter(|at| at.index > reset);
@@ -415,7 +430,9 @@ impl Log {
         if let Err(StorageError::Full { .. }) = &made {
             self.known().lacking = Some(bytes);
         }
-        let finished = std::mem::replace(&mut self.segment, made?);
+        let segment = made?;
+        let made = self.finished();
+        let finished = std::mem::replace(&mut self.segment, segment);
         if self.unbuffered {
             self.prepare_unbuffered();
         }
@@ -425,8 +442,18 @@ impl Log {
         self.meta.head_seq = seq;
         self.update_meta()?;
         self.checks
-            .sealed(&finished.header, self.segment.header.start());
+            .sealed(&finished.header, self.segment.header.start(), made);
         Ok(())
+    }
+
+    /// The checkpoint of the newest segment, as far as that is known; the next one begins empty.
+    fn finished(&mut self) -> Option<Checkpoint> {
+        let content = self.content.replace(Content::default())?;
+        Some(Checkpoint {
+            layout: self.known().layout.newest()?,
+            end: self.end,
+            content,
+        })
     }
 
     fn next_segment(&self, seq: u64, bytes: u64) -> Result<Segment, StorageError> {

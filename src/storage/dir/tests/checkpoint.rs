@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::checkpoint::{is_checkpoint, name_of};
+use super::super::checkpoint::{Checkpoint, is_checkpoint, name_of};
 use super::super::page::PAGE;
-use super::super::segment::is_segment;
+use super::super::segment::{Header, is_segment};
+use super::super::vfs::Vfs;
 use super::super::{Directory, Options};
 use super::images::{image, save};
 use super::model::{open, open_once};
@@ -93,6 +94,32 @@ fn what_is_passed_over_comes_to_the_same() {
         assert_eq!(found[0], found[1], "seed {}", seed + n);
     }
     assert!(passed > 60, "{passed}");
+}
+
+/// Whoever writes a segment knows of it what reading it finds.
+#[test]
+fn what_was_written_is_what_is_read() {
+    let (seed, mut compared) = (seed(82), 0);
+    for n in 0..60 {
+        let sim = Sim::default();
+        run(&sim, seed + n, 60, Mix::All);
+        let segments = names(&durable(&sim), is_segment);
+        let headers = segments.iter().map(|name| {
+            let page = sim.read(name, PAGE as u64).unwrap();
+            Header::decode(&page).unwrap()
+        });
+        let headers: Vec<Header> = headers.collect();
+        for (header, next) in headers.iter().zip(headers.iter().skip(1)) {
+            let end = next.start();
+            let Some(written) = Checkpoint::read(&sim, header, &end) else {
+                continue;
+            };
+            let read = Checkpoint::of_segment(&sim, header, &end, &|_| true);
+            assert_eq!(Some(written), read.unwrap(), "seed {}", seed + n);
+            compared += 1;
+        }
+    }
+    assert!(compared > 60, "{compared}");
 }
 
 #[test]
