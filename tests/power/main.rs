@@ -21,10 +21,10 @@ use victim::{Calls, End, Fault};
 
 /// System calls that change something, each of which is a moment for power to fail.
 const CHANGING: &str =
-    "pwrite64,fdatasync,fsync,?io_submit,?rename,?renameat,?renameat2,?unlink,?unlinkat";
+    "pwrite64,fdatasync,fsync,fallocate,?io_submit,?rename,?renameat,?renameat2,?unlink,?unlinkat";
 
 /// What was only interrupted has done nothing yet, and is done again.
-const REPEATED: [&str; 4] = ["pwrite64", "pread64", "fdatasync", "fsync"];
+const REPEATED: [&str; 5] = ["pwrite64", "pread64", "fallocate", "fdatasync", "fsync"];
 
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |n| n.parse().unwrap())
@@ -67,7 +67,7 @@ fn cuts(kind: &str, count: usize, first_seed: u64) -> (usize, usize) {
         // Lives differ in what they do: no more than a part of the cuts in each.
         let calls = victim::count_calls(&disk.path().join("counted"), seed, CHANGING);
         let _ = std::fs::remove_dir_all(disk.path().join("counted"));
-        for (call, nth) in spread(&calls, (count - tried).min(50)) {
+        for (call, nth) in spread(&calls, (count - tried).min(25)) {
             killed += usize::from(cut(&mut disk, seed, &call, nth));
             tried += 1;
         }

@@ -22,9 +22,11 @@ fn identity() -> Identity {
     }
 }
 
-fn options() -> Options {
+/// In every other life of those with threads into room that is only reserved.
+fn options(seed: u64) -> Options {
     Options {
         segment_bytes: 16 * 1024,
+        large_group_bytes: if seed.is_multiple_of(4) { 0 } else { u64::MAX },
         ..Options::default()
     }
 }
@@ -241,7 +243,7 @@ fn take(directory: &mut Directory, step: &Step) -> Result<(), StorageError> {
 
 /// Opened, and every other time written by a thread, or by the system itself where it does that.
 fn opened(path: &Path, seed: u64) -> Result<Directory, StorageError> {
-    let (mut directory, _) = Directory::open_with(path, &identity(), options())?;
+    let (mut directory, _) = Directory::open_with(path, &identity(), options(seed))?;
     if seed.is_multiple_of(2) {
         directory.spawn_writer(Arc::new(|| {}))?;
     }
@@ -297,7 +299,7 @@ fn states(seed: u64, done: u64) -> Vec<Model> {
 
 /// Opens it, compares everything, goes on, and does so once more.
 pub fn check(path: &Path, seed: u64, done: Done) -> Result<(), String> {
-    let open = || Directory::open_with(path, &identity(), options());
+    let open = || Directory::open_with(path, &identity(), options(seed));
     let (mut directory, opened) = match (open(), done) {
         (Ok(opened), _) => opened,
         (Err(StorageError::Missing { .. }), Done(None)) => return Ok(()),

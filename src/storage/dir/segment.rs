@@ -2,7 +2,8 @@
 //!
 //! A segment is one sealed header page and then commit groups. It appears under its name only
 //! when all of it is durable, zeros included: what follows its last group is known to be zero, and
-//! writing a group needs no new space and changes no file metadata.
+//! writing a group needs no new space and changes no file metadata. (One that is made for large groups
+//! may have zeros that were never written; then the file system notes what was.)
 
 use std::os::fd::RawFd;
 

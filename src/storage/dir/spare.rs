@@ -1,6 +1,10 @@
 //! A spare segment: a file of zeros that is durable before it is needed, so that no append pays for
 //! it, and so that a full disk is met here and not in the middle of a write.
 //!
+//! Zeros are written where groups are small: a write into them changes nothing but data. Where groups
+//! are large they take as much of the disk as the log itself, and it is left to the file system to note
+//! what was written.
+//!
 //! It is made in slices, by a thread of its own where the log is written by one. Without one it is
 //! made when it is needed. There is one at a time; the next opening removes it.
 
@@ -11,6 +15,7 @@ use std::time::Duration;
 use crate::panics::{self, lock};
 use crate::storage::{StorageError, Wake};
 
+use super::Options;
 use super::helper::Helper;
 use super::open::lacks_room;
 use super::segment::ZEROS;
@@ -41,10 +46,11 @@ impl Spare {
         fs: &dyn Vfs,
         name: String,
         bytes: u64,
+        zeros: bool,
         ended: &dyn Fn() -> bool,
     ) -> Result<Spare, StorageError> {
         let file = fs.create(&name)?;
-        let written = fill(&*file, bytes, ended);
+        let written = fill(&*file, bytes, zeros, ended);
         match written {
             Ok(()) => Ok(Spare { name, file, bytes }),
             Err(error) => {
@@ -55,9 +61,17 @@ impl Spare {
     }
 }
 
-fn fill(file: &dyn VfsFile, bytes: u64, ended: &dyn Fn() -> bool) -> Result<(), StorageError> {
+/// With `zeros` they are written, and not only where they must be.
+fn fill(
+    file: &dyn VfsFile,
+    bytes: u64,
+    zeros: bool,
+    ended: &dyn Fn() -> bool,
+) -> Result<(), StorageError> {
     // On a full disk this is where it ends, and nothing of what is left was used up meanwhile.
-    file.reserve(bytes)?;
+    if file.reserve(bytes)? && !zeros {
+        return file.sync();
+    }
     let mut end = 0;
     while end < bytes {
         if ended() {
@@ -89,6 +103,8 @@ struct State {
     failed: Option<StorageError>,
     /// Names given so far.
     names: u64,
+    /// The log is written in large groups.
+    large: bool,
     ending: bool,
 }
 
@@ -103,19 +119,28 @@ impl State {
 pub(super) struct Spares {
     fs: Arc<dyn Vfs>,
     bytes: u64,
+    large_group_bytes: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Spares {
     /// None is made yet.
-    pub(super) fn new(fs: Arc<dyn Vfs>, bytes: u64) -> Spares {
+    pub(super) fn new(fs: Arc<dyn Vfs>, options: Options) -> Spares {
         Spares {
             fs,
-            bytes,
+            bytes: options.segment_size(0),
+            large_group_bytes: options.large_group_bytes,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
+    }
+
+    /// A segment was filled with so many groups of so many bytes together: the next spare is made for
+    /// such.
+    pub(super) fn filled(&self, groups: u64, bytes: u64) {
+        let average = bytes.checked_div(groups).unwrap_or(0);
+        lock(&self.state).large = average >= self.large_group_bytes;
     }
 
     /// A spare of at least `least` bytes; `None` if there is none. One that is being made is waited
@@ -144,7 +169,7 @@ impl Spares {
         let mut state = lock(&self.state);
         if !state.threaded && state.ready.is_none() {
             let name = state.name();
-            state.ready = Spare::make(&*self.fs, name, self.bytes, &|| false).ok();
+            state.ready = Spare::make(&*self.fs, name, self.bytes, !state.large, &|| false).ok();
         }
         state.ready.is_some()
     }
@@ -173,9 +198,13 @@ impl Spares {
     /// Makes one after the other. Calls `wake` when there is one where there could be none before.
     fn work(&self, wake: &Wake) {
         loop {
-            let name = lock(&self.state).name();
+            let (name, zeros) = {
+                let mut state = lock(&self.state);
+                (state.name(), !state.large)
+            };
             let ended = || self.is_ending();
-            let made = panics::catch(|| Spare::make(&*self.fs, name, self.bytes, &ended));
+            let make = || Spare::make(&*self.fs, name, self.bytes, zeros, &ended);
+            let made = panics::catch(make);
             let made = made.unwrap_or_else(|text| {
                 Err(StorageError::Io {
                     op: "write",

@@ -71,9 +71,10 @@ pub(super) trait VfsFile: Send {
     fn size(&self) -> Result<u64, StorageError>;
     /// Writes all of `data` at `offset`; durable after `sync`.
     fn write(&self, data: &[u8], offset: u64) -> Result<(), StorageError>;
-    /// Makes sure of room for so many bytes, if the file system can; an error if there is none.
-    fn reserve(&self, _bytes: u64) -> Result<(), StorageError> {
-        Ok(())
+    /// Makes sure of room for so many bytes of a file that is empty, if the file system can; an error if
+    /// there is none. True if so many zeros are in it then, durable after `sync`.
+    fn reserve(&self, _bytes: u64) -> Result<bool, StorageError> {
+        Ok(false)
     }
     /// What was made durable is not needed in memory.
     fn forget(&self) {}
@@ -278,6 +279,13 @@ impl Vfs for Disk {
     }
 }
 
+impl DiskFile {
+    fn is_tried(&self) -> bool {
+        let kind = rustix::fs::fstatfs(&self.file).map(|system| system.f_type);
+        kind.is_ok_and(|kind| TRIED.iter().any(|tried| u64::from(*tried) == kind as u64))
+    }
+}
+
 impl VfsFile for DiskFile {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         let mut filled = 0;
@@ -306,14 +314,15 @@ impl VfsFile for DiskFile {
             .map_err(failed("pwrite", &self.path))
     }
 
-    fn reserve(&self, bytes: u64) -> Result<(), StorageError> {
+    fn reserve(&self, bytes: u64) -> Result<bool, StorageError> {
         use rustix::io::Errno;
         let flags = rustix::fs::FallocateFlags::empty();
         loop {
             return match rustix::fs::fallocate(&self.file, flags, 0, bytes) {
                 Err(Errno::INTR) => continue,
+                Ok(()) => Ok(self.is_tried()),
                 // It will be seen when it is written.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
                 Err(errno) => Err(failed("fallocate", &self.path)(errno.into())),
             };
         }
@@ -326,15 +335,13 @@ impl VfsFile for DiskFile {
 
     fn unbuffered(&self) -> Option<RawFd> {
         let open = || {
-            let kind = rustix::fs::fstatfs(&self.file).ok()?.f_type;
-            TRIED.iter().find(|tried| **tried as u64 == kind as u64)?;
             let mut options = OpenOptions::new();
             let opened = options
                 .write(true)
                 .custom_flags(libc::O_DIRECT)
                 .open(&self.path)
                 .and_then(off_stdio);
-            opened.ok()
+            opened.ok().filter(|_| self.is_tried())
         };
         let file = self.unbuffered.get_or_init(open).as_ref()?;
         Some(file.as_raw_fd())
@@ -351,8 +358,9 @@ impl VfsFile for DiskFile {
     }
 }
 
-/// File systems on which writing past the page cache was tried with real losses of power: ext4 and
-/// xfs, by the magic numbers of linux/magic.h. Others differ in what they do with the cache.
+/// File systems on which writing past the page cache, and into room that was only reserved, was tried
+/// with real losses of power: ext4 and xfs, by the magic numbers of linux/magic.h. Others differ in what
+/// they do with the cache.
 const TRIED: [u32; 2] = [0xef53, 0x5846_5342];
 
 /// The file behind a descriptor that is none of 0 to 2: in a daemon that has closed those, whatever

@@ -38,6 +38,8 @@ pub(super) struct Log {
     pub(super) meta_file: Box<dyn VfsFile>,
     pub(super) segment: Segment,
     pub(super) end: End,
+    /// Groups that were written to the segment.
+    pub(super) groups: u64,
     /// What is in the segment, unless it was begun by an earlier run, or memory was lacking.
     pub(super) content: Option<Content>,
     pub(super) snapshots: Arc<Snapshots>,
@@ -396,6 +398,7 @@ impl Log {
         mut entries: impl Iterator<Item = &'a Entry>,
     ) {
         self.refused = None;
+        self.groups += 1;
         self.content = self.content.take().and_then(|mut content| {
             content.group(effect.first, effect.generation);
             let noted = entries.try_for_each(|entry| content.entry(entry));
@@ -420,6 +423,8 @@ impl Log {
     /// little more if the log is dropped with it: that makes room.
     fn roll(&mut self, size: u64, drops: bool) -> Result<(), StorageError> {
         let seq = self.segment.header.seq + 1;
+        let written = self.end.lsn - self.segment.header.start_lsn;
+        self.spares.filled(self.groups, written);
         let bytes = self.options.segment_size(size);
         let made = match self.next_segment(seq, bytes) {
             Err(StorageError::Full { .. }) if drops => {
@@ -433,6 +438,7 @@ impl Log {
         let segment = made?;
         let made = self.finished();
         let finished = std::mem::replace(&mut self.segment, segment);
+        self.groups = 0;
         if self.unbuffered {
             self.prepare_unbuffered();
         }

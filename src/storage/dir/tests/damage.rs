@@ -36,7 +36,7 @@ fn sample(seed: u64) -> Sample {
     let mut before = restored(&outcome.live);
     let options = Options {
         segment_bytes: 64 * 1024,
-        tail_bytes: usize::MAX,
+        ..Options::default()
     };
     let (mut directory, _) =
         Directory::open_on(Box::new(sim.clone()), &identity(), options).unwrap();

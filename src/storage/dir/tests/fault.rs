@@ -155,7 +155,7 @@ fn an_append_costs_one_write_and_one_sync() {
 fn open_wide(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
     let options = Options {
         segment_bytes: 32 * OPTIONS.segment_bytes,
-        tail_bytes: usize::MAX,
+        ..Options::default()
     };
     Directory::open_on(Box::new(sim.clone()), &identity(), options)
 }

@@ -107,7 +107,7 @@ fn whatever_is_asked_for_comes_back() {
             seed(20) + round as u64,
             Options {
                 segment_bytes,
-                tail_bytes: usize::MAX,
+                ..Options::default()
             },
         );
         for _ in 0..10 {

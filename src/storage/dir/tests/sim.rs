@@ -669,6 +669,11 @@ impl VfsFile for SimFile {
         }
     }
 
+    fn reserve(&self, bytes: u64) -> Result<bool, StorageError> {
+        self.write(&vec![0; bytes as usize], 0)?;
+        Ok(true)
+    }
+
     fn unbuffered(&self) -> Option<RawFd> {
         Some(self.inode as RawFd)
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::page::PAGE;
+use super::super::spare::Spares;
 use super::super::vfs::Vfs;
 use super::super::{Directory, Options, meta};
 use super::disk::nth;
@@ -19,9 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory that is written by a thread, and how often that has called.
 pub(super) fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
+    threaded_for(sim, Options::default().large_group_bytes)
+}
+
+/// The same, with groups that are large from so many bytes on.
+fn threaded_for(sim: &Sim, large_group_bytes: u64) -> (Directory, Arc<AtomicU64>) {
     let options = Options {
         segment_bytes: 256 * 1024,
-        tail_bytes: usize::MAX,
+        large_group_bytes,
+        ..Options::default()
     };
     let opened = Directory::open_on(Box::new(sim.clone()), &identity(), options);
     let (mut directory, _) = opened.unwrap();
@@ -340,8 +347,15 @@ fn spare_segments_are_taken_and_none_is_left_behind() {
 
 #[test]
 fn power_may_fail_while_spare_segments_are_made_and_taken() {
+    // With zeros that are written, and with zeros that are none of theirs.
+    for large_group_bytes in [u64::MAX, 0] {
+        power_may_fail_with_spares_for(large_group_bytes);
+    }
+}
+
+fn power_may_fail_with_spares_for(large_group_bytes: u64) {
     both(|sim| {
-        let (mut directory, _) = threaded(sim);
+        let (mut directory, _) = threaded_for(sim, large_group_bytes);
         begin(&mut directory);
         sim.keep_history();
         let mut told = 1;
@@ -368,6 +382,29 @@ fn power_may_fail_while_spare_segments_are_made_and_taken() {
         }
         assert!(spares > 50, "only {spares} with a spare segment");
     });
+}
+
+/// What it costs to make a spare after a segment of such groups.
+fn operations(groups: u64, bytes: u64) -> u64 {
+    let sim = Sim::default();
+    let options = Options::default();
+    let spares = Spares::new(Arc::new(sim.clone()), options);
+    spares.filled(groups, bytes);
+    assert!(spares.make_now());
+    let spare = spares.take(options.segment_bytes).unwrap().unwrap();
+    let mut read = vec![1; options.segment_bytes as usize];
+    assert_eq!(spare.file.read(&mut read, 0).unwrap(), read.len());
+    assert!(read.iter().all(|byte| *byte == 0));
+    sim.operations()
+}
+
+#[test]
+fn zeros_are_written_for_small_groups_only() {
+    let bytes = Options::default().segment_bytes;
+    let large = operations(bytes / (64 * 1024), bytes);
+    assert_eq!(large, 3, "made, reserved, and durable");
+    assert!(operations(bytes / (64 * 1024) + 1, bytes) > large);
+    assert!(operations(0, 0) > large, "nothing is known yet");
 }
 
 #[test]
