@@ -24,6 +24,9 @@ pub(super) enum Ended {
     Undone(Vec<Persist>),
 }
 
+/// What was not begun: why it failed, or nothing if another has to write it.
+pub(super) type Unbegun = (Vec<Persist>, Option<StorageError>);
+
 /// The queue, and what is in it.
 pub(super) struct Direct {
     queue: Box<dyn Queue>,
@@ -48,22 +51,25 @@ impl Direct {
         self.queue.fd()
     }
 
-    /// Begins to write them as one; they come back if another has to write them. `begins` is called
-    /// before that can end.
+    /// Begins to write them as one; they come back if that failed, or if another has to write them.
+    /// `begins` is called before it can end.
     pub(super) fn begin(
         &mut self,
         log: &Mutex<Log>,
         run: Vec<Persist>,
         begins: impl FnOnce(),
-    ) -> Result<(), Vec<Persist>> {
+    ) -> Result<(), Unbegun> {
         assert!(self.under_way.is_none(), "one write at a time");
         let mut log = lock(log);
-        // A panic is for the one who writes these next to find, and to report.
-        let Ok(Some((stored, file))) = panics::catch(|| {
-            let file = log.segment.unbuffered().filter(|_| !self.useless)?;
-            Some((log.plain(&run)?, file))
-        }) else {
-            return Err(run);
+        let plain = panics::catch(|| match self.useless {
+            true => Ok(None),
+            false => log.plain(&run),
+        });
+        let (stored, file) = match plain {
+            Ok(Ok(Some(plain))) => plain,
+            Ok(Err(error)) => return Err((run, Some(error))),
+            // A panic is for the one who writes these next to find, and to report.
+            Ok(Ok(None)) | Err(_) => return Err((run, None)),
         };
         begins();
         match self.queue.begin(file, stored.buffer, stored.offset) {
@@ -74,7 +80,7 @@ impl Direct {
             Err(buffer) => {
                 log.keep(buffer);
                 self.useless = true;
-                Err(run)
+                Err((run, None))
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::core::{Index, Persist};
 use crate::panics::{self, lock};
 use crate::storage::{Completion, StorageError, Wake};
 
-use super::direct::{Direct, Ended, unless_locked};
+use super::direct::{Direct, Ended, Unbegun, unless_locked};
 use super::helper::Helper;
 use super::write::{Log, run_length};
 
@@ -230,10 +230,10 @@ impl Shared {
     }
 
     /// Has the system write it, if that can be.
-    fn begin(&self, log: &Mutex<Log>, run: Vec<Persist>, wake: &Wake) -> Result<(), Vec<Persist>> {
+    fn begin(&self, log: &Mutex<Log>, run: Vec<Persist>, wake: &Wake) -> Result<(), Unbegun> {
         let begun = match &mut *lock(&self.direct) {
             Some(direct) => direct.begin(log, run, || lock(&self.queue).direct = true),
-            None => return Err(run),
+            None => return Err((run, None)),
         };
         let mut queue = lock(&self.queue);
         queue.direct &= begun.is_ok();
@@ -344,10 +344,13 @@ fn work(shared: &Shared, log: &Weak<Mutex<Log>>, wake: &Wake) {
                 lock(&shared.queue).trim_failed = failed;
             }
             Next::Write(run) => {
-                let Err(run) = shared.begin(&log, run, wake) else {
+                let Err((run, failed)) = shared.begin(&log, run, wake) else {
                     continue;
                 };
-                let result = guarded(&log, |log| log.write(&run));
+                let result = match failed {
+                    Some(error) => Err(error),
+                    None => guarded(&log, |log| log.write(&run)),
+                };
                 lock(&shared.queue).finish(&run, &result);
                 wake();
             }

@@ -4,6 +4,7 @@
 //! sync: a crash keeps all of it or nothing. Nobody was told of any of them before.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::core::{Entry, HardState, Index, Persist, Position, Term};
@@ -283,10 +284,7 @@ impl Log {
         entries: impl Iterator<Item = &'a Entry> + Clone,
     ) -> Result<(), StorageError> {
         let group = self.group(reset, entries.clone())?;
-        let used = self.end.lsn > self.segment.header.start_lsn;
-        if (reset.is_some() && used) || !self.segment.has_room(self.end.lsn, group.size()) {
-            self.roll(group.size(), reset.is_some())?;
-        }
+        self.make_room(group.size(), reset.is_some())?;
         let stored = self.store(group, reset);
         self.segment.write(stored.buffer.bytes(), stored.offset)?;
         self.keep(stored.buffer);
@@ -356,25 +354,51 @@ impl Log {
         }
     }
 
-    /// What a write of nothing but entries, behind what is written, would store, in whole pages at
-    /// the address of one: `None` if it needs more than one write to the newest segment.
-    pub(super) fn plain(&mut self, run: &[Persist]) -> Option<Stored> {
-        let first = run.first()?;
-        let hard = first.hard.is_some_and(|hard| hard != self.meta.hard);
-        let entries = run.iter().flat_map(|persist| &persist.entries);
-        if hard || first.reset.is_some() || entries.clone().next().is_none() {
-            return None;
-        }
-        if self.refused.is_some() || self.known().failed.is_some() {
-            return None;
+    /// What a write of nothing but entries is to store, in whole pages at the address of one, and the
+    /// segment that has room for it, past the page cache. `None` if there is more to it than that: then
+    /// another write does all of it, or finds that there is no room.
+    pub(super) fn plain(
+        &mut self,
+        run: &[Persist],
+    ) -> Result<Option<(Stored, RawFd)>, StorageError> {
+        if !self.is_plain(run) || self.segment.unbuffered().is_none() {
+            return Ok(None);
         }
         self.check(run);
-        let group = start_group(&mut self.buffer, None, entries).ok()?;
-        if group.is_aligned() && self.segment.has_room(self.end.lsn, group.size()) {
-            return Some(self.store(group, None));
+        let entries = run.iter().flat_map(|persist| &persist.entries);
+        let Ok(group) = start_group(&mut self.buffer, None, entries) else {
+            return Ok(None);
+        };
+        let made = match group.is_aligned() {
+            true => self.make_room(group.size(), false).map(|()| true),
+            false => Ok(false),
+        };
+        let room = match self.fail_with(made) {
+            Err(StorageError::Full { .. }) => Ok(false),
+            other => other,
+        };
+        let file = match room {
+            Ok(true) => self.segment.unbuffered(),
+            _ => None,
+        };
+        match file {
+            Some(file) => Ok(Some((self.store(group, None), file))),
+            None => {
+                self.keep(group.give_up());
+                room.map(|_| None)
+            }
         }
-        self.keep(group.give_up());
-        None
+    }
+
+    /// Whether it writes entries and nothing else, and nothing is in the way.
+    fn is_plain(&self, run: &[Persist]) -> bool {
+        let Some(first) = run.first() else {
+            return false;
+        };
+        let hard = first.hard.is_some_and(|hard| hard != self.meta.hard);
+        let empty = run.iter().all(|persist| persist.entries.is_empty());
+        let more = hard || first.reset.is_some() || empty;
+        !more && self.refused.is_none() && self.known().failed.is_none()
     }
 
     /// The newest segment is to be written past the page cache, and those that follow.
@@ -417,6 +441,16 @@ impl Log {
             .layout
             .group(effect.kind, effect.first, lsn, effect.end.crc);
         known.last = effect.end.last.index;
+    }
+
+    /// Has the newest segment be one with room for `size` bytes; of a log that is dropped one in which
+    /// nothing else is.
+    fn make_room(&mut self, size: u64, drops: bool) -> Result<(), StorageError> {
+        let used = self.end.lsn > self.segment.header.start_lsn;
+        match (drops && used) || !self.segment.has_room(self.end.lsn, size) {
+            true => self.roll(size, drops),
+            false => Ok(()),
+        }
     }
 
     /// Goes on in a new segment that has room for `size` bytes. On a full disk it may have room for

@@ -270,6 +270,47 @@ fn a_failed_sync_fails_all_that_waits_and_nothing_is_tried_again() {
     }
 }
 
+/// Whatever fails while the log goes on in another segment: who waits hears of that, and it is not tried
+/// again.
+#[test]
+fn a_segment_that_cannot_be_begun_fails_the_write_that_needs_it() {
+    for unaided in [Unaided::Never, Unaided::Writes(0)] {
+        let mut failed = 0;
+        for operation in 1..=20 {
+            let sim = made();
+            sim.be_unaided(unaided);
+            let (mut directory, _) = threaded(&sim);
+            begin(&mut directory);
+            submit(&mut directory, append(2, 200_000));
+            assert!(next(&mut directory).result.is_ok());
+            directory.flush();
+            settle(&directory);
+            until(|| (!directory.log().is_ahead_of_meta()).then_some(()));
+            let seq = directory.log().segment.header.seq;
+            sim.fail_at(Some(sim.operations() + operation));
+            submit(&mut directory, append(3, 200_000));
+            let result = next(&mut directory).result;
+            sim.fail_at(None);
+            let Err(error) = result else {
+                // It was one of the spare thread's, or none at all.
+                assert_eq!(directory.log().segment.header.seq, seq + 1);
+                drop(directory);
+                assert_eq!(entries_after_a_crash(&sim), 3);
+                continue;
+            };
+            failed += 1;
+            let error = error.to_string();
+            assert!(!error.contains("after a failed one"), "{error}");
+            submit(&mut directory, append(4, 50));
+            let again = next(&mut directory).result.unwrap_err().to_string();
+            assert!(again.contains("after a failed one"), "{again}");
+            drop(directory);
+            assert!((2..=3).contains(&entries_after_a_crash(&sim)));
+        }
+        assert!(failed >= 3, "only {failed} operations");
+    }
+}
+
 #[test]
 fn a_panic_is_a_failed_write() {
     let mut vote = nth(1);
