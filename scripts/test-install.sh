@@ -8,7 +8,6 @@ cd "$(dirname "$0")/.."
 # Variables given to an outer make would change where the inner ones install.
 unset MAKEFLAGS MFLAGS MAKEOVERRIDES DESTDIR PREFIX BINDIR LIBDIR INCLUDEDIR PKGCONFIGDIR
 export LC_ALL=C
-CARGO=${CARGO:-cargo}
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -138,11 +137,10 @@ pc_can_be_moved() {
 
 pc_has_the_native_libraries() {
     local said
+    said=$(cat "${CARGO_TARGET_DIR:-target}/release/native-static-libs")
+    [ -n "$said" ] || { echo 'rustc said nothing'; return 1; }
     # But for libgcc_s, which has no archive: a C compiler adds by itself what fits the program, it or,
     # with -static, its counterpart.
-    said=$("$CARGO" rustc --locked --release --lib --crate-type staticlib \
-        -- --print native-static-libs 2>&1 | sed -n 's/^note: native-static-libs: //p')
-    [ -n "$said" ] || { echo 'rustc said nothing'; return 1; }
     same "${said/-lgcc_s /}" "$(sed -n 's/^Libs.private: //p' "$lib/pkgconfig/raftkeel.pc")"
 }
 

@@ -152,7 +152,7 @@ fn explain(test: &str, run: &str, said: &str) {
         "memory allocation",
         "never",
         " bytes:",
-        "at ./src",
+        "raftkeel::",
     ];
     let tells = |line: &&str| words.iter().any(|word| line.contains(word));
     for line in said.lines().filter(tells).take(40) {
