@@ -32,9 +32,9 @@ pub fn scratch(name: &str) -> PathBuf {
 
 /// The shared library, under its own name and its soname, in a directory of its own.
 pub fn shared() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let library = build("cdylib", "libraftkeel.so");
+    static NAMED: OnceLock<PathBuf> = OnceLock::new();
+    NAMED.get_or_init(|| {
+        let library = built().join("libraftkeel.so");
         let major_minor = concat!(
             env!("CARGO_PKG_VERSION_MAJOR"),
             ".",
@@ -51,26 +51,29 @@ pub fn shared() -> &'static Path {
 
 /// The archive.
 pub fn archive() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("staticlib", "libraftkeel.a"))
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built().join("libraftkeel.a"))
 }
 
-/// One kind at a time and each in its own directory, as the Makefile does it.
-fn build(kind: &str, file: &str) -> PathBuf {
-    let target = scratch(kind);
-    let release = !cfg!(debug_assertions);
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(root())
-        .args(["rustc", "--quiet", "--lib", "--crate-type", kind]);
-    cargo.arg("--target-dir").arg(&target);
-    if release {
-        cargo.arg("--release");
-    }
-    succeed(&mut cargo);
-    target
-        .join(if release { "release" } else { "debug" })
-        .join(file)
+/// Where both are, compiled once for both. The Makefile makes one at a time, for the sake of LTO; here
+/// is none.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = scratch("clib");
+        let release = !cfg!(debug_assertions);
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .current_dir(root())
+            .args(["rustc", "--quiet", "--lib"])
+            .args(["--crate-type", "cdylib,staticlib", "--target-dir"])
+            .arg(&target);
+        if release {
+            cargo.arg("--release");
+        }
+        succeed(&mut cargo);
+        target.join(if release { "release" } else { "debug" })
+    })
 }
 
 /// The C compilers to try. Without clang half of the checks are missing: a developer is told,
