@@ -109,6 +109,7 @@ impl Error {
             StorageError::Io { error: reason, .. } if reason.kind() == ErrorKind::OutOfMemory => {
                 Error::NoMemory(error.to_string())
             }
+            StorageError::Full { .. } => Error::NoSpace(error.to_string()),
             _ => Error::from(error),
         }
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Three nodes, the first one on a disk that is filled, and emptied again: argv[1] is a directory on
  * that disk, argv[2] one elsewhere. Its leader refuses proposals and is succeeded, it votes and
- * answers meanwhile, and catches up by itself. With "fd" behind it all are driven behind descriptors, in
+ * answers meanwhile, also when it is started anew, and catches up by itself. With "fd" behind it all are driven behind descriptors, in
  * real time. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include "check.h"
 
 #define NODES 3
+#define RESTARTS 3
 #define INBOX 4096
 
 struct message {
@@ -138,7 +139,7 @@ static void lead(keel_id wished)
     }
 }
 
-static void open_nodes(const char *full, const char *elsewhere, int create)
+static void open_node(keel_id id, const char *root, int create)
 {
     keel_config config = KEEL_CONFIG_INIT;
     keel_callbacks callbacks = KEEL_CALLBACKS_INIT;
@@ -149,13 +150,18 @@ static void open_nodes(const char *full, const char *elsewhere, int create)
     callbacks.apply = on_apply;
     callbacks.send = on_send;
     callbacks.log = on_log;
-    for (keel_id id = 1; id <= NODES; id++) {
-        config.id = id;
-        config.seed = id;
-        snprintf(dir, sizeof dir, "%s/node%u", id == 1 ? full : elsewhere, (unsigned)id);
-        config.dir = dir;
-        CHECK_CODE(keel_new(&nodes[id], &config, &callbacks, (void *)(uintptr_t)id), KEEL_OK);
-    }
+    config.id = id;
+    config.seed = id;
+    snprintf(dir, sizeof dir, "%s/node%u", root, (unsigned)id);
+    config.dir = dir;
+    applied[id] = 0;
+    CHECK_CODE(keel_new(&nodes[id], &config, &callbacks, (void *)(uintptr_t)id), KEEL_OK);
+}
+
+static void open_nodes(const char *full, const char *elsewhere, int create)
+{
+    for (keel_id id = 1; id <= NODES; id++)
+        open_node(id, id == 1 ? full : elsewhere, create);
 }
 
 /* Takes all of the disk that is free. */
@@ -221,6 +227,20 @@ int main(int argc, char **argv)
     CHECK(leader() == 2 || leader() == 3);
     lead(leader() == 2 ? 3 : 2);
     CHECK(applied[1] < applied[2]);
+    /* It starts without any room as well, however often. */
+    for (int i = 0; i < RESTARTS; i++) {
+        CHECK_CODE(keel_free(nodes[1]), KEEL_OK);
+        snprintf(filler, sizeof filler, "%s/filler%d", argv[1], i);
+        fill(filler);
+        open_node(1, argv[1], 0);
+        lead(leader() == 2 ? 3 : 2);
+        CHECK(applied[1] > 0 && applied[1] < applied[2]);
+    }
+    for (int i = 0; i < RESTARTS; i++) {
+        snprintf(filler, sizeof filler, "%s/filler%d", argv[1], i);
+        CHECK(unlink(filler) == 0);
+    }
+    snprintf(filler, sizeof filler, "%s/filler", argv[1]);
     CHECK(unlink(filler) == 0);
     step_all(5000);
     CHECK(ended >= 1);

@@ -25,7 +25,8 @@
 //!
 //! Opening copies the last segment, checked, into a new file that takes its name. The page cache
 //! may show data that an earlier process failed to write: nothing is trusted that this process
-//! has not made durable itself. The remains of a torn write go away with the old file.
+//! has not made durable itself. The remains of a torn write go away with the old file. On a full disk
+//! the last segment is written once more where it is instead, the same bytes with zeros for such remains.
 //!
 //! The log begins anywhere: [`trim`] removes segments whose place a snapshot has. Two snapshots are
 //! kept, and the log behind the older one, so that one damaged file is not the end of the node.
@@ -230,7 +231,7 @@ impl Directory {
             first_seq: 1,
             adopted: None,
         };
-        meta::create(fs, &meta)
+        meta::create(fs, &meta).map_err(open::or_full)
     }
 }
 

@@ -446,8 +446,8 @@ fn take_out(
 }
 
 /// The segment that the log goes on in; it has the number `seq` if nothing is left of the log.
-/// A node whose disk has no room for a segment of full size can still vote, and take a snapshot that
-/// lets it drop a part of its log.
+/// A node whose disk has no room for another one goes on in the one that it has; without any, one that
+/// is as small as may be will do to vote, and to take a snapshot.
 fn remake(
     fs: &dyn Vfs,
     options: Options,
@@ -472,12 +472,19 @@ fn remake(
     };
     let used = groups.len() as u64;
     match make(options.segment_size(used)) {
-        Err(error) if lacks_room(&error) => {
-            aside::remove_all(fs);
-            make(options.scant_segment_size(used))
-        }
-        made => made,
+        Err(error) if lacks_room(&error) => {}
+        made => return made,
     }
+    if let Some(old) = &old {
+        match Segment::rewrite(fs, old, &groups) {
+            Ok(None) => {}
+            Ok(Some(segment)) => return Ok(segment),
+            Err(error) if lacks_room(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    aside::remove_all(fs);
+    make(options.scant_segment_size(used))
 }
 
 /// Whether the disk, or this user's part of it, is full; or no descriptor is to be had. Either may

@@ -208,6 +208,23 @@ impl Segment {
         Ok(Segment { header, file })
     }
 
+    /// Makes the file durable as it was found, with `groups`, plain, and zeros behind them: what is
+    /// written over what counts is the same. `None` if the file is not as long as it was made.
+    pub(super) fn rewrite(
+        fs: &dyn Vfs,
+        header: &Header,
+        groups: &[u8],
+    ) -> Result<Option<Segment>, StorageError> {
+        let file = fs.open(&header.name())?;
+        if file.size()? != header.bytes {
+            return Ok(None);
+        }
+        fill(&*file, header, groups)?;
+        fs.sync_dir()?;
+        let header = header.clone();
+        Ok(Some(Segment { header, file }))
+    }
+
     /// Makes one of a spare. When this returns, file and name are durable.
     pub(super) fn of_spare(
         fs: &dyn Vfs,

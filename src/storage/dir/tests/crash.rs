@@ -1,10 +1,10 @@
 //! Power fails before every single operation, in every way that a disk may lose what was not
 //! synced.
 
-use super::model::check;
+use super::model::{Progress, check, check_crowded, open_crowded};
 use super::seed;
 use super::sim::{Loss, Moment, Sim};
-use super::workload::{Done, Mix, run};
+use super::workload::{Done, Mix, Outcome, crowded, run};
 
 /// The ways to lose power that are worth trying at this moment.
 fn losses(moment: &Moment, seed: u64) -> Vec<Loss> {
@@ -23,6 +23,15 @@ fn losses(moment: &Moment, seed: u64) -> Vec<Loss> {
 fn sweep(sim: &Sim, seed: u64, mix: Mix) -> (usize, Done, Result<(), String>) {
     sim.keep_history();
     let outcome = run(sim, seed, 45, mix);
+    sweep_over(sim, seed, outcome, check)
+}
+
+fn sweep_over(
+    sim: &Sim,
+    seed: u64,
+    outcome: Outcome,
+    check: impl Fn(&Sim, &Progress) -> Result<(), String>,
+) -> (usize, Done, Result<(), String>) {
     assert!(outcome.error.is_none());
     let mut states = 0;
     let history = sim.history();
@@ -66,6 +75,53 @@ fn no_crash_loses_a_snapshot_or_what_its_log_needs() {
     let (total, done) = sweep_all(seed..seed + 4, Mix::All);
     assert!(total > 9000, "only {total} states");
     assert!(done.least() >= 2, "only {done:?}");
+}
+
+#[test]
+fn no_crash_at_a_start_on_a_full_disk_loses_what_was_acknowledged() {
+    let first = seed(40);
+    let mut total = 0;
+    for (seed, mix) in [
+        (first, Mix::Log),
+        (first + 1, Mix::All),
+        (first + 2, Mix::All),
+    ] {
+        let sim = Sim::default();
+        sim.keep_history();
+        let outcome = crowded(&sim, seed, 45, mix);
+        let (states, _, outcome) = sweep_over(&sim, seed, outcome, check_crowded);
+        outcome.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        total += states;
+    }
+    println!("{total} states");
+    assert!(total > 5000, "only {total} states");
+}
+
+/// What a crash has left, be it a torn write, is opened on a full disk, and power fails again.
+#[test]
+fn a_crash_during_such_a_start_after_a_crash_loses_nothing() {
+    for (mix, seed) in [(Mix::Log, seed(43)), (Mix::All, seed(44))] {
+        let sim = Sim::default();
+        sim.keep_history();
+        let outcome = run(&sim, seed, 30, mix);
+        for (operation, (moment, mark)) in sim.history().iter().enumerate().skip(3).step_by(7) {
+            let progress = &outcome.progress[*mark];
+            let again = Sim::boot(&moment.lose_power(Loss::Random(operation as u64)));
+            again.keep_history();
+            let opened = open_crowded(&again).map(|_| ());
+            assert!(
+                opened.is_ok() || !progress.created,
+                "{operation}: {opened:?}"
+            );
+            for (second, (moment, _)) in again.history().iter().enumerate() {
+                for loss in losses(moment, seed ^ (second as u64) << 8) {
+                    let sim = Sim::boot(&moment.lose_power(loss));
+                    check_crowded(&sim, progress)
+                        .unwrap_or_else(|e| panic!("{operation}, then {second}, {loss:?}: {e}"));
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -8,12 +8,13 @@ use rustix::io::Errno;
 use super::super::Directory;
 use super::super::Options;
 use super::super::image::BLOCK;
-use super::super::open::{lacks_room, or_full};
+use super::super::open::or_full;
+use super::super::segment::is_segment;
 use super::disk::{nth, write};
 use super::images::{image, offered, read_all, save};
-use super::model::{check, open};
+use super::model::{Progress, check, check_crowded, open};
 use super::sim::{Loss, Sim};
-use super::workload::{Mix, Outcome, persevere, run};
+use super::workload::{Mix, Outcome, crowded, persevere, run};
 use super::{INSTANCE, OPTIONS, identity, seed};
 use crate::core::{Payload, Persist};
 use crate::storage::{Opened, Room, Storage, StorageError};
@@ -22,6 +23,14 @@ const LOSSES: [Loss; 5] = Loss::usual(7);
 
 /// Lets each operation fail in turn, until there is none of that number any more.
 fn every_operation(least: u64, workload: impl Fn(&Sim) -> Outcome) {
+    every_operation_and(check, least, workload);
+}
+
+fn every_operation_and(
+    check: impl Fn(&Sim, &Progress) -> Result<(), String>,
+    least: u64,
+    workload: impl Fn(&Sim) -> Outcome,
+) {
     let mut operation = 0;
     loop {
         operation += 1;
@@ -173,28 +182,63 @@ fn full_disk() -> Sim {
 #[test]
 fn a_full_disk_does_not_keep_a_node_from_its_start() {
     let sim = full_disk();
-    for _ in 0..3 {
-        sim.be_full_after(Some(4 * OPTIONS.segment_bytes as usize));
+    let start = |entries: u64| {
         let (mut directory, opened) = open_wide(&sim).unwrap();
-        assert_eq!(opened.restored.entries.len(), 5);
-        let mut vote = nth(6);
-        vote.entries.clear();
-        vote.hard.as_mut().unwrap().commit = 5;
-        write(&mut directory, vote);
-    }
-    // A little is left to be written in, and what does not fit is an error that loses nothing.
-    sim.be_full_after(Some(4 * OPTIONS.segment_bytes as usize));
-    let (mut directory, _) = open_wide(&sim).unwrap();
-    write(&mut directory, nth(6));
+        assert_eq!(opened.restored.entries.len() as u64, entries);
+        write(&mut directory, hard_only(entries + 1));
+        directory
+    };
+    start(5);
     sim.be_full_after(Some(0));
-    let (last, error) = fill(&mut directory, 6);
-    assert!(lacks_room(&error), "{error}");
-    assert!(last < 15, "there is much more room");
-    assert!(open_wide(&sim).is_err(), "no room at all");
+    for _ in 0..3 {
+        start(5);
+    }
+    // What its last segment has room for is written, and what does not fit waits.
+    let (last, error) = fill(&mut start(5), 5);
+    assert!(matches!(error, StorageError::Full { .. }), "{error}");
+    assert!(last > 50, "the segment had room for more than {last}");
+    for _ in 0..3 {
+        let (_, error) = fill(&mut start(last), last);
+        assert!(matches!(error, StorageError::Full { .. }), "{error}");
+    }
     sim.be_full_after(None);
+    write(&mut start(last), nth(last + 1));
+}
+
+/// One that never had a segment, or whose segment is not what it was, makes do with a small one.
+#[test]
+fn a_little_room_is_enough_for_a_start() {
+    let little = Some(4 * OPTIONS.segment_bytes as usize);
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    sim.be_full_after(Some(0));
+    let refused = open_wide(&sim).err();
+    assert!(matches!(refused, Some(StorageError::Full { .. })));
+    sim.be_full_after(little);
+    let (mut directory, _) = open_wide(&sim).unwrap();
+    write(&mut directory, nth(1));
+    sim.be_full_after(None);
+    drop(directory);
+
+    let sim = full_disk();
+    let image = sim.now().lose_power(Loss::Nothing);
+    let (name, data) = image.iter().find(|(name, _)| is_segment(name)).unwrap();
+    let half = data[..data.len() / 2].to_vec();
+    sim.put(name, half.into());
+    sim.be_full_after(Some(0));
+    let refused = open_wide(&sim).err();
+    assert!(matches!(refused, Some(StorageError::Full { .. })));
+    sim.be_full_after(little);
     let (mut directory, opened) = open_wide(&sim).unwrap();
-    assert_eq!(opened.restored.entries.len() as u64, last);
-    write(&mut directory, nth(last + 1));
+    assert_eq!(opened.restored.entries.len(), 5);
+    write(&mut directory, nth(6));
+}
+
+#[test]
+fn no_failing_operation_on_a_full_disk_loses_what_was_acknowledged() {
+    let seed = seed(36);
+    every_operation_and(check_crowded, 100, |sim| crowded(sim, seed, 25, Mix::Log));
+    every_operation_and(check_crowded, 100, |sim| crowded(sim, seed, 35, Mix::All));
 }
 
 /// Writes until there is no room; the last entry that was written, and why there is no more.
@@ -401,6 +445,7 @@ fn what_comes_behind_a_refused_reset_is_refused() {
 #[test]
 fn power_may_fail_while_a_full_disk_is_made_do_with() {
     let sim = full_disk();
+    sim.be_full_after(Some(0));
     sim.keep_history();
     open_wide(&sim).unwrap();
     let history = sim.history();
@@ -419,7 +464,6 @@ fn power_may_fail_while_a_full_disk_is_made_do_with() {
 #[test]
 fn a_full_disk_does_not_keep_a_log_from_being_dropped() {
     let sim = full_disk();
-    // From here on the last segment is as small as may be, and leaves no room when it goes.
     let (mut directory, _) = open_wide(&sim).unwrap();
     sim.be_full_after(None);
     let image = image(20, 1000);

@@ -131,6 +131,17 @@ pub(super) fn open(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
     open_twice(sim).0
 }
 
+/// As [`open`] on a full disk, unless there is no opening without a new segment.
+pub(super) fn open_crowded(sim: &Sim) -> Result<(Directory, Opened), StorageError> {
+    sim.be_full_after(Some(0));
+    let opened = open(sim);
+    sim.be_full_after(None);
+    match opened {
+        Err(StorageError::Full { .. }) => open(sim),
+        opened => opened,
+    }
+}
+
 /// As [`open`], and whether damage was seen by reading alone.
 pub(super) fn open_twice(sim: &Sim) -> (Result<(Directory, Opened), StorageError>, bool) {
     match open_once(sim) {
@@ -219,6 +230,16 @@ pub(super) fn check(sim: &Sim, progress: &Progress) -> Result<(), String> {
     trimmed.map_err(|e| format!("cannot be trimmed: {e}"))?;
     model.trimmed = model.trimmed.max(oldest.index);
     expect_model(sim, &model).map(|_| ())
+}
+
+/// As [`check`], with a start on a full disk before it, what that found being durable.
+pub(super) fn check_crowded(sim: &Sim, progress: &Progress) -> Result<(), String> {
+    match open_crowded(sim) {
+        Ok((_, opened)) => expect(&reboot(sim), &opened.restored)?,
+        Err(_) if !progress.created => {}
+        Err(e) => return Err(format!("cannot be opened on a full disk: {e}")),
+    }
+    check(sim, progress)
 }
 
 /// What an opening makes of a log that has lost some of `whole`, or may have: it is one that the node

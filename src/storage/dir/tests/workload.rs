@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::Directory;
 use super::super::image::DATA;
 use super::super::write::run_length;
-use super::model::{Model, Progress, image_of, open, raise_term, settle};
+use super::model::{Model, Progress, image_of, open, open_crowded, raise_term, settle};
 use super::sim::Sim;
 use super::{INSTANCE, Rng, identity};
 use crate::core::{
@@ -97,6 +97,8 @@ struct Run<'a> {
     mix: Mix,
     /// Go on after an error, as far as the directory allows.
     persevere: bool,
+    /// There is no room on the disk when it is opened.
+    crowded: bool,
     now: Progress,
     progress: Vec<Progress>,
     /// What the running directory was told.
@@ -112,20 +114,32 @@ struct Run<'a> {
 
 /// Creates a directory, opens it, and does something `steps` times, with restarts in between.
 pub(super) fn run(sim: &Sim, seed: u64, steps: u64, mix: Mix) -> Outcome {
-    run_on(sim, seed, steps, mix, false)
+    run_on(sim, seed, steps, mix, (false, false))
 }
 
 /// As [`run`], but what fails is given up and something else is done.
 pub(super) fn persevere(sim: &Sim, seed: u64, steps: u64, mix: Mix) -> Outcome {
-    run_on(sim, seed, steps, mix, true)
+    run_on(sim, seed, steps, mix, (true, false))
 }
 
-fn run_on(sim: &Sim, seed: u64, steps: u64, mix: Mix, persevere: bool) -> Outcome {
+/// As [`run`], but the disk is full at every opening.
+pub(super) fn crowded(sim: &Sim, seed: u64, steps: u64, mix: Mix) -> Outcome {
+    run_on(sim, seed, steps, mix, (false, true))
+}
+
+fn run_on(
+    sim: &Sim,
+    seed: u64,
+    steps: u64,
+    mix: Mix,
+    (persevere, crowded): (bool, bool),
+) -> Outcome {
     let mut run = Run {
         sim,
         rng: Rng(seed),
         mix,
         persevere,
+        crowded,
         now: Progress::default(),
         progress: Vec::new(),
         live: Model::default(),
@@ -195,7 +209,11 @@ impl Run<'_> {
     }
 
     fn open(&mut self) -> Result<Directory, StorageError> {
-        let opened = match open(self.sim) {
+        let opened = match self.crowded {
+            true => open_crowded(self.sim),
+            false => open(self.sim),
+        };
+        let opened = match opened {
             Err(StorageError::Io { .. }) if self.persevere => open(self.sim),
             opened => opened,
         };
