@@ -337,7 +337,11 @@ fn the_only_node_opens_after_a_repair_and_not_before() {
     assert_eq!(1, status);
     expect(
         &text,
-        &["CANNOT BE OPENED", "keelctl repair says what could be kept"],
+        &[
+            "CANNOT BE OPENED",
+            "By the configuration that is left this node votes alone",
+            "keelctl repair says what could be kept",
+        ],
     );
     assert!(Directory::open(&path, &IDENTITY).is_err());
     let (_, text) = repair(&path, &[]);
@@ -348,6 +352,38 @@ fn the_only_node_opens_after_a_repair_and_not_before() {
     assert_eq!(0, repair(&path, &["--accept-loss"]).0);
     let (_, opened) = Directory::open(&path, &IDENTITY).unwrap();
     assert_eq!((4, None), (opened.restored.entries.len(), opened.lost));
+}
+
+/// With the beginning of its log it has lost who the members are; nobody deletes the log if it is found.
+#[test]
+fn a_log_that_is_found_after_a_repair_is_kept() {
+    let path = place("repair-found");
+    drop(filled(&path));
+    let file = segment(&path);
+    let log = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let (status, text) = inspect(&path);
+    assert_eq!(1, status);
+    expect(
+        &text,
+        &[
+            "00000000000000000001-*.seg: ",
+            "the newest segment is missing",
+        ],
+    );
+    let (status, text) = repair(&path, &["--accept-loss"]);
+    assert_eq!(0, status);
+    expect(&text, &["cannot be bootstrapped, for it has voted"]);
+    fs::write(&file, &log).unwrap();
+    let (_, text) = inspect(&path);
+    expect(&text, &["sets it\n    aside, where none has"]);
+    let (_, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    assert!(opened.restored.entries.is_empty());
+    drop(Directory::open(&path, &IDENTITY).unwrap());
+    let kept = contents(&path).into_iter().find(|(_, data)| *data == log);
+    let kept = kept.unwrap().0;
+    let name = kept.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("lost-"), "{name}");
 }
 
 #[test]

@@ -271,16 +271,19 @@ impl Raft {
         raft
     }
 
+    /// Whether it holds nothing, and never has: one that has voted is in a cluster, whatever became of
+    /// its log.
+    pub fn is_blank(&self) -> bool {
+        let hard = &self.hard;
+        // A crash may have left the term of an earlier attempt without its entry.
+        let began = hard.term > 1 || hard.vote.is_some() || hard.claim.is_some();
+        self.log.last_index() == 0 && !began
+    }
+
     /// Gives a server that holds nothing its first entry, which is committed by being there: every
     /// first member is given the same one. False if the server holds anything.
     pub fn bootstrap(&mut self, entry: Entry) -> bool {
-        // A crash may have left the term of an earlier attempt without its entry.
-        if self.poisoned
-            || self.log.last_index() > 0
-            || self.hard.claim.is_some()
-            || self.hard.term > 1
-            || self.hard.vote.is_some()
-        {
+        if self.poisoned || !self.is_blank() {
             return false;
         }
         assert_eq!(

@@ -35,6 +35,9 @@ const STALL: Millis = 4;
 /// Entries applied in one driving call. While the host applies them nothing is sent, and a node
 /// that is slow to read its log again must not look like a dead one.
 const APPLY_MAX: usize = 256;
+/// What is wrong where there is no log, and was or is a cluster.
+const LOG_LOST: &str = "this node has no log, and has taken part in a cluster: only its leader can \
+    give it one. If there is none, begin with an empty directory";
 
 /// The driven half of a member, without its driver.
 pub(super) struct Engine {
@@ -152,7 +155,10 @@ impl Engine {
     /// The node's first entry; durable when this returns `Ok`.
     pub fn bootstrap(&mut self, entry: Entry) -> Result<(), Error> {
         if !self.raft.bootstrap(entry) {
-            let text = "this node holds a log already: a cluster is bootstrapped once";
+            let text = match self.raft.log().last_index() {
+                0 => LOG_LOST,
+                _ => "this node holds a log already: a cluster is bootstrapped once",
+            };
             return Err(Error::Exists(text.to_owned()));
         }
         self.write();
@@ -186,7 +192,10 @@ impl Engine {
             self.watch.leading_since = now;
             self.load_own();
             if self.raft.log().last_index() == 0 && self.raft.hard_state().claim.is_none() {
-                let text = "no membership yet: bootstrap this node, or let the leader take it in";
+                let text = match self.raft.is_blank() {
+                    true => "no membership yet: bootstrap this node, or let the leader take it in",
+                    false => LOG_LOST,
+                };
                 self.log(2, text.to_owned());
             }
         }

@@ -107,3 +107,35 @@ fn damage_that_is_passed_over_is_told() {
     }
     fs::remove_dir_all(&path).unwrap();
 }
+
+/// It has voted in terms that a log begun anew would use again.
+#[test]
+fn a_log_that_was_given_up_is_not_begun_anew() {
+    let path = std::env::temp_dir().join(format!("raftkeel-given-up-{}", std::process::id()));
+    run(&path, true, 0);
+    let files = fs::read_dir(&path)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let segments = files.filter(|file| file.extension().is_some_and(|e| e == "seg"));
+    segments.for_each(|file| fs::remove_file(file).unwrap());
+    assert!(
+        raftkeel::storage::repair::repair(&path, None)
+            .unwrap()
+            .is_some()
+    );
+    let place = Place::Directory {
+        path: path.clone(),
+        create: false,
+    };
+    let (mut member, _handle) = Member::new(settings(1), place).unwrap();
+    let refused = member.bootstrap(&[peer(1)]);
+    let wanted = "begin with an empty directory";
+    assert!(
+        matches!(&refused, Err(Error::Exists(text)) if text.contains(wanted)),
+        "{refused:?}"
+    );
+    drop(member);
+    let said = run(&path, false, 0);
+    assert!(said.iter().any(|text| text.contains(wanted)), "{said:?}");
+    fs::remove_dir_all(&path).unwrap();
+}

@@ -133,7 +133,8 @@ fn tell_segment(out: &mut String, segment: &SegmentState) {
         Err(error) => line(out, &format!("    DAMAGED: {error}")),
         Ok(_) if segment.trimmed => line(
             out,
-            "    not needed any more: a snapshot has its place, and the next opening removes it",
+            "    not needed any more: the next opening removes it, for a snapshot has its place, or sets it\n    \
+                 aside, where none has",
         ),
         Ok(walk) => {
             line(out, &format!("    {}", contents(walk)));
@@ -286,7 +287,7 @@ fn verdict(out: &mut String, found: &Inspection) -> bool {
         }
         Err(error) => {
             line(out, &format!("CANNOT BE OPENED: {error}"));
-            line(out, advice(error));
+            line(out, advice(error, found.only_voter));
             false
         }
     }
@@ -331,8 +332,17 @@ fn well(sound: &Sound) -> String {
 }
 
 /// What an administrator does next.
-fn advice(error: &StorageError) -> &'static str {
+fn advice(error: &StorageError, only_voter: bool) -> &'static str {
     match error {
+        StorageError::Corrupt { .. } if only_voter => {
+            "\
+What was written and acknowledged here is not there any more. Nothing was changed.
+  By the configuration that is left this node votes alone, so that nobody else holds what it lost:
+  keep a copy of the directory. keelctl repair says what could be kept of it; or begin with an
+  empty directory, and restore the daemon's data from a backup.
+  If the cluster has more voters by now, they hold everything that was committed: remove this node
+  from it, move the directory away, and add a node with an empty directory under a new id."
+        }
         StorageError::Corrupt { .. } => {
             "\
 What was written and acknowledged here is not there any more. Nothing was changed.

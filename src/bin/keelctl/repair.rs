@@ -95,7 +95,9 @@ fn tell_voters(out: &mut String, found: &Repair) {
     let _ = match &voters[..] {
         [] => writeln!(
             out,
-            "No configuration is left: it waits to be added by a leader, or to be sent the log."
+            "No configuration is left: the node waits for the leader of its cluster to send it the log, and\n\
+             cannot be bootstrapped, for it has voted. IF IT WAS THE ONLY ONE nobody will: move the\n\
+             directory away, begin with an empty one, and restore the daemon's data from a backup."
         ),
         [only] => writeln!(
             out,

@@ -10,6 +10,7 @@ use super::repair::PREFIX;
 use super::vfs::Vfs;
 
 const SUFFIX: &str = ".aside";
+const FOUND: &str = ".found";
 
 /// Whether the name is that of a segment which was set aside.
 pub(super) fn is_aside(name: &str) -> bool {
@@ -21,6 +22,15 @@ pub(super) fn set_aside(fs: &dyn Vfs, incarnation: u32, segment: &str) -> Result
     fs.rename(
         segment,
         &format!("{PREFIX}{incarnation:010}-{segment}{SUFFIX}"),
+    )
+}
+
+/// Puts a segment out of the way that no opening has taken out, for good: it was put back after the log
+/// was cut.
+pub(super) fn keep(fs: &dyn Vfs, incarnation: u32, segment: &str) -> Result<(), StorageError> {
+    fs.rename(
+        segment,
+        &format!("{PREFIX}{incarnation:010}-{segment}{FOUND}"),
     )
 }
 

@@ -41,6 +41,8 @@ pub struct Inspection {
     pub foreign: Vec<String>,
     /// What opening it would find, or why it would be refused.
     pub verdict: Result<Sound, StorageError>,
+    /// By the newest configuration that is left of the log this node votes alone.
+    pub only_voter: bool,
 }
 
 /// META: whose directory it is, and what this node must remember.
@@ -82,7 +84,8 @@ pub struct SegmentState {
     pub bytes: u64,
     /// What its first page says, and what was found behind it.
     pub contents: Result<Walk, StorageError>,
-    /// A snapshot has its place; the next opening removes it.
+    /// The log begins behind it: a snapshot has its place, or it went with a log that was lost. The next
+    /// opening takes it away.
     pub trimmed: bool,
 }
 
@@ -160,6 +163,7 @@ pub(super) fn inspect_on(fs: &dyn Vfs) -> Result<Inspection, StorageError> {
     names.sort();
     let meta = load_meta(fs, &names);
     let known = meta.as_ref().ok().map(|(meta, _)| meta);
+    let (verdict, only_voter) = verdict(fs, &names);
     Ok(Inspection {
         segments: segments(fs, &names, known)?,
         images: images(fs, &names)?,
@@ -168,7 +172,8 @@ pub(super) fn inspect_on(fs: &dyn Vfs) -> Result<Inspection, StorageError> {
         aside: some(&names, is_aside),
         foreign: some(&names, is_foreign),
         meta: meta.map(|(meta, repaired)| state_of(&meta, repaired)),
-        verdict: verdict(fs, &names),
+        verdict,
+        only_voter,
     })
 }
 
@@ -194,17 +199,25 @@ fn state_of(meta: &Meta, repaired: bool) -> MetaState {
     }
 }
 
-fn verdict(fs: &dyn Vfs, names: &[String]) -> Result<Sound, StorageError> {
-    let mut contents = Contents::read(fs, names, None, Reading::All)?;
-    let reset = contents.reconcile(fs, Alone::Refused)?;
-    let (base, last) = contents.span();
-    Ok(Sound {
-        base: reset.unwrap_or(base),
-        last: reset.unwrap_or(last),
-        torn_bytes: contents.torn_bytes(),
-        passed_over: contents.damaged,
-        lost: contents.lost,
-    })
+fn verdict(fs: &dyn Vfs, names: &[String]) -> (Result<Sound, StorageError>, bool) {
+    let mut contents = match Contents::read(fs, names, None, Reading::All) {
+        Ok(contents) => contents,
+        Err(error) => return (Err(error), false),
+    };
+    let reset = contents.reconcile(fs, Alone::Refused);
+    let at = reset.as_ref().ok().copied().flatten();
+    let only_voter = contents.voters(at) == [contents.meta.identity.node];
+    let sound = reset.map(|reset| {
+        let (base, last) = contents.span();
+        Sound {
+            base: reset.unwrap_or(base),
+            last: reset.unwrap_or(last),
+            torn_bytes: contents.torn_bytes(),
+            passed_over: contents.damaged,
+            lost: contents.lost,
+        }
+    });
+    (sound, only_voter)
 }
 
 // ---- the log --------------------------------------------------------------

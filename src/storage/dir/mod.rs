@@ -16,6 +16,7 @@
 //! | `recv.part` | an image that is being received ([`receive`]) |
 //! | `prep-*` | being made, or the next segment ([`spare`]); removed by the next opening |
 //! | `lost-*.aside` | segments behind damage, until all is there again ([`aside`]) |
+//! | `lost-*.found` | segments of a log that was lost, put back later ([`aside`]); the administrator's |
 //! | `lost-*` | what a repair has dropped ([`repair`]); nobody's business but an administrator's |
 //!
 //! Whatever the files hold, opening them neither panics nor takes more memory than

@@ -126,7 +126,7 @@ impl Directory {
         }
         directory.resume_partial(contents.partial, contents.received)?;
         for name in &recovered.trimmed {
-            directory.fs.remove(name)?;
+            put_away(&directory, name)?;
         }
         if contents.meta.hard.claim.is_none() {
             aside::remove_all(&*directory.fs);
@@ -424,6 +424,21 @@ fn take_over(
     meta::update(meta_file, meta)?;
     take_out(fs, meta, &then, lost)?;
     Ok(segment)
+}
+
+/// Removes a segment before those that count. If no snapshot has its place it was not trimmed: it went
+/// with a log that was lost, and may be the last copy of an entry.
+fn put_away(directory: &Directory, name: &str) -> Result<(), StorageError> {
+    let fs = &*directory.fs;
+    let (incarnation, claims) = {
+        let log = directory.log();
+        (log.meta.incarnation, log.meta.hard.claim.is_some())
+    };
+    match directory.snapshots.newest() {
+        _ if claims => aside::set_aside(fs, incarnation, name),
+        None => aside::keep(fs, incarnation, name),
+        Some(_) => fs.remove(name),
+    }
 }
 
 /// Removes segments that do not count, or sets them aside if entries are lost with them.

@@ -26,10 +26,10 @@ use super::checkpoint::is_checkpoint;
 use super::damage::{Damage, claim};
 use super::frame::{Frame, HEADER, Kind, has_hole, is_zero, whiten};
 use super::layout::Layout;
-use super::meta::{self, Meta, stale};
+use super::meta::{Meta, stale};
 use super::page::{Flaw, PAGE, SECTOR};
 use super::pass::passable;
-use super::segment::{End, Header, MAX_BYTES, is_segment, seq_of};
+use super::segment::{End, Header, MAX_BYTES, is_segment, missing_name, seq_of};
 use super::slots::{Slot, slots};
 use super::vfs::Vfs;
 
@@ -286,8 +286,11 @@ impl<'a> Scan<'a> {
         match &slot.header {
             Ok(header) => self.segment(header, next),
             Err(what) => {
-                let name = slot.name.as_deref().unwrap_or(meta::NAME);
-                let flaw = Flaw::Bad(what).at(self.fs.path(name), 0, self.next_index());
+                let name = match &slot.name {
+                    Some(name) => name.clone(),
+                    None => missing_name(slot.seq),
+                };
+                let flaw = Flaw::Bad(what).at(self.fs.path(&name), 0, self.next_index());
                 self.flaw = Some(flaw);
                 Ok(())
             }

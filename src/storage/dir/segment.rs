@@ -152,6 +152,11 @@ pub(super) fn is_segment(name: &str) -> bool {
     name.ends_with(SUFFIX) && !name.starts_with(PREPARED)
 }
 
+/// What tells which segment is missing: the other half of its name is not known.
+pub(super) fn missing_name(seq: u64) -> String {
+    format!("{seq:020}-*{SUFFIX}")
+}
+
 /// The number of the segment of this name, if it is one.
 pub(super) fn seq_of(name: &str) -> Option<u64> {
     name.split_once('-').and_then(|(seq, _)| seq.parse().ok())

@@ -42,7 +42,6 @@ pub(super) fn slots(
         let mut slot = slot(fs, name, seq, meta)?;
         slot.has_checkpoint = checkpoints.contains(&checkpoint::name_of(name));
         if seq > newest + 1 {
-            let missing = "the segment before this one is missing";
             // A log that was begun anew, when nothing was left of an older one; or one whose beginning
             // no trimming can have removed, for the snapshot that there is has not its place.
             let known = |header: &Header| {
@@ -51,13 +50,13 @@ pub(super) fn slots(
             if slots.is_empty() && !slot.header.as_ref().is_ok_and(known) {
                 // As if META were older than a trimming. Without a snapshot nobody knows either who the
                 // members are, and whether there is another one who could help.
-                return refused(missing);
+                return refused("the segment before this one is missing");
             }
             slots.push(Slot {
                 seq: newest + 1,
                 has_checkpoint: false,
                 name: None,
-                header: Err(missing),
+                header: Err("the segment is missing"),
             });
         }
         newest = seq;
