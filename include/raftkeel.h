@@ -792,6 +792,11 @@ typedef struct keel_info {
     uint64_t snapshot_index;
     /** 1: the host has yet to load a snapshot, and nothing is applied before that. */
     int32_t loading;
+    /**
+     * 1: the disk has no room for the log: entries wait, and if this node leads proposals end with
+     * KEEL_ERR_NOSPC.
+     */
+    int32_t disk_full;
 } keel_info;
 
 /**

@@ -65,7 +65,7 @@ pub const KEEL_GUARD_SETTLING: c_int = 8;
 /// The cluster as this node sees it. Made by the library, only read by the host: later versions
 /// add fields at the end.
 ///
-/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice, hb_keepalive_ms, hb_warntime_ms, hb_deadtime_ms, hb_initdead_ms, settle_ms, fencetime_ms, min_nodes, fenced_why, leader_address, recorded_leader, recorded_term, recorded_address, first_index, snapshot_index, loading]
+/// cbindgen:field-names=[self, leader, role, fenced, cluster, term, epoch, commit, applied, last_index, voters, voters_heard, quorum, has_quorum, armed, lease_ms, health_score, notice, hb_keepalive_ms, hb_warntime_ms, hb_deadtime_ms, hb_initdead_ms, settle_ms, fencetime_ms, min_nodes, fenced_why, leader_address, recorded_leader, recorded_term, recorded_address, first_index, snapshot_index, loading, disk_full]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct keel_info {
@@ -138,6 +138,9 @@ pub struct keel_info {
     pub snapshot_index: u64,
     /// 1: the host has yet to load a snapshot, and nothing is applied before that.
     pub loading: i32,
+    /// 1: the disk has no room for the log: entries wait, and if this node leads proposals end with
+    /// KEEL_ERR_NOSPC.
+    pub disk_full: i32,
 }
 
 /// A node as this node sees it. Made by the library, only read by the host: later versions add
@@ -359,6 +362,7 @@ fn info_of(info: &Info, texts: [*const c_char; 4]) -> keel_info {
         first_index: info.first_index,
         snapshot_index: info.snapshot_index,
         loading: i32::from(info.loading),
+        disk_full: i32::from(info.full),
     }
 }
 

@@ -128,6 +128,17 @@ static keel_id leader(void)
     return 0;
 }
 
+static int disk_full(keel_id id)
+{
+    keel_status *status;
+    int full;
+
+    CHECK_CODE(keel_status_take(nodes[id], &status), KEEL_OK);
+    full = keel_status_info(status)->disk_full;
+    keel_status_free(status);
+    return full;
+}
+
 /* Until it is the leader that is wished for. */
 static void lead(keel_id wished)
 {
@@ -212,6 +223,7 @@ int main(int argc, char **argv)
     }
     /* It may look for a moment as if there were room again. */
     CHECK(began >= 1 && refused > 0);
+    CHECK(disk_full(1) && !disk_full(2) && !disk_full(3));
     for (int i = 0; leader() == 0; i++) {
         CHECK(i < 1000);
         step_all(100);
@@ -243,7 +255,7 @@ int main(int argc, char **argv)
     snprintf(filler, sizeof filler, "%s/filler", argv[1]);
     CHECK(unlink(filler) == 0);
     step_all(5000);
-    CHECK(ended >= 1);
+    CHECK(ended >= 1 && !disk_full(1));
     CHECK(applied[1] == applied[2] && applied[2] == applied[3]);
     lead(1);
     before = ok;
