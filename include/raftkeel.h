@@ -18,9 +18,8 @@
  *   and keel_new() give KEEL_ERR_NOMEM, and nothing has happened. Inside a driving call a request
  *   completes with KEEL_ERR_NOMEM and is surely not done; a message is not sent, or not taken, and
  *   sent again later; entries that cannot be written wait as on a full disk; a snapshot is not made,
- *   or loaded later. For small allocations, a page at most, which data of up to 2 KiB takes as well,
- *   and for what a thread of the library takes to start, it does end the process, as everywhere in
- *   Rust.
+ *   or loaded later. For small allocations of the library's own, a page at most, and for what a
+ *   thread of it takes to start, it does end the process, as everywhere in Rust.
  * Structs. Those that you fill begin with their size: initialise them with their KEEL_*_INIT
  *   macro and a program compiled today works with a later library. Setting a field that an older
  *   library does not have gives KEEL_ERR_UNSUPPORTED, never silence. Those that only the library

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// So many are allocated at once with their count of references, and that cannot fail softly.
 const FEW: usize = 2048;
 
+/// What an `Arc` counts its references in.
+const COUNTS: usize = 2 * size_of::<usize>();
+
 /// Bytes that are never changed; a copy refers to the same ones.
 #[derive(Clone)]
 pub struct Bytes(Held);
@@ -26,6 +29,11 @@ impl Bytes {
     /// A copy of these, if there is memory for them.
     pub fn copy(bytes: &[u8]) -> Result<Bytes, TryReserveError> {
         if bytes.len() <= FEW {
+            // As much is had softly first, and given back for it.
+            let mut tried = Vec::<u8>::new();
+            tried.try_reserve_exact(bytes.len() + COUNTS)?;
+            std::hint::black_box(&mut tried);
+            drop(tried);
             return Ok(Bytes(Held::Few(bytes.into())));
         }
         let mut copy = Vec::new();

@@ -117,6 +117,12 @@ impl Engine {
         }
     }
 
+    /// Whether all of the log is durable and committed: nothing of it waits for memory.
+    pub(super) fn holds_nothing_back(&self) -> bool {
+        let (log, commit) = (self.raft.log(), self.raft.commit());
+        log.durable() == log.last_index() && commit == log.last_index()
+    }
+
     /// Whether there is no room for entries.
     pub(super) fn is_full(&self) -> bool {
         self.full.why.is_some()

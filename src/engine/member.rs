@@ -176,6 +176,9 @@ impl Member {
         }
         self.engine.conclude();
         self.perform(host);
+        if self.engine.holds_nothing_back() {
+            self.shared.settle();
+        }
         let more = self.shared.has_inputs() || self.engine.has_more();
         let due = self.engine.next_deadline(more);
         self.shared.set_due_at(Some(due));

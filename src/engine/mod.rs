@@ -29,6 +29,7 @@ mod outbox;
 mod outcast;
 mod peers;
 mod requests;
+mod reserve;
 mod settings;
 mod shared;
 mod snapshot;

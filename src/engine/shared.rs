@@ -10,10 +10,14 @@ use crate::storage::{HostCode, OutOfOrder, Writes};
 use crate::wire::{self, WireError};
 
 use super::descriptor::Descriptor;
+use super::reserve::Reserve;
 use super::{Error, Input, Request, View};
 
 /// Bytes of packets and proposals that may wait for the next driving call.
 const QUEUE_BYTES: usize = 64 << 20;
+
+/// A packet of so many bytes at most is taken whatever memory is left.
+const SMALL: usize = 4096;
 
 /// Inputs that there is always room for: see [`Shared::tell`].
 const TOLD: usize = 4;
@@ -29,6 +33,8 @@ pub(super) struct Shared {
     pub waker: OnceLock<mio::Waker>,
     /// What the host reports of its storage, if it keeps the node's state.
     writes: Option<Arc<Writes>>,
+    /// Memory for what is taken in.
+    reserve: Reserve,
     /// Storage has finished a write or a task since a round last began.
     written: AtomicBool,
     /// A driving call through the descriptor is under way: it sees what comes meanwhile.
@@ -77,6 +83,7 @@ impl Shared {
             view: Mutex::default(),
             waker: OnceLock::new(),
             writes,
+            reserve: Reserve::default(),
             written: AtomicBool::new(false),
             driven: AtomicBool::new(false),
         }
@@ -109,11 +116,30 @@ impl Shared {
         let first = queue.inputs.is_empty();
         queue.inputs.push_back(input);
         queue.bytes += bytes;
+        self.reserve.admitted(bytes);
         drop(queue);
         if first {
             self.wake();
         }
         Ok(())
+    }
+
+    /// Whether there is memory for so many bytes more, and for what they bring about.
+    fn spare(&self, bytes: usize) -> Result<(), Error> {
+        match self.reserve.admits(bytes) {
+            true => Ok(()),
+            false => Err(Error::NoMemory("no memory for one more input".to_owned())),
+        }
+    }
+
+    /// Nothing waits for the engine to go on with it; what is queued may.
+    pub fn settle(&self) {
+        if !self.reserve.is_settled() {
+            let queue = lock(&self.queue);
+            if queue.inputs.is_empty() {
+                self.reserve.settle();
+            }
+        }
     }
 
     /// Queues what must not be refused, and of which there is never much: the end of something that
@@ -154,6 +180,10 @@ impl Shared {
     }
 
     fn receive(&self, from: Option<NodeId>, bytes: &[u8]) -> Result<(), Error> {
+        // A small one brings what was promised to those who wait, or says that its sender is alive.
+        if bytes.len() > SMALL {
+            self.spare(bytes.len())?;
+        }
         let packet = match wire::decode(bytes) {
             Ok(packet) => packet,
             Err(WireError::NoMemory) => {
@@ -305,6 +335,12 @@ impl Handle {
             _ => 0,
         };
         self.shared.enqueue(input, bytes, |_| ())
+    }
+
+    /// Whether there is memory for a proposal of so many bytes: to be asked before it is copied.
+    /// `NoMemory`.
+    pub fn spare(&self, bytes: usize) -> Result<(), Error> {
+        self.shared.spare(bytes)
     }
 
     /// Checks a message and queues it. `from` is the sender as the transport knows it, `None` to

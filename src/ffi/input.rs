@@ -103,6 +103,7 @@ pub unsafe extern "C" fn keel_propose(
             let text = format!("{len} bytes, over entry_max = {}", keel.entry_max());
             return Err(Failure::new(KEEL_ERR_TOO_BIG, text));
         }
+        keel.handle().spare(len).map_err(Failure::from)?;
         // SAFETY: the host vouches for `len` bytes.
         Ok(Request::Propose(unsafe { copy_bytes(data, len, "data") }?))
     })

@@ -31,6 +31,49 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Bytes in all allocations of more than a page, and how many they may be for the library to get more.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+static LIMITED: AtomicBool = AtomicBool::new(true);
+const PAGE: usize = 4096;
+
+/// From now on the process has room for so many bytes more, until [`unlimit`].
+pub fn limit(bytes: usize) {
+    LIMIT.store(LIVE.load(Relaxed) + bytes, Relaxed);
+}
+
+/// Whether the limit is one for what is done next: members in one process are each limited for itself.
+pub fn is_limited(limited: bool) {
+    LIMITED.store(limited, Relaxed);
+}
+
+/// There is room for everything again.
+pub fn unlimit() {
+    LIMIT.store(usize::MAX, Relaxed);
+}
+
+/// Whether the library cannot have so many bytes more.
+fn exceeds(size: usize) -> bool {
+    let inside = INSIDE.try_with(Cell::get).unwrap_or(false);
+    inside
+        && LIMITED.load(Relaxed)
+        && size > PAGE
+        && LIVE.load(Relaxed) + size > LIMIT.load(Relaxed)
+}
+
+fn count(got: *mut u8, size: usize) -> *mut u8 {
+    if size > PAGE && !got.is_null() {
+        LIVE.fetch_add(size, Relaxed);
+    }
+    got
+}
+
+fn discount(size: usize) {
+    if size > PAGE {
+        LIVE.fetch_sub(size, Relaxed);
+    }
+}
+
 /// Smaller ones never fail and are not counted.
 static SMALLEST: AtomicUsize = AtomicUsize::new(4096);
 static SEEN: AtomicU64 = AtomicU64::new(0);
@@ -150,31 +193,36 @@ fn fails(size: usize) -> bool {
 // SAFETY: everything is done by the system's allocator, or refused.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if fails(layout.size()) {
+        if fails(layout.size()) || exceeds(layout.size()) {
             return std::ptr::null_mut();
         }
         // SAFETY: passed on to the caller.
-        unsafe { System.alloc(layout) }
+        count(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        discount(layout.size());
         // SAFETY: passed on to the caller.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if fails(layout.size()) {
+        if fails(layout.size()) || exceeds(layout.size()) {
             return std::ptr::null_mut();
         }
         // SAFETY: passed on to the caller.
-        unsafe { System.alloc_zeroed(layout) }
+        count(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if size > layout.size() && fails(size) {
+        if size > layout.size() && (fails(size) || exceeds(size)) {
             return std::ptr::null_mut();
         }
         // SAFETY: passed on to the caller.
-        unsafe { System.realloc(at, layout, size) }
+        let got = unsafe { System.realloc(at, layout, size) };
+        if !got.is_null() {
+            discount(layout.size());
+        }
+        count(got, size)
     }
 }

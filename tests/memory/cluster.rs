@@ -61,6 +61,8 @@ pub struct Cluster {
     data: BTreeMap<u64, c_int>,
     /// When memory was first short.
     short_since: Option<u64>,
+    /// Whose memory is limited, if it is that of one member alone.
+    limited: Option<u64>,
 }
 
 impl Cluster {
@@ -75,10 +77,17 @@ impl Cluster {
             next: 1,
             data: BTreeMap::new(),
             short_since: None,
+            limited: None,
         }
     }
 
+    /// From now on the limit is one for the leader.
+    pub fn limit_leader(&mut self) {
+        self.limited = Some(self.await_leader());
+    }
+
     fn host(&mut self, id: u64) -> &mut Host {
+        alloc::is_limited(self.limited.is_none_or(|limited| limited == id));
         &mut self.hosts[id as usize - 1]
     }
 
@@ -338,6 +347,39 @@ impl Cluster {
             left == 0
         });
         assert!(waiting.is_empty());
+    }
+
+    /// Whether a proposal of so many bytes is refused for want of memory.
+    pub fn refuses(&mut self, len: usize) -> bool {
+        let leader = self.leader().expect("there is one");
+        self.ask(leader, Order::Data(len)) == Err(KEEL_ERR_NOMEM)
+    }
+
+    /// Proposes so many entries of so many bytes, and waits until all that were taken have come to their
+    /// end: how many were refused or have failed for want of memory, and how many are committed.
+    pub fn flood(&mut self, count: usize, len: usize) -> (usize, usize) {
+        let leader = self.await_leader();
+        let asked = (0..count).map(|_| self.ask(leader, Order::Data(len)));
+        let asked: Vec<_> = asked.collect();
+        let mut waiting: Vec<u64> = asked.iter().filter_map(|asked| asked.ok()).collect();
+        let (mut refused, mut committed) = (count - waiting.len(), 0);
+        self.until("all that was taken has ended", |c| {
+            waiting.retain(|number| {
+                let Some(code) = c.host(leader).done.remove(number) else {
+                    return true;
+                };
+                c.data.insert(*number, code);
+                match code {
+                    KEEL_OK => committed += 1,
+                    KEEL_ERR_NOMEM => refused += 1,
+                    KEEL_ERR_LOST | KEEL_ERR_NOT_LEADER | KEEL_ERR_CONFLICT => {}
+                    code => panic!("a proposal ends with {code}"),
+                }
+                false
+            });
+            waiting.is_empty()
+        });
+        (refused, committed)
     }
 
     /// Asks whoever leads, or this node, until it is done.

@@ -13,8 +13,9 @@ mod sweep;
 
 use std::path::Path;
 
+use alloc::Fault;
 use cluster::{Cluster, Order, Place};
-use sweep::sweep;
+use sweep::{alone, sweep};
 
 /// Everything that takes memory by the size of what it is given.
 fn live(root: &Path, place: Place, in_log: bool) {
@@ -86,5 +87,68 @@ fn with_storage_of_the_hosts() {
 fn with_snapshots_in_the_log() {
     sweep("with_snapshots_in_the_log", |root| {
         live(root, Place::Directory, true)
+    });
+}
+
+/// More is proposed than there is memory for: some of it is refused, and what was taken does not wait for
+/// memory that it holds itself. In a process of its own: all tests of one share its memory.
+#[test]
+fn what_waits_does_not_wait_for_itself() {
+    alone("what_waits_does_not_wait_for_itself", |root| {
+        for (size, place) in [
+            (1, Place::Directory),
+            (1, Place::Host),
+            // Three hosts' storage would take the memory of one.
+            (3, Place::Directory),
+        ] {
+            for len in [20_000, 400_000] {
+                let root = root.join(format!("{size}-{place:?}-{len}"));
+                std::fs::create_dir(&root).expect("a directory");
+                flooded(&root, place, size, len);
+            }
+        }
+    });
+}
+
+fn flooded(root: &Path, place: Place, size: usize, len: usize) {
+    const ROOM: usize = 24 << 20;
+    let mut c = Cluster::new(root.to_owned(), place, false, size);
+    let ids: Vec<u64> = (1..=size as u64).collect();
+    ids.iter().for_each(|id| c.open(*id, true));
+    ids.iter().for_each(|id| c.bootstrap(*id, &ids));
+    c.await_leader();
+    c.commit(10, 1000);
+    c.limit_leader();
+    alloc::limit(ROOM);
+    let (refused, committed) = c.flood(2 * ROOM / len, len);
+    println!("{size} {place:?} {len}: {refused} refused, {committed} committed");
+    assert!(refused > 0 && committed > 0, "{refused}, {committed}");
+    // What a host has stored takes its memory.
+    alloc::limit(ROOM);
+    c.commit(10, len);
+    c.agree();
+    c.free_all();
+    alloc::unlimit();
+}
+
+/// Of a proposal of any size but a few bytes the copy is an allocation that may fail.
+#[test]
+fn no_proposal_is_too_small_to_be_refused() {
+    const SMALLEST: usize = 128;
+    alone("no_proposal_is_too_small_to_be_refused", |root| {
+        let mut c = Cluster::new(root.to_owned(), Place::Directory, false, 1);
+        c.open(1, true);
+        c.bootstrap(1, &[1]);
+        c.await_leader();
+        for len in [SMALLEST, 500, 1000, 2000, 2048, 2049, 4000, 5000] {
+            let failed = alloc::failed();
+            alloc::set(Fault::From(1), SMALLEST, 1);
+            let refused = c.refuses(len);
+            alloc::heal();
+            assert!(refused && alloc::failed() > failed, "{len} bytes");
+            c.commit(3, len);
+        }
+        c.agree();
+        c.free_all();
     });
 }

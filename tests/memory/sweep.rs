@@ -47,6 +47,18 @@ pub fn sweep(test: &str, live: impl Fn(&Path)) {
     assert!(bad.is_empty(), "{} of {} runs", bad.len(), runs.len());
 }
 
+/// Has a child of this same test do `live`, and passes on what it has said.
+pub fn alone(test: &str, live: impl FnOnce(&Path)) {
+    if let (Ok(_), Ok(root)) = (std::env::var(RUN), std::env::var(ROOT)) {
+        // SAFETY: as above.
+        unsafe { alarm(PATIENCE) };
+        return live(Path::new(&root));
+    }
+    let (ok, said) = spawn(test, "alone", 0);
+    println!("{said}");
+    assert!(ok, "it failed");
+}
+
 fn child(run: &str, live: impl FnOnce()) {
     if run == "record" {
         alloc::record(SMALLEST);
