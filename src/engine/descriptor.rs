@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
@@ -46,7 +47,9 @@ impl Descriptor {
                 .map_err(|e| failed("epoll_ctl", &e))?;
         }
         waker.wake().map_err(|e| failed("eventfd", &e))?;
-        let only = shared.waker.set(waker).is_ok();
+        let registry = poll.registry().try_clone();
+        let registry = registry.map_err(|e| failed("dup", &e))?;
+        let only = shared.waker.set(waker).is_ok() && shared.registry.set(registry).is_ok();
         assert!(only, "a member has one descriptor");
         Ok(Descriptor {
             poll,
@@ -66,6 +69,17 @@ impl Descriptor {
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
         seconds * 1000 + nanos / 1_000_000
+    }
+
+    /// Whether the descriptor behind this is readable. Of a write that the system does by itself nothing
+    /// else tells that it has ended.
+    pub fn is_readable(registry: &Registry) -> bool {
+        let mut fds = [PollFd::new(registry, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
     /// Takes the readiness away; what comes later makes it readable again.

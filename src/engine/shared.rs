@@ -31,6 +31,8 @@ pub(super) struct Shared {
     view: Mutex<View>,
     /// Makes the descriptor readable; set when the member is driven through one.
     pub waker: OnceLock<mio::Waker>,
+    /// The descriptor once more, to be asked whether it is readable.
+    pub registry: OnceLock<mio::Registry>,
     /// What the host reports of its storage, if it keeps the node's state.
     writes: Option<Arc<Writes>>,
     /// Memory for what is taken in.
@@ -82,6 +84,7 @@ impl Shared {
             queue: Mutex::default(),
             view: Mutex::default(),
             waker: OnceLock::new(),
+            registry: OnceLock::new(),
             writes,
             reserve: Reserve::default(),
             written: AtomicBool::new(false),
@@ -385,6 +388,12 @@ impl Handle {
             return Some(0);
         }
         let due = self.shared.due_at().unwrap_or(0);
-        Some(due.saturating_sub(Descriptor::now()))
+        let left = due.saturating_sub(Descriptor::now());
+        let readable = || {
+            let registry = self.shared.registry.get();
+            registry.is_some_and(Descriptor::is_readable)
+        };
+        // One system call, and none if it is due anyway.
+        Some(if left > 0 && readable() { 0 } else { left })
     }
 }

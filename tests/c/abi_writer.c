@@ -78,6 +78,8 @@ static void drive_until(int fd, const unsigned *count, unsigned least)
         if (n < 0)
             continue; /* a signal */
         CHECK(n == 1);
+        /* Who asks instead is told the same, be it that the system has ended a write. */
+        CHECK(keel_timeout_ms(k) == 0);
         CHECK_CODE(keel_dispatch(k), KEEL_OK);
     }
 }
