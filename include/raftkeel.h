@@ -170,8 +170,8 @@
 
 /**
  * Retry later: this node's disk has no room for the log, or no descriptor is to be had for it.
- * Surely not done; leadership goes to a node that has room, if there is one. Everything goes on by
- * itself when there is room again.
+ * Surely not done; leadership goes to a node that has room, if there is one and a majority without
+ * this node. Everything goes on by itself when there is room again.
  */
 #define KEEL_ERR_NOSPC (-25)
 

@@ -12,6 +12,7 @@
 use std::cmp::Reverse;
 
 use super::message::{Message, TimeoutNow};
+use super::quorum::agreed;
 use super::raft::{Leader, Raft, Role};
 use super::types::{Millis, NodeId};
 
@@ -184,12 +185,24 @@ impl Raft {
     /// Whom this leader hands over to of itself: somebody who would lead better, and is ready to;
     /// anybody who is if its storage is of too little use.
     fn better_leader(&self) -> Option<NodeId> {
-        if !(self.is_impaired() || self.is_outranked()) || !self.has_committed_in_term() {
+        let impaired = self.is_impaired() && (self.unreadable || self.others_suffice());
+        if !(impaired || self.is_outranked()) || !self.has_committed_in_term() {
             return None;
         }
         let to = self.successor()?;
         let ready = self.progress(to)?.match_index() >= self.commit;
-        (ready && (self.is_impaired() || self.priority_of(to) > self.priority)).then_some(to)
+        (ready && (impaired || self.priority_of(to) > self.priority)).then_some(to)
+    }
+
+    /// Whether those in contact can commit without this leader. If not, nobody who leads instead of one
+    /// whose disk is full commits anything, be it the first entry of a term, without which nothing is
+    /// read either.
+    fn others_suffice(&self) -> bool {
+        let in_contact = |id| {
+            let progress = self.progress(id);
+            progress.is_some_and(|p| self.now < p.heard_at() + self.options.election)
+        };
+        agreed(self.configs.latest(), |id| id != self.id && in_contact(id))
     }
 
     fn begin_transfer(&mut self, to: NodeId) {

@@ -59,8 +59,8 @@ pub const KEEL_ERR_LOCKED: c_int = -23;
 /// keel_check_epoch(): the sender's epoch is behind; it must catch up before it is served.
 pub const KEEL_ERR_STALE: c_int = -24;
 /// Retry later: this node's disk has no room for the log, or no descriptor is to be had for it.
-/// Surely not done; leadership goes to a node that has room, if there is one. Everything goes on by
-/// itself when there is room again.
+/// Surely not done; leadership goes to a node that has room, if there is one and a majority without
+/// this node. Everything goes on by itself when there is room again.
 pub const KEEL_ERR_NOSPC: c_int = -25;
 
 /// keel_check_epoch(): the sender knows a newer epoch than this node, which must catch up first.

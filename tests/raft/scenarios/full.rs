@@ -108,6 +108,35 @@ fn a_leader_without_a_successor_goes_on_when_there_is_room() {
     assert_eq!(c.commit(1), 4);
 }
 
+/// Whoever led instead would commit nothing, not even the first entry of its term, which reads need.
+#[test]
+fn a_leader_that_is_needed_for_a_majority_stays() {
+    for dead in [None, Some(3)] {
+        let mut c = Cluster::led(if dead.is_some() { 3 } else { 2 });
+        dead.into_iter().for_each(|id| c.isolate(id));
+        c.run(2 * E);
+        c.set_full(1, true);
+        c.propose(1, "X").unwrap();
+        c.run(20 * E);
+        assert_eq!(c.propose(1, "Y"), Err(ProposeError::NoSpace));
+        assert_eq!((c.leader(), c.term(1), c.commit(1)), (Some(1), 2, 2));
+        let read = c.read(1).unwrap();
+        c.run(2 * H);
+        assert!(matches!(c.outcome(1, read), Some(Ok(_))));
+        if dead.is_some() {
+            // With a third voter there is somebody to commit with.
+            c.network.heal();
+            c.run_until(10 * E, "another leads", |c| {
+                c.leader().is_some_and(|leader| leader != 1)
+            });
+        }
+        c.set_full(1, false);
+        c.run(20 * H);
+        let leader = c.leader().unwrap();
+        assert_eq!(c.commit(leader), c.raft(leader).log().last_index());
+    }
+}
+
 #[test]
 fn entries_that_wait_may_be_replaced() {
     let mut c = Cluster::led(5);
