@@ -5,9 +5,10 @@ use raftkeel::core::{Millis, Payload, Position};
 use crate::host::{data_of, proposal_of};
 use crate::judge::{Call, Judge};
 use crate::marks::Fault::*;
+use crate::marks::Mark::{HandedOverWithoutRoom, VotedWithoutRoom};
 use crate::net::Passing;
 use crate::queue::{Micros, NEVER};
-use crate::server::{Answer, Input, Server, State};
+use crate::server::{Answer, Input, Room, Server, State};
 use crate::swarm::When;
 use crate::world::{Due, World};
 
@@ -22,7 +23,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             return Answer::None;
         };
         let now = node.clock.read(self.now);
-        let room = node.host.room(self.now);
+        let room = Room {
+            applies: node.host.room(self.now),
+            writes: !node.refusing,
+        };
         self.trace.input::<S>(self.now, at, &input);
         server.step(now, &input, room, &mut self.output);
         let (before, after) = (node.state, server.state());
@@ -40,6 +44,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             server,
         };
         self.judge.called(&call);
+        if node.refusing {
+            watch_without_room(&before, &after);
+        }
         let answer = self.output.answer;
         if let (Input::Propose(data), Answer::Placed(term, index)) = (&input, answer) {
             let proposal = proposal_of(&Payload::Host(data.clone()));
@@ -196,5 +203,15 @@ impl<S: Server, J: Judge<S>> World<S, J> {
     pub fn clock_changed(&mut self, at: usize) {
         self.nodes[at].armed = Millis::MAX;
         self.arm(at);
+    }
+}
+
+/// What a server does whose disk is full.
+fn watch_without_room(before: &State, after: &State) {
+    if after.vote.is_some() && (after.term, after.vote) != (before.term, before.vote) {
+        VotedWithoutRoom.hit();
+    }
+    if after.transferring.is_some() && before.transferring.is_none() {
+        HandedOverWithoutRoom.hit();
     }
 }

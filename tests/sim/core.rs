@@ -9,7 +9,7 @@ use raftkeel::core::{
 };
 
 use crate::image::Image;
-use crate::server::{Answer, Input, Output, Server, Setup, State, Wish};
+use crate::server::{Answer, Input, Output, Room, Server, Setup, State, Wish};
 
 impl Server for Raft {
     type Packet = Message;
@@ -24,6 +24,13 @@ impl Server for Raft {
 
     fn token(write: &Persist) -> u64 {
         write.token.0
+    }
+
+    fn first_written(write: &Persist) -> Option<Index> {
+        match write.reset {
+            Some(_) => Some(0),
+            None => write.entries.first().map(|entry| entry.index),
+        }
     }
 
     fn land(image: &mut Image, write: Persist) {
@@ -45,20 +52,17 @@ impl Server for Raft {
         })
     }
 
-    fn step(
-        &mut self,
-        now: Millis,
-        input: &Input<Message>,
-        room: usize,
-        output: &mut Output<Raft>,
-    ) {
+    fn step(&mut self, now: Millis, input: &Input<Message>, room: Room, output: &mut Output<Raft>) {
         output.answer = take_input(self, now, input);
-        output.write = self.take_persist();
+        output.write = match room.writes {
+            true => self.take_persist(),
+            false => self.take_hard(),
+        };
         output.sent = self.take_messages().collect();
-        output.applied = take_committed(self, room);
+        output.applied = take_committed(self, room.applies);
         let reads = std::iter::from_fn(|| self.take_read());
         output.reads = reads.map(|(id, result)| (id.0, result.ok())).collect();
-        output.full = output.applied.len() >= room;
+        output.full = output.applied.len() >= room.applies;
         output.asks = self.take_asks();
     }
 
@@ -169,6 +173,11 @@ fn take_input(raft: &mut Raft, now: Millis, input: &Input<Message>) -> Answer {
         Input::Tick => raft.tick(now),
         Input::Receive { from, packet } => raft.receive(now, *from, packet.clone()),
         Input::Written { token, ok } => raft.persisted(Token(*token), *ok),
+        Input::HeldBack { token, full } => {
+            raft.held_back(Token(*token));
+            raft.set_full(*full);
+        }
+        Input::Room => raft.set_full(false),
         Input::Propose(data) => return placed(raft.propose(now, Payload::Host(data.clone()))),
         Input::Read => {
             return match raft.read(now) {

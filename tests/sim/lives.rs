@@ -6,6 +6,7 @@ use crate::disk::Finished;
 use crate::host::Host;
 use crate::judge::Judge;
 use crate::marks::Fault;
+use crate::marks::Mark::{EntriesHeldBack, RoomAgain};
 use crate::queue::NEVER;
 use crate::server::{Input, Server, State};
 use crate::world::{Due, World};
@@ -20,6 +21,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         node.setup.run = u64::from(node.run);
         node.setup.seed = self.dice.word();
         (node.failed, node.asleep, node.away) = (false, false, false);
+        (node.refusing, node.refused_from) = (false, None);
         (node.paused_until, node.inbox) = (0, 0);
         (node.armed, node.timer_at) = (Millis::MAX, NEVER);
         node.host = Host::new(pace);
@@ -72,7 +74,10 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         node.run += 1;
         node.state = State::NONE;
         self.judge.stopped(at);
-        let (mut landed, cut_off) = node.disk.crash(&mut self.dice);
+        let (mut landed, mut cut_off) = node.disk.crash(&mut self.dice);
+        if let Some(refused) = landed.iter().position(|write| node.refuses(write)) {
+            cut_off = landed.drain(refused..).next();
+        }
         if let Some(torn) = cut_off.and_then(S::torn).filter(|_| self.dice.coin()) {
             Fault::WriteTorn.hit();
             landed.push(torn);
@@ -99,7 +104,11 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         let node = &mut self.nodes[at];
         match finished {
             Finished::Nothing => {}
+            Finished::Landed(write) if node.refuses(&write) => self.hold_back(at, write),
             Finished::Landed(write) => {
+                if S::first_written(&write).is_some() {
+                    node.refused_from = None;
+                }
                 let token = S::token(&write);
                 self.judge.landed(at, &write);
                 S::land(&mut node.disk.image, write);
@@ -114,6 +123,31 @@ impl<S: Server, J: Judge<S>> World<S, J> {
                 let after = self.dice.scaled(1, self.swarm.down.max(1));
                 self.plan_due(after, at, Due::Restart);
             }
+        }
+    }
+
+    /// There is no room for what a write changes in the log: of it the hard state is durable.
+    fn hold_back(&mut self, at: usize, write: S::Write) {
+        EntriesHeldBack.hit();
+        let node = &mut self.nodes[at];
+        let first = S::first_written(&write).unwrap_or(0);
+        node.refused_from = Some(node.refused_from.map_or(first, |from| from.min(first)));
+        node.refusing = node.full;
+        let (token, full) = (S::token(&write), node.full);
+        if let Some(hard) = S::torn(write) {
+            self.judge.landed(at, &hard);
+            S::land(&mut node.disk.image, hard);
+        }
+        self.call(at, Input::HeldBack { token, full });
+    }
+
+    /// The disk of a node has room again.
+    pub fn make_room(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.full = false;
+        if std::mem::take(&mut node.refusing) && node.is_up() {
+            RoomAgain.hit();
+            self.call(at, Input::Room);
         }
     }
 

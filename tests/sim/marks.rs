@@ -67,6 +67,7 @@ counted! {
     WriteStalled = "a write took long",
     WriteFailed = "a write failed",
     DiskStuck = "a disk got stuck",
+    DiskFilled = "a disk was full",
     WritesLost = "a crash lost all writes under way",
     SomeWritesLost = "a crash left some writes under way",
     WriteTorn = "a crash left a part of a write",
@@ -163,6 +164,10 @@ counted! {
     CommittedBeforeDurable = "a node knew a commit before its disk had it",
     LeaderStalled = "a leader stepped down as its disk took too long",
     LeaderWriteFailed = "a leader's write failed",
+    EntriesHeldBack = "entries found no room on the disk",
+    VotedWithoutRoom = "a node voted that had no room for entries",
+    HandedOverWithoutRoom = "a leader without room for entries handed over",
+    RoomAgain = "entries that had waited for room found it",
     // Restarts.
     RestartedInChange = "a restart found an uncommitted configuration",
     RestartedJoint = "a restart found a joint configuration",

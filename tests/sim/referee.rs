@@ -139,6 +139,8 @@ fn input_of(call: &Call<'_, Raft>) -> data::Input {
             token: *token,
             ok: *ok,
         },
+        Input::HeldBack { token, .. } => data::Input::HeldBack { token: *token },
+        Input::Room => data::Input::Tick,
         Input::Propose(data) => adapter::propose(&Payload::Host(data.clone()), &placed),
         Input::Read => data::Input::Read(match call.output.answer {
             Answer::Reading(id) => vec![id],

@@ -44,6 +44,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Strike::Flap => self.flap(at),
             Strike::StickDisk => self.stick_disk(at),
             Strike::FailWrite => self.fail_write(at),
+            Strike::FillDisk => self.fill_disk(at),
             Strike::JumpClock => self.jump_clock(at),
             Strike::Replay => self.replay(),
             Strike::EarlyTick => self.tick_early(at),
@@ -171,6 +172,20 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             } else {
                 self.plan_due(after, at, Due::Unstick);
             }
+        }
+    }
+
+    /// A leader's disk as often as not: it has more to lose.
+    fn fill_disk(&mut self, at: usize) {
+        let at = match self.dice.coin() {
+            true => self.leader().unwrap_or(at),
+            false => at,
+        };
+        if !self.nodes[at].full {
+            DiskFilled.hit();
+            self.nodes[at].full = true;
+            let after = self.draw_span();
+            self.plan(after, Event::Room(at));
         }
     }
 

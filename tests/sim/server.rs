@@ -37,6 +37,11 @@ pub enum Input<P> {
     Receive { from: NodeId, packet: P },
     /// The oldest write under way is durable, or has failed.
     Written { token: u64, ok: bool },
+    /// Of the oldest write under way the hard state is durable, and for the rest there was no room;
+    /// `full` as long as there is none.
+    HeldBack { token: u64, full: bool },
+    /// There is room for entries again.
+    Room,
     /// The host has data for the log.
     Propose(Bytes),
     /// The host wants to read.
@@ -97,6 +102,15 @@ pub enum Answer {
     Handing(NodeId),
     /// Refused, with the reason's number.
     Refused(u8),
+}
+
+/// What there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// So many committed entries at the host.
+    pub applies: usize,
+    /// Entries on the disk.
+    pub writes: bool,
 }
 
 /// What an input brought about.
@@ -212,6 +226,10 @@ pub trait Server: Sized {
     /// The name of a write, to be handed back when it is durable.
     fn token(write: &Self::Write) -> u64;
 
+    /// The first entry that a write changes in the log; 0 if it drops the log, `None` if it leaves it
+    /// as it is.
+    fn first_written(write: &Self::Write) -> Option<Index>;
+
     /// A write has reached the disk.
     fn land(image: &mut Image, write: Self::Write);
 
@@ -219,12 +237,12 @@ pub trait Server: Sized {
     /// before the log.
     fn torn(write: Self::Write) -> Option<Self::Write>;
 
-    /// Takes an input, and says what it brought about; the host has room for this many entries.
+    /// Takes an input, and says what it brought about.
     fn step(
         &mut self,
         now: Millis,
         input: &Input<Self::Packet>,
-        room: usize,
+        room: Room,
         output: &mut Output<Self>,
     );
 

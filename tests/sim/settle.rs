@@ -150,6 +150,8 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
         let node = &mut self.nodes[at];
         (node.paused_until, node.asleep) = (0, false);
         let latency = self.swarm.heartbeat * 250;
+        self.make_room(at);
+        let node = &mut self.nodes[at];
         let writes = node.disk.calm(latency);
         let (failed, up) = (node.failed, node.is_up());
         // Only a restart heals a server whose disk has failed.

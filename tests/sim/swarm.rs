@@ -30,6 +30,7 @@ pub enum Strike {
     Flap,
     StickDisk,
     FailWrite,
+    FillDisk,
     JumpClock,
     Replay,
     EarlyTick,
@@ -251,6 +252,11 @@ impl Swarm {
         if damage.once_in(3) {
             let gap = damage.scaled(2 * unit * peace, 20 * unit * peace);
             swarm.strikes.push((Strike::Damage, gap));
+        }
+        let room = &mut Dice::new(seed ^ 0xf011_d15c);
+        if room.once_in(3) {
+            let gap = room.scaled(2 * unit * peace, 20 * unit * peace);
+            swarm.strikes.push((Strike::FillDisk, gap));
         }
         swarm
     }

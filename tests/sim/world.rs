@@ -42,6 +42,12 @@ pub struct Node<S: Server> {
     pub away: bool,
     /// A write has failed in this run.
     pub failed: bool,
+    /// Its disk has no room for entries.
+    pub full: bool,
+    /// The server knows that, and writes hard state only.
+    pub refusing: bool,
+    /// Entries from here on found no room, and what builds on them finds none either.
+    pub refused_from: Option<Index>,
     /// The deadline, on its own clock, for which its timer is set.
     pub armed: Millis,
     /// When that timer goes off.
@@ -53,6 +59,15 @@ pub struct Node<S: Server> {
 impl<S: Server> Node<S> {
     pub fn is_up(&self) -> bool {
         self.server.is_some()
+    }
+
+    /// Whether there is no room for what the write changes in the log.
+    pub fn refuses(&self, write: &S::Write) -> bool {
+        let Some(first) = S::first_written(write) else {
+            return false;
+        };
+        let follows = first > 0 && self.refused_from.is_some_and(|from| first > from);
+        self.full || follows
     }
 
     pub fn is_paused(&self, now: Micros) -> bool {
@@ -94,6 +109,8 @@ pub enum Event<P> {
     },
     /// All links work again.
     Heal,
+    /// The disk of a node has room again.
+    Room(usize),
     /// A link of a node fails.
     Cut(usize),
     /// A fault of the swarm's list is due.
@@ -173,6 +190,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             asleep: false,
             away: false,
             failed: false,
+            full: false,
+            refusing: false,
+            refused_from: None,
             armed: Millis::MAX,
             timer_at: NEVER,
             inbox: 0,
@@ -237,6 +257,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Event::Deliver(passing) => self.deliver(passing),
             Event::Due { node, run, due } if self.nodes[node].run == run => self.come(node, due),
             Event::Heal if self.rough => self.heal(),
+            Event::Room(node) if self.rough => self.make_room(node),
             Event::Cut(node) if self.rough => self.cut_again(node),
             Event::Strike(at) if self.rough => {
                 self.strike(self.swarm.strikes[at].0);

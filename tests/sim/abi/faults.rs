@@ -54,8 +54,9 @@ impl World {
             Strike::Upgrade => self.upgrade(at),
             // No C function gives leadership up to nobody.
             Strike::StepDown => self.order(at, Order::Transfer(0)),
-            // These hosts keep the state themselves: what they lose is refused.
-            Strike::Damage => {}
+            // These hosts keep the state themselves: what they lose is refused, and they have no way to
+            // say that they have no room.
+            Strike::Damage | Strike::FillDisk => {}
         }
     }
 

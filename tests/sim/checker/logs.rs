@@ -1,6 +1,6 @@
 //! Logs, in memory and on disks: I2 to I5 as far as they are about what is kept.
 
-use raftkeel::core::{Entry, Index, NodeId, Persist, Position, Raft, Term};
+use raftkeel::core::{Entry, Index, NodeId, Persist, Position, Raft, Snapshot, Term};
 
 use super::{Checker, Configured, Seen, place};
 use crate::judge::Call;
@@ -12,7 +12,13 @@ impl Checker {
     pub(super) fn look_at_log(&mut self, call: &Call<'_, Raft>) -> bool {
         let (node, log) = (&self.nodes[call.node], call.server.log());
         let written = call.output.write.as_ref().and_then(|w| w.entries.first());
-        let reset = call.output.write.as_ref().and_then(|w| w.reset.as_ref());
+        // On the disk it may find no room, and be dropped there later, with what has come behind it.
+        let reset = match call.input {
+            Input::Installed { snapshot, .. } => Some(snapshot),
+            _ => None,
+        };
+        let dropped = |to: &&Snapshot| call.after.base == to.last && call.before.base != to.last;
+        let reset = reset.filter(dropped);
         let end = (call.after.last_term, call.after.last_index);
         if written.is_none() && reset.is_none() && end == node.log.end() {
             return false;

@@ -314,7 +314,7 @@ impl Checker {
     /// L4: who waits too long for its disk leads no more.
     fn disk_in_time(&mut self, call: &Call<'_, Raft>) {
         let node = &mut self.nodes[call.node];
-        if matches!(call.input, Input::Written { .. }) {
+        if matches!(call.input, Input::Written { .. } | Input::HeldBack { .. }) {
             node.writes.pop_front();
         }
         if call.output.write.is_some() {

@@ -114,6 +114,9 @@ impl Judge<Raft> for Watch {
 impl Watch {
     fn watch_writes(&mut self, call: &Call<'_, Raft>) {
         let node = &mut self.nodes[call.node];
+        if let Input::HeldBack { .. } = call.input {
+            node.writes.pop_front();
+        }
         if let Input::Written { ok, .. } = call.input {
             let begun = node.writes.pop_front();
             if begun.is_some_and(|term| term < call.before.term) {
