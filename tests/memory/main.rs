@@ -43,12 +43,17 @@ fn live(root: &Path, place: Place, in_log: bool) {
     c.agree();
     // One that has missed more gets a snapshot, once nobody waits for it any more.
     c.free(away);
-    c.pass(3000);
     for _ in 0..2 {
         c.commit(2, 150_000);
-        c.order(None, Order::Snapshot);
-        if !in_log {
-            c.order(Some(third), Order::Snapshot);
+        // A leader that is new by then waits for it as well.
+        c.pass(3000);
+        if in_log {
+            c.order(None, Order::Snapshot);
+            continue;
+        }
+        // Whichever of them leads by now, or later.
+        for id in [leader, third] {
+            c.order(Some(id), Order::Snapshot);
         }
     }
     c.commit(5, 100_000);
