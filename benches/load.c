@@ -10,8 +10,10 @@
  *       device counts it, if there is one, and with what others write), rss (leader, kB, at the end).
  *   load_LIBRARY minority DIR PAYLOAD SECONDS OUTSTANDING US SLOW_US
  *       The same at one point, the names beginning with: first and healthy (all flush in US), follower
- *       (one that does not lead flushes in SLOW_US), leader (the one that leads does). DIR/memberN is
- *       on a disk whose flushes take what DIR/memberN.delay says, in microseconds.
+ *       (one that does not lead flushes in SLOW_US), leader (the one that leads does; it is given some
+ *       seconds under load to hand leadership over, and what is measured is what comes then:
+ *       leader/moved is after how many ms another one led, and is not printed if none did).
+ *       DIR/memberN is on a disk whose flushes take what DIR/memberN.delay says, in microseconds.
  *   load_LIBRARY failover DIR TIMES ELECTION_MS HEARTBEAT_MS
  *       failover: ms from SIGKILL of the leader's process to the next commit.
  *   load_LIBRARY start DIR ENTRIES PAYLOAD TIMES
@@ -45,6 +47,8 @@
 #define SETTLE_MS 737
 #define DEADLINE_NS 60000000000u
 #define TRIES 3
+/* How long a leader may take to find out that its disk is slow. */
+#define ADAPT_MS 6000
 
 struct cluster {
     struct member members[MEMBERS_MAX];
@@ -343,6 +347,19 @@ static void set_delay(const char *dir, size_t member, const char *us)
     close(fd);
 }
 
+/* The load goes on until another one leads than `leader`, or that has had its time for it. */
+static void await_handover(struct cluster *c, size_t leader, unsigned outstanding)
+{
+    uint64_t began = now_ns();
+    c->board->outstanding = outstanding;
+    say(c, WARM);
+    while (await_leader(c, 0) == leader && now_ns() < began + ADAPT_MS * UINT64_C(1000000))
+        sleep_ms(1);
+    if (await_leader(c, 0) != leader)
+        printf("leader/moved\t%" PRIu64 "\n", (now_ns() - began) / 1000000);
+    say(c, PAUSE);
+}
+
 static int minority(const char *dir, unsigned payload, double seconds, unsigned outstanding, const char *us,
                     const char *slow_us)
 {
@@ -357,6 +374,8 @@ static int minority(const char *dir, unsigned payload, double seconds, unsigned 
     for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
         size_t leader = await_leader(&c, 0), slow = i == 2 ? (leader + 1) % 3 : leader;
         set_delay(dir, slow, i < 2 ? us : slow_us);
+        if (i == 3)
+            await_handover(&c, leader, outstanding);
         measure_point(&c, labels[i], outstanding, seconds);
         set_delay(dir, slow, us);
     }

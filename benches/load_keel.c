@@ -66,6 +66,7 @@ static void on_first(void *arg, int status, uint64_t index)
     (void)index;
     if (status == KEEL_OK)
         atomic_store(&h->m->facts->committed_ns, now_ns());
+    submit_all(h);
 }
 
 static void on_role(void *ud, int role, uint64_t term, keel_id leader)

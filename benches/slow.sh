@@ -129,7 +129,8 @@ slow_point() {
     compared "$1" "$name: CPU, all three processes" s/100k "$2/cpu" -
 }
 
-# One of three flushes in 20 ms, the others in 1 ms; and all of them in 1 ms, in the same run.
+# One of three flushes in 20 ms, the others in 1 ms; and all of them in 1 ms, in the same run. A leader
+# that hands over for that is given the time to do so: what is measured is what comes then.
 slow_minority() {
     local run out=$BENCH/minority.values who name
     : >"$out"
@@ -147,6 +148,10 @@ slow_minority() {
     absolute "$out" '128 B x 16, all flush in 1 ms: p99' us healthy/p99 -
     absolute "$out" '128 B x 16, a follower flushes in 20 ms: p99' us follower/p99 -
     absolute "$out" 'to that of the healthy cluster' times follower/slower '<= 1.1'
+    echo "a slow leader hands over in $(values "$out" keel/leader/moved | grep -c .) of $SLOW_RUNS runs;" \
+        'its p99 is that after it has, or had 6 s to do so'
+    [ -z "$(values "$out" keel/leader/moved)" ] ||
+        figure 'a slow leader until another one leads' ms median - $(values "$out" keel/leader/moved)
     absolute "$out" '128 B x 16, the leader flushes in 20 ms: p99' us leader/p99 -
     absolute "$out" 'to that of the healthy cluster' times leader/slower '<= 1.1'
 }

@@ -182,6 +182,14 @@ impl Raft {
             .map(|(id, _)| *id)
     }
 
+    /// Leader only: a voter in contact that holds all that is committed, and would take over without
+    /// being wished for less than this server.
+    pub fn peer_to_lead(&self) -> Option<NodeId> {
+        let to = self.successor()?;
+        let ready = self.progress(to)?.match_index() >= self.commit;
+        (ready && self.priority_of(to) >= self.priority).then_some(to)
+    }
+
     /// Whom this leader hands over to of itself: somebody who would lead better, and is ready to;
     /// anybody who is if its storage is of too little use.
     fn better_leader(&self) -> Option<NodeId> {

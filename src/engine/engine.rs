@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::outcast::Fate;
 use super::requests::Pending;
 use super::shared::Shared;
+use super::slow::OwnDisk;
 use super::snapshot::Snapshots;
 use super::watch::Watch;
 use super::{Error, Event, Input, Metrics, Settings};
@@ -68,6 +69,7 @@ pub(super) struct Engine {
     pub fate: Fate,
     pub watch: Watch,
     pub full: Full,
+    pub own_disk: OwnDisk,
     /// What the detector was last told: configuration index, applied epoch.
     members_told: (Index, u64),
     /// What is known to have been committed in an earlier run.
@@ -136,6 +138,7 @@ impl Engine {
             fate: Fate::default(),
             watch: Watch::default(),
             full: Full::default(),
+            own_disk: OwnDisk::default(),
             members_told: (0, 0),
             changed_at: 0,
             replayed_to,
@@ -247,6 +250,7 @@ impl Engine {
         self.pump_pieces();
         self.snapshot_if_due();
         self.compact();
+        self.spare_own_disk();
         self.settle();
         self.notice_role();
         self.notice_changes();

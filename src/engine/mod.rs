@@ -7,7 +7,7 @@
 //!   `leadership`: barriers, transfers, eligibility; `outbox`: packets; `status`: the view
 //! - `snapshot`: this node's own snapshots; `install`: those of others, and what the core asks
 //!   storage for; `image`: what one is made of, and the host's handles on it
-//! - `full`: a disk without room for the log
+//! - `full`: a disk without room for the log; `slow`: one that a leader makes everybody wait for
 //! - `instances`: which storage every member has; `outcast`: who is out, and is told
 //! - [`Host`]: what the host is told
 
@@ -32,6 +32,7 @@ mod requests;
 mod reserve;
 mod settings;
 mod shared;
+mod slow;
 mod snapshot;
 mod status;
 mod view;

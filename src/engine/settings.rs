@@ -115,6 +115,8 @@ pub struct Settings {
     pub tail_bytes: usize,
     /// Leaders may answer barriers without asking anybody, trusting clocks.
     pub lease_reads: bool,
+    /// A leader hands over if its own disk is much slower than those of the others.
+    pub spares_own_disk: bool,
     /// What this node says to understand (`wire::FEATURES`); less than that is for tests of
     /// clusters of several versions.
     pub features: u32,
@@ -141,6 +143,7 @@ impl Settings {
             snapshot_rate: None,
             tail_bytes: TAIL_DEFAULT,
             lease_reads: false,
+            spares_own_disk: true,
             features: wire::FEATURES,
             seed,
             log_level: 3,

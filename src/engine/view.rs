@@ -155,6 +155,8 @@ pub struct Metrics {
     pub snapshot_bytes_in: u64,
     /// Bytes of snapshots sent.
     pub snapshot_bytes_out: u64,
+    /// Times that this node handed leadership over for its slow disk.
+    pub slow_disk_transfers: u64,
 }
 
 /// One consistent instant.

@@ -35,6 +35,12 @@ pub const KEEL_VOLATILE: u32 = 2;
 /// more than a twentieth faster than another's, and if the flag and election_ms are the same on
 /// every node; without it no clock is trusted. A started node votes only after an election_ms.
 pub const KEEL_LEASE_READS: u32 = 4;
+/// keel_config.flags: this node leads on where its disk is slow. Without it a leader hands over to a
+/// node that is wished for no less (keel_set_eligible()) if over two election_ms, of at least a second
+/// each, its own disk takes at least three times as long for an entry, and 5 ms longer, than a quorum of
+/// the others: it would make everybody wait. It does so once a minute at most, and ever more rarely the
+/// more often that did not help; never where all disks are slow. keel_metrics counts it.
+pub const KEEL_SLOW_LEADER: u32 = 8;
 
 /// The most bytes of keel_peer.address, without its final NUL.
 pub const KEEL_ADDRESS_MAX: usize = 255;
@@ -165,7 +171,7 @@ pub struct keel_config {
     pub seed: u64,
     /// 1 error, 2 warning, 3 notice, 4 debug, 5 trace. 0 = 3.
     pub log_level: i32,
-    /// KEEL_NEW_NODE, KEEL_VOLATILE, KEEL_LEASE_READS
+    /// KEEL_NEW_NODE, KEEL_VOLATILE, KEEL_LEASE_READS, KEEL_SLOW_LEADER
     pub flags: u32,
 }
 
@@ -429,6 +435,7 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
             .unwrap_or(usize::MAX / 2)
             .min(usize::MAX / 2),
         lease_reads: c.flags & KEEL_LEASE_READS != 0,
+        spares_own_disk: c.flags & KEEL_SLOW_LEADER == 0,
         log_level: if c.log_level == 0 { 3 } else { c.log_level },
         ..Settings::new(id, c.cluster, seed_from(c.seed)?)
     };
@@ -440,7 +447,8 @@ pub unsafe fn read_config(host: *const keel_config) -> Result<(Settings, Place),
 /// `dir` is NULL or a C string, `storage` NULL or as [`read_storage`] wants it.
 unsafe fn read_place(c: &keel_config) -> Result<Place, Failure> {
     const PATH_MAX: usize = 4095;
-    let unknown = c.flags & !(KEEL_NEW_NODE | KEEL_VOLATILE | KEEL_LEASE_READS);
+    const KNOWN: u32 = KEEL_NEW_NODE | KEEL_VOLATILE | KEEL_LEASE_READS | KEEL_SLOW_LEADER;
+    let unknown = c.flags & !KNOWN;
     if unknown != 0 {
         return Err(Failure::new(
             KEEL_ERR_UNSUPPORTED,

@@ -206,6 +206,7 @@ fn metrics(object: &mut Object<'_>, m: &Metrics) {
     object.number("snapshots_installed", m.snapshots_installed);
     object.number("snapshot_bytes_in", m.snapshot_bytes_in);
     object.number("snapshot_bytes_out", m.snapshot_bytes_out);
+    object.number("slow_disk_transfers", m.slow_disk_transfers);
 }
 
 fn role(role: Role) -> &'static str {

@@ -226,6 +226,9 @@ pub struct keel_metrics {
     pub snapshot_bytes_in: u64,
     /// Bytes of snapshots sent.
     pub snapshot_bytes_out: u64,
+    /// Times that this node handed leadership over because its own disk was slow; see
+    /// KEEL_SLOW_LEADER.
+    pub slow_disk_transfers: u64,
 }
 
 /// A snapshot of what an engine knows: one consistent instant. It belongs to who took it,
@@ -412,6 +415,7 @@ fn metrics_of(m: &Metrics) -> keel_metrics {
         snapshots_installed: m.snapshots_installed,
         snapshot_bytes_in: m.snapshot_bytes_in,
         snapshot_bytes_out: m.snapshot_bytes_out,
+        slow_disk_transfers: m.slow_disk_transfers,
     }
 }
 

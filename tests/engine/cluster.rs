@@ -1,6 +1,7 @@
 //! Members, the network between them, and what their hosts were told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use raftkeel::cluster::{Params, Peer};
 use raftkeel::core::{Epoch, Index, Millis, NodeId, Term};
@@ -9,6 +10,8 @@ use raftkeel::engine::{
     Error, Event, Guard, Handle, Host, HostState, Input, Load, MESSAGE_DEFAULT, MESSAGE_REST,
     Member, Place, Request, Role, Save, Settings, Ticket,
 };
+
+use crate::slow::SlowStore;
 
 /// What one host was told, and what it answers.
 pub struct Told {
@@ -130,6 +133,8 @@ pub struct Node {
     due: Millis,
     /// Not driven, and nothing reaches it.
     pub down: bool,
+    /// Where it stores, if writes are to take their time.
+    store: Option<Arc<SlowStore>>,
 }
 
 pub struct Cluster {
@@ -199,6 +204,7 @@ fn node_at(settings: Settings, place: Place) -> Node {
         },
         due: 0,
         down: false,
+        store: None,
     }
 }
 
@@ -232,6 +238,23 @@ impl Cluster {
             cut: Vec::new(),
             tickets: 0,
         }
+    }
+
+    /// Members that store in these, one each.
+    pub fn on_stores(stores: &[Arc<SlowStore>], settings: impl Fn(u64) -> Settings) -> Cluster {
+        let mut cluster = Cluster::of(0, |settings| settings);
+        let peers: Vec<Peer> = (1..=stores.len() as u64).map(peer).collect();
+        for (store, raw) in stores.iter().zip(1..) {
+            let place = Place::Host {
+                store: store.clone(),
+                create: true,
+            };
+            let mut node = node_at(settings(raw), place);
+            node.member.bootstrap(&peers).unwrap();
+            node.store = Some(store.clone());
+            cluster.nodes.insert(raw, node);
+        }
+        cluster
     }
 
     /// A node that waits to be added.
@@ -290,6 +313,9 @@ impl Cluster {
             self.deliver();
             let now = self.now;
             for node in self.nodes.values_mut().filter(|n| !n.down) {
+                for number in node.store.iter().flat_map(|store| store.ended(now)) {
+                    node.handle.write_done(number, Ok(())).unwrap();
+                }
                 node.due = node.member.step(now, &mut node.told).unwrap();
                 assert!(node.due >= now);
             }

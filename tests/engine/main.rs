@@ -11,5 +11,6 @@ mod lease;
 mod load;
 mod members;
 mod opening;
+mod slow;
 mod snapshots;
 mod versions;

@@ -312,7 +312,8 @@ fn json_of_a_snapshot_is_what_was_promised() {
         r#""metrics":{"steps":0,"messages_in":0,"messages_out":0,"bytes_in":0,"bytes_out":0,"#,
         r#""dropped_malformed":0,"dropped_foreign":0,"dropped_unknown":0,"dropped_full":0,"#,
         r#""elections":0,"step_late_ms_max":0,"pauses":0,"persists":0,"entries_persisted":0,"#,
-        r#""snapshots":0,"snapshots_installed":0,"snapshot_bytes_in":0,"snapshot_bytes_out":0}}"#
+        r#""snapshots":0,"snapshots_installed":0,"snapshot_bytes_in":0,"snapshot_bytes_out":0,"#,
+        r#""slow_disk_transfers":0}}"#
     );
     let json = json::status(&view).unwrap();
     assert_eq!(json.to_str(), Ok(expected));
