@@ -1038,6 +1038,25 @@ KEEL_API int keel_recv(struct keel *k, keel_id from, const void *msg, size_t len
 KEEL_API int keel_heard(struct keel *k, keel_id from);
 
 /**
+ * The host has lost its connection to this node, or cannot make one: its process has ended, perhaps.
+ * What came from it before is to be given first. A node that leads is then not waited for until it
+ * was silent for election_ms: one that was told asks the others after heartbeat_ms and up to a
+ * quarter of election_ms, and is elected if a majority was told as well, or hears no leader.
+ *
+ * It is a hint, and may be wrong. A leader that is heard again before makes it void, and those who
+ * hear the leader, and were not told, go on following it. Where a majority is told that has not
+ * lost it, there is another leader for no reason, and the one before learns of it by the next
+ * message, at the latest in election_ms; meanwhile both may have KEEL_ROLE_LEADER, and
+ * only one of them commits and answers barriers. The hint is no silence in the sense of
+ * hb_deadtime, and no exclusion comes sooner for it; with KEEL_LEASE_READS it is ignored.
+ *
+ * Input function. KEEL_ERR_INVALID, KEEL_ERR_FULL. An unknown node is ignored.
+ */
+KEEL_API
+int keel_lost(struct keel *k,
+              keel_id id);
+
+/**
  * Appends the host's own data to the log of the cluster: once committed, every node's `apply`
  * gets it. Data of length 0 is allowed. At the leader only, elsewhere the completion says
  * KEEL_ERR_NOT_LEADER.

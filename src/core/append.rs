@@ -52,8 +52,10 @@ impl Raft {
         }
         if seq > self.leader_seq {
             self.leader_seq = seq;
+            let lost = self.leader_lost;
+            self.leader_lost &= cfg!(keel_bug = "lost_never_void");
             // Once for all that comes at the same time.
-            if self.leader_heard_at != self.now {
+            if self.leader_heard_at != self.now || lost {
                 self.leader_heard_at = self.now;
                 self.draw_election_timeout();
             }

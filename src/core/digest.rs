@@ -39,6 +39,9 @@ impl Raft {
             // The clock, and what only it decides.
             now: _,
             leader_heard_at: _,
+            early: _,
+            // Small searches have no hosts that lose connections.
+            leader_lost,
             election_at: _,
             end_asked_at: _,
             random: _,
@@ -79,6 +82,7 @@ impl Raft {
             *priority == DEFAULT_PRIORITY && priorities.is_empty() && !begins && reads.is_idle();
         assert!(plain, "reads and priorities have no digest");
         assert!(!full && !unreadable, "a bad disk has no digest");
+        assert!(!leader_lost, "a lost connection has no digest");
         let whole = snapshot.is_none() && incoming.is_none() && !storing && asks.is_empty();
         assert!(whole, "snapshots have no digest");
         sink.word(hash_of(hard));
@@ -99,7 +103,10 @@ impl Raft {
         match role {
             Role::Follower => sink.word(0),
             Role::PreCandidate { grants } => digest_grants(1, grants, sink),
-            Role::Candidate { grants, transfer } => {
+            // Whether its votes were early only the clock decides.
+            Role::Candidate {
+                grants, transfer, ..
+            } => {
                 digest_grants(2 + u64::from(*transfer), grants, sink);
             }
             Role::Leader(leader) => {
@@ -207,7 +214,9 @@ impl Message {
         sink.word(hash_of(&kind));
         match self {
             Message::PreVote(request) | Message::Vote(request) => sink.word(hash_of(request)),
-            Message::PreVoteReply(reply) | Message::VoteReply(reply) => sink.word(hash_of(reply)),
+            Message::PreVoteReply(reply) | Message::VoteReply(reply) => {
+                sink.word(hash_of(&(reply.term, reply.granted)));
+            }
             Message::Append(append) => {
                 sink.sequence(append.term, append.seq);
                 let rest = (append.term, append.prev_index, append.prev_term);

@@ -73,13 +73,12 @@ impl Raft {
         self.hard.excluded.is_some_and(|x| !readmits(x.epoch))
     }
 
-    /// Whether a live leader is known: then nobody is helped to depose it. The base timeout
-    /// counts, not the drawn one (raft.md rule 8). Where leaders read by leases, this promise
+    /// Whether a live leader is known, as far as the host has not lost its connection to it: then
+    /// nobody is helped to depose it. The base timeout counts, not the drawn one (raft.md rule 8). Where leaders read by leases, this promise
     /// holds however this server came to forget its leader, by a restart for example.
     fn is_sticky(&self) -> bool {
-        let heard = self.now < self.leader_heard_at + self.options.election;
         let bound = self.leader.is_some() || self.options.lease_reads;
-        self.is_leader() || (bound && heard)
+        self.is_leader() || (bound && !self.leader_lost && self.has_heard_lately())
     }
 
     pub(super) fn election_timed_out(&mut self) {
@@ -134,12 +133,14 @@ impl Raft {
     /// Enters a new term; the vote for oneself counts, and the requests leave, once term and
     /// vote are durable (raft.md rule 3). In a transfer nobody is asked to stay loyal to the leader.
     pub(super) fn campaign(&mut self, transfer: bool) {
+        let early = self.has_heard_lately();
         self.become_follower(self.hard.term + 1, None);
         self.draw_election_timeout();
         self.elections += 1;
         self.role = Role::Candidate {
             grants: Vec::new(),
             transfer,
+            early,
         };
         self.hard.vote = Some(self.id);
         if cfg!(keel_bug = "own_vote_before_sync") {
@@ -157,23 +158,25 @@ impl Raft {
         for peer in self.voting_peers() {
             self.send(peer, Message::Vote(request.clone()));
         }
-        self.count_vote(self.id);
+        self.count_vote(self.id, false);
     }
 
-    fn count_vote(&mut self, from: NodeId) {
+    fn count_vote(&mut self, from: NodeId, is_early: bool) {
         let config = self.configs.latest();
-        let Role::Candidate { grants, .. } = &mut self.role else {
+        let Role::Candidate { grants, early, .. } = &mut self.role else {
             return;
         };
         if !grants.contains(&from) {
             grants.push(from);
         }
+        *early |= is_early && !cfg!(keel_bug = "early_votes_forgotten");
         if quorum::agreed(config, |id| grants.contains(&id)) {
-            self.become_leader();
+            let early = *early;
+            self.become_leader(early);
         }
     }
 
-    fn become_leader(&mut self) {
+    fn become_leader(&mut self, early: bool) {
         let (now, last) = (self.now, self.log.last_index());
         let heartbeat = self.options.heartbeat;
         let members = self.configs.latest().members();
@@ -182,6 +185,7 @@ impl Raft {
             .map(|id| (id, Progress::new(last, now)))
             .collect();
         self.leader = None;
+        self.early = early;
         // What the host loads already will be its state.
         self.incoming.take_if(|incoming| !incoming.installing);
         self.role = Role::Leader(Leader {
@@ -239,7 +243,12 @@ impl Raft {
         } else {
             self.hard.term
         };
-        let reply = Message::PreVoteReply(VoteReply { term, granted });
+        let early = false;
+        let reply = Message::PreVoteReply(VoteReply {
+            term,
+            granted,
+            early,
+        });
         self.after_hard(Effect::Send(from, self.hard.term, Box::new(reply)));
     }
 
@@ -280,7 +289,11 @@ impl Raft {
             self.draw_election_timeout();
         }
         let term = self.hard.term;
-        let reply = Message::VoteReply(VoteReply { term, granted });
+        let reply = Message::VoteReply(VoteReply {
+            term,
+            granted,
+            early: granted && self.has_heard_lately() && !cfg!(keel_bug = "early_vote_hidden"),
+        });
         if cfg!(keel_bug = "vote_before_sync") {
             self.send(from, reply);
             return;
@@ -296,7 +309,7 @@ impl Raft {
         let current = reply.term == self.hard.term || cfg!(keel_bug = "vote_of_old_term");
         let mine = reply.granted && current;
         if mine && self.configs.latest().is_voter(from) {
-            self.count_vote(from);
+            self.count_vote(from, reply.early);
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct VoteReply {
     pub term: Term,
     /// Whether the vote was given.
     pub granted: bool,
+    /// Of a vote that was given, not of a pre-vote: its giver had heard a leader within E.
+    pub early: bool,
 }
 
 /// Entries, or a heartbeat when there are none (thesis 3.5).

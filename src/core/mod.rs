@@ -7,6 +7,7 @@
 //!
 //! - `election`: paper 5.2, 5.4.1; thesis 9.6
 //! - `replication` (leader) and `append` (follower): paper 5.3, 5.4.2
+//! - `lost`: what the host's word of a lost connection may do
 //! - `claim`: what a log that has lost entries still stands for
 //! - `membership`: thesis 4
 //! - `snapshot`: paper 7, thesis 5
@@ -23,6 +24,7 @@ mod digest;
 mod election;
 mod lease;
 mod log;
+mod lost;
 mod membership;
 mod message;
 mod persistence;

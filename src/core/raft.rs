@@ -104,8 +104,14 @@ pub enum ProposeError {
 #[derive(Clone, Debug)]
 pub(super) enum Role {
     Follower,
-    PreCandidate { grants: Vec<NodeId> },
-    Candidate { grants: Vec<NodeId>, transfer: bool },
+    PreCandidate {
+        grants: Vec<NodeId>,
+    },
+    Candidate {
+        grants: Vec<NodeId>,
+        transfer: bool,
+        early: bool,
+    },
     Leader(Leader),
 }
 
@@ -157,6 +163,10 @@ pub struct Raft {
     /// When the leader was last heard, by an append that is not an old copy; this server itself
     /// counts while it leads, and its start does.
     pub(super) leader_heard_at: Millis,
+    /// The host has lost its connection to the leader, which was not heard since.
+    pub(super) leader_lost: bool,
+    /// See [`Raft::is_early`]; means something while this server leads.
+    pub(super) early: bool,
     /// Highest `seq` heard in this term.
     pub(super) leader_seq: u64,
     /// The log agrees with that of this term's leader up to here.
@@ -235,6 +245,8 @@ impl Raft {
             role: Role::Follower,
             leader: None,
             leader_heard_at: now,
+            leader_lost: false,
+            early: false,
             leader_seq: 0,
             election_at: 0,
             end_asked_at: 0,
@@ -517,6 +529,7 @@ impl Raft {
         }
         self.role = Role::Follower;
         self.leader = leader;
+        self.leader_lost = false;
         if was_leader {
             // What peers needed may be truncated now, and storage be told so before it answers.
             let of_peers = |ask: &Ask| matches!(ask, Ask::Entries { to: Some(_), .. });

@@ -145,7 +145,8 @@ pub struct LeaderView {
     /// An entry of its term is committed, and a majority has answered within the election
     /// timeout.
     pub fresh: bool,
-    /// When it began to lead.
+    /// When it began to lead; an election timeout later if a voter of its had heard a leader within
+    /// one, for that may be confirmed as much longer.
     pub since: Millis,
     /// A change of membership is not yet committed: no second one may be proposed.
     pub change_in_flight: bool,

@@ -230,6 +230,7 @@ impl Engine {
                 // Whatever still speaks there, it is not the member of that id.
                 Input::Heard(node) if self.instances.has_lost(node) => {}
                 Input::Heard(node) => self.detector.note_heard(node),
+                Input::Lost(node) => self.raft.lost(self.now, node),
                 Input::Priority(priority) => self.set_priority(priority),
                 Input::Newer(node) => self.newer(node),
                 Input::Saved(index, result) => self.saved(index, result),

@@ -58,6 +58,8 @@ pub enum Input {
     Request(Ticket, Request),
     /// The host heard this node by other means.
     Heard(NodeId),
+    /// The host has lost its connection to this node.
+    Lost(NodeId),
     /// How much this node is wished for as leader, until this is said again.
     Priority(Priority),
     /// This node has sent a log entry of a kind that this version does not know.

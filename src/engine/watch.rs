@@ -28,10 +28,15 @@ pub(super) struct Watch {
 
 impl Engine {
     pub fn leader_view(&self) -> LeaderView {
+        let early = if self.raft.is_early() {
+            self.settings.election
+        } else {
+            0
+        };
         LeaderView {
             leading: self.raft.is_leader(),
             fresh: self.is_fresh(),
-            since: self.watch.leading_since,
+            since: self.watch.leading_since + early,
             change_in_flight: self.raft.change_in_flight(),
         }
     }

@@ -57,6 +57,30 @@ pub unsafe extern "C" fn keel_heard(k: *mut keel, from: keel_id) -> c_int {
     result.err().unwrap_or(KEEL_OK)
 }
 
+/// The host has lost its connection to this node, or cannot make one: its process has ended, perhaps.
+/// What came from it before is to be given first. A node that leads is then not waited for until it
+/// was silent for election_ms: one that was told asks the others after heartbeat_ms and up to a
+/// quarter of election_ms, and is elected if a majority was told as well, or hears no leader.
+///
+/// It is a hint, and may be wrong. A leader that is heard again before makes it void, and those who
+/// hear the leader, and were not told, go on following it. Where a majority is told that has not
+/// lost it, there is another leader for no reason, and the one before learns of it by the next
+/// message, at the latest in election_ms; meanwhile both may have KEEL_ROLE_LEADER, and
+/// only one of them commits and answers barriers. The hint is no silence in the sense of
+/// hb_deadtime, and no exclusion comes sooner for it; with KEEL_LEASE_READS it is ignored.
+///
+/// Input function. KEEL_ERR_INVALID, KEEL_ERR_FULL. An unknown node is ignored.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn keel_lost(k: *mut keel, id: keel_id) -> c_int {
+    // SAFETY: the host vouches for the engine.
+    let k = unsafe { k.as_ref() };
+    let result = guard::enter(k, Access::Input, |e| {
+        let id = node_id(id, "id")?;
+        Ok(e.keel.handle().submit(Input::Lost(id))?)
+    });
+    result.err().unwrap_or(KEEL_OK)
+}
+
 /// Queues a request; on success its completion is certain, on failure there is none.
 pub(super) fn request(
     k: Option<&keel>,

@@ -11,6 +11,10 @@ use crate::core::{
 use super::entry::{MIN_BODY, decode_body, encode_body};
 use super::{MAX_PACKET, MAX_TERM, Reader, WireError, Writer, snapshot};
 
+const REFUSED: u8 = 0;
+const GRANTED: u8 = 1;
+const GRANTED_EARLY: u8 = 2;
+
 const ACCEPTED: u8 = 1;
 const REJECTED: u8 = 2;
 
@@ -22,7 +26,11 @@ pub(super) fn encode(message: &Message, out: &mut Writer<'_>) {
         Message::PreVote(m) | Message::Vote(m) => encode_vote_request(m, out),
         Message::PreVoteReply(m) | Message::VoteReply(m) => {
             out.u64(m.term);
-            out.bool(m.granted);
+            out.u8(match (m.granted, m.early) {
+                (false, _) => REFUSED,
+                (true, false) => GRANTED,
+                (true, true) => GRANTED_EARLY,
+            });
         }
         Message::Append(m) => encode_append(m, out),
         Message::AppendReply(m) => encode_append_reply(m, out),
@@ -71,7 +79,8 @@ pub(super) fn check(message: &Message) -> Result<(), WireError> {
             // It campaigns for a term that it has seen no leader of.
             ("term of a candidate", m.last_term < m.term),
         ],
-        Message::PreVoteReply(_) | Message::VoteReply(_) => &[],
+        Message::PreVoteReply(m) => &[("grant of a pre-vote", !m.early)],
+        Message::VoteReply(m) => &[("grant of a vote", m.granted || !m.early)],
         Message::Append(m) => &[
             (
                 "previous entry of an append",
@@ -151,9 +160,17 @@ pub(super) fn decode_vote_request(input: &mut Reader<'_>) -> Result<VoteRequest,
 }
 
 pub(super) fn decode_vote_reply(input: &mut Reader<'_>) -> Result<VoteReply, WireError> {
+    let term = input.u64()?;
+    let (granted, early) = match input.u8()? {
+        REFUSED => (false, false),
+        GRANTED => (true, false),
+        GRANTED_EARLY => (true, true),
+        _ => return Err(WireError::BadValue { what: "grant" }),
+    };
     Ok(VoteReply {
-        term: input.u64()?,
-        granted: input.bool("granted flag")?,
+        term,
+        granted,
+        early,
     })
 }
 

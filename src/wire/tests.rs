@@ -143,6 +143,11 @@ fn samples() -> Vec<(&'static str, Packet)> {
     let reply = VoteReply {
         term: 8,
         granted: true,
+        early: false,
+    };
+    let early = VoteReply {
+        early: true,
+        ..reply.clone()
     };
     let append = |entries| Append {
         term: 8,
@@ -200,6 +205,7 @@ fn samples() -> Vec<(&'static str, Packet)> {
         ("pre-vote reply", raft(Message::PreVoteReply(reply.clone()))),
         ("vote", raft(Message::Vote(request))),
         ("vote reply", raft(Message::VoteReply(reply))),
+        ("early vote", raft(Message::VoteReply(early))),
         ("heartbeat", raft(Message::Append(append(vec![])))),
         ("append", raft(Message::Append(append(entries())))),
         (
@@ -381,6 +387,7 @@ fn parts_of_unknown_type_are_skipped_and_counted() {
     let reply = VoteReply {
         term: 8,
         granted: true,
+        early: false,
     };
     let body = [8, 0, 0, 0, 0, 0, 0, 0, 1];
     let decoded = decode(&forge(&[(0, b""), (2, &body), (200, b"whatever")]));
@@ -730,6 +737,7 @@ fn a_term_that_leaves_no_next_one_is_refused() {
     let reply = |term| VoteReply {
         term,
         granted: false,
+        early: false,
     };
     let part = |term| Part::Raft(Message::VoteReply(reply(term)));
     let mut bytes = Vec::new();

@@ -447,6 +447,7 @@ static void refused_apply(int with)
     CHECK_CODE(keel_step(k, c->now_ms + 1, NULL), code);
     CHECK_CODE(keel_propose(k, "z", 1, on_done, NULL), KEEL_ERR_CLOSED);
     CHECK_CODE(keel_heard(k, 1), KEEL_ERR_CLOSED);
+    CHECK_CODE(keel_lost(k, 1), KEEL_ERR_CLOSED);
     CHECK(keel_lease_ms(k) == 0);
     cluster_free(c);
     CHECK(refused_applies == 1 && stops == 1 && closed == 2);

@@ -44,6 +44,7 @@ static void in_the_child(keel *k, keel_status *before)
     CHECK_CODE(keel_node_replace(k, 1, &peer, on_done, NULL), KEEL_ERR_FORKED);
     CHECK_CODE(keel_set_params(k, &params, on_done, NULL), KEEL_ERR_FORKED);
     CHECK_CODE(keel_heard(k, 1), KEEL_ERR_FORKED);
+    CHECK_CODE(keel_lost(k, 1), KEEL_ERR_FORKED);
     CHECK_CODE(keel_write_done(k, 1, 0), KEEL_ERR_FORKED);
     CHECK_CODE(keel_role(k), KEEL_ERR_FORKED);
     CHECK(keel_leader(k) == 0);

@@ -32,6 +32,7 @@ static void without_an_engine(void)
     CHECK_CODE(keel_transfer(NULL, 1, NULL, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_set_eligible(NULL, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_heard(NULL, 1), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_lost(NULL, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_write_done(NULL, 1, 0), KEEL_ERR_INVALID);
     CHECK_CODE(keel_records_state(NULL, "x", 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_records_entry(NULL, 1, "x", 1), KEEL_ERR_INVALID);
@@ -98,6 +99,7 @@ static void with_an_engine(keel *k)
     CHECK_CODE(keel_transfer(k, 0, NULL, NULL), KEEL_OK);
     CHECK_CODE(keel_set_eligible(k, 1), KEEL_OK);
     CHECK_CODE(keel_heard(k, 0), KEEL_ERR_INVALID);
+    CHECK_CODE(keel_lost(k, 0), KEEL_ERR_INVALID);
     CHECK_CODE(keel_check_epoch(k, 0, 1), KEEL_ERR_INVALID);
     CHECK_CODE(keel_get_params(k, NULL), KEEL_ERR_INVALID);
     CHECK_CODE(keel_status_take(k, NULL), KEEL_ERR_INVALID);

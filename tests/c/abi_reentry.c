@@ -26,6 +26,7 @@ static void inputs(keel *k, int wanted)
         return;
     CHECK(keel_recv(k, 1, "nonsense", 8) < 0);
     CHECK_CODE(keel_heard(k, 2), wanted);
+    CHECK_CODE(keel_lost(k, 2), wanted);
     CHECK_CODE(keel_propose(k, "again", 5, on_done, k), wanted);
     /* The id of every node there is: it must not join. */
     peer.id = 1;

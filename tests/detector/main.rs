@@ -4,7 +4,7 @@
 mod sim;
 
 use raftkeel::core::Millis;
-use raftkeel::detector::{BlockedBy, GuardAnswer, NodeState};
+use raftkeel::detector::{BlockedBy, GuardAnswer, NodeState, Timers};
 use sim::{DEADTIME, Event, Rng, Sim, id, seed, timers};
 
 const MINUTE: Millis = 60_000;
@@ -419,12 +419,64 @@ fn an_isolated_node_is_late_to_know_but_never_late_to_stop() {
     }
 }
 
+/// A deadtime so short that fencetime, which takes an election into account, is at its least.
+fn tight() -> Timers {
+    Timers {
+        warntime: 1500,
+        deadtime: 3000,
+        initdead: 3000,
+        settle: 2000,
+        fencetime: 1500,
+        ..timers()
+    }
+}
+
+/// A node that only the leader hears, on links that break around both: the leader confirms it to
+/// the end of its freshness, and so long as that is, deadtime is short. Says when the node stopped
+/// serving, and when it was put out.
+fn race(run: u64, words: bool, hasty: bool) -> (Millis, Millis) {
+    let mut sim = Sim::new(5, run, tight());
+    let leader = sim.settle_in();
+    let target = other(&sim, &[leader]);
+    let rest: Vec<usize> = (0..5).filter(|i| ![leader, target].contains(i)).collect();
+    rest.iter().for_each(|&i| sim.cut_both(i, target, true));
+    sim.run(10_000);
+    assert!(!sim.nodes[target].fenced, "the leader confirms it");
+    sim.hasty = hasty;
+    rest.iter().for_each(|&i| sim.cut_both(i, leader, true));
+    if words {
+        rest.iter().for_each(|&i| sim.lose_leader(i));
+    }
+    sim.unsafely = true;
+    sim.run_until(MINUTE, |sim| !sim.excluded().is_empty());
+    let put_out = sim.excluded()[0].0;
+    sim.run_until(MINUTE, |sim| sim.nodes[target].fenced);
+    (sim.fenced_at(target).expect("it stops"), put_out)
+}
+
+#[test]
+fn words_of_a_lost_leader_let_nobody_be_put_out_who_still_serves() {
+    let first = seed(700);
+    let mut violated = 0;
+    for run in first..first + 20 {
+        for words in [false, true] {
+            let (stopped, put_out) = race(run, words, false);
+            assert!(stopped <= put_out, "run {run}: {stopped}, {put_out}");
+        }
+        let (stopped, put_out) = race(run, true, true);
+        violated += u32::from(stopped > put_out);
+    }
+    assert!(violated > 0, "early votes must make a difference here");
+}
+
 /// One random event in the life of a cluster.
 fn churn(sim: &mut Sim, dice: &mut Rng) {
     let n = sim.nodes.len();
     let mut pick = || dice.below(n as u64) as usize;
     let (a, b) = (pick(), pick());
-    match dice.below(8) {
+    match dice.below(10) {
+        8 => sim.lose_leader(a),
+        9 => (0..n).for_each(|i| sim.lose_leader(i)),
         0 | 1 => sim.cut(a, b, true),
         2 => sim.cut_both(a, b, true),
         3 => (0..n).for_each(|i| sim.cut_both(a, i, true)),
@@ -447,7 +499,8 @@ fn no_mix_of_crashes_restarts_and_broken_links_breaks_the_rules() {
         println!("RAFTKEEL_SEED={run}");
         let mut dice = Rng::new(run + 9_000_000);
         let n = [3, 5, 7][dice.below(3) as usize];
-        let mut sim = Sim::new(n, run, timers());
+        let tight = [timers, timers, tight][run as usize % 3]();
+        let mut sim = Sim::new(n, run, tight);
         sim.delay_max = 1 + dice.below(300);
         sim.run(30_000);
         for _ in 0..40 {

@@ -87,7 +87,12 @@ pub struct Node {
     next: Millis,
     term: Term,
     leading_since: Option<Millis>,
+    /// A voter of its had heard a leader within the election timeout.
+    early: bool,
     leader_heard: Millis,
+    /// It does not know the leader that it has heard: its connection is said to be lost, or it has
+    /// started since.
+    lost: bool,
     acked: Vec<Millis>,
     heartbeat_at: Millis,
     retry: bool,
@@ -115,6 +120,10 @@ pub struct Sim {
     pub timers: Timers,
     pub log: Vec<(Millis, Event)>,
     pub sent: u64,
+    /// A leader by early votes is taken for any other: what must not be.
+    pub hasty: bool,
+    /// What would break I1 is not asserted, for the test looks itself.
+    pub unsafely: bool,
     /// What the host answers to the guard.
     pub answer: GuardAnswer,
     /// Every packet delivered, if wanted.
@@ -148,7 +157,9 @@ impl Sim {
             next: 0,
             term: 0,
             leading_since: None,
+            early: false,
             leader_heard: 0,
+            lost: false,
             acked: vec![0; n],
             heartbeat_at: 0,
             retry: false,
@@ -163,6 +174,8 @@ impl Sim {
             timers,
             log: Vec::new(),
             sent: 0,
+            hasty: false,
+            unsafely: false,
             answer: GuardAnswer::Allow,
             recording: None,
             configs: vec![(config, Vec::new())],
@@ -191,7 +204,7 @@ impl Sim {
         node.fenced = true;
         node.next = 0;
         node.leading_since = None;
-        node.leader_heard = self.now;
+        (node.leader_heard, node.lost) = (self.now, true);
         node.inbox.clear();
         node.detector.advance(self.now + node.offset);
         self.adopt(i, epoch);
@@ -200,6 +213,11 @@ impl Sim {
     pub fn crash(&mut self, i: usize) {
         self.nodes[i].running = false;
         self.nodes[i].leading_since = None;
+    }
+
+    /// A node is told that it has lost its connection to the leader, rightly or not.
+    pub fn lose_leader(&mut self, i: usize) {
+        self.nodes[i].lost = true;
     }
 
     pub fn pause(&mut self, i: usize, span: Millis) {
@@ -355,7 +373,7 @@ impl Sim {
         let known = self.configs[self.nodes[i].epoch as usize - 1].1.clone();
         if packet.envelope.incarnation == self.nodes[from].incarnation {
             let sent = packet.envelope.stamp - self.nodes[from].offset;
-            if self.heard[from][i] + DEADTIME <= self.now {
+            if self.heard[from][i] + self.timers.deadtime <= self.now {
                 self.broken[from][i] = self.now;
             }
             self.heard[from][i] = self.heard[from][i].max(sent);
@@ -373,7 +391,7 @@ impl Sim {
             node.leading_since = None;
         }
         if packet.heartbeat && packet.term == node.term {
-            node.leader_heard = self.now;
+            (node.leader_heard, node.lost) = (self.now, false);
             if packet.epoch > node.epoch {
                 self.adopt(i, packet.epoch);
             }
@@ -388,6 +406,7 @@ impl Sim {
         let Some(since) = node.leading_since else {
             return LeaderView::default();
         };
+        let early = node.early && !self.hasty;
         let local = self.now + node.offset;
         let voters = &self.configs[node.epoch as usize - 1].0.voters;
         let newer = |v: &&NodeId| {
@@ -396,7 +415,7 @@ impl Sim {
         LeaderView {
             leading: true,
             fresh: voters.iter().filter(newer).count() > voters.len() / 2,
-            since,
+            since: since + if early { ELECTION } else { 0 },
             change_in_flight: false,
         }
     }
@@ -426,7 +445,9 @@ impl Sim {
             Output::Exclude { ids, silent } => {
                 assert_eq!(ids.len(), silent.len());
                 assert!(
-                    silent.iter().all(|&ms| u64::from(ms) >= DEADTIME),
+                    silent
+                        .iter()
+                        .all(|&ms| u64::from(ms) >= self.timers.deadtime),
                     "{silent:?}"
                 );
                 self.commit(i, &ids);
@@ -448,7 +469,7 @@ impl Sim {
         for &x in ids {
             let running = self.nodes[at(x)].running && self.nodes[at(x)].paused_until <= self.now;
             assert!(
-                !running || self.nodes[at(x)].fenced,
+                !running || self.nodes[at(x)].fenced || self.unsafely,
                 "{x} may still serve at {} (I1); log: {:?}",
                 self.now,
                 self.log
@@ -456,7 +477,7 @@ impl Sim {
             // A witness may have heard it again since its last report, which is at most six
             // keepalives old.
             let silent = |v: &&NodeId| {
-                self.heard[at(x)][at(**v)] + DEADTIME <= self.now
+                self.heard[at(x)][at(**v)] + self.timers.deadtime <= self.now
                     || self.broken[at(x)][at(**v)] + 6000 >= self.now
             };
             let silent = config
@@ -538,7 +559,7 @@ impl Sim {
             };
             let leaderless = |i: usize| {
                 let x = &self.nodes[i];
-                x.leading_since.is_none() && x.leader_heard + ELECTION <= self.now
+                x.leading_since.is_none() && (x.lost || x.leader_heard + ELECTION <= self.now)
             };
             if !awake(candidate)
                 || !leaderless(candidate)
@@ -555,10 +576,12 @@ impl Sim {
             if votes.len() <= config.voters.len() / 2 {
                 continue;
             }
+            let late = |v: &usize| self.nodes[*v].leader_heard + ELECTION <= self.now;
+            self.nodes[candidate].early = !votes.iter().all(late);
             self.top_term += 1;
             for v in votes {
                 self.nodes[v].term = self.top_term;
-                self.nodes[v].leader_heard = self.now;
+                (self.nodes[v].leader_heard, self.nodes[v].lost) = (self.now, false);
             }
             self.nodes[candidate].leading_since = Some(self.now + self.nodes[candidate].offset);
             return;

@@ -452,6 +452,7 @@ fn grant_pre_votes(raft: &mut Raft, now: Millis, id: NodeId) {
         let reply = VoteReply {
             term,
             granted: true,
+            early: false,
         };
         raft.receive(now, peer, Message::PreVoteReply(reply));
     }

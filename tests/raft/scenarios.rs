@@ -6,6 +6,7 @@ mod damaged;
 mod election;
 mod full;
 mod interaction;
+mod lost;
 mod membership;
 mod news;
 mod outlined;

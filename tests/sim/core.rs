@@ -199,6 +199,7 @@ fn take_input(raft: &mut Raft, now: Millis, input: &Input<Message>) -> Answer {
         }
         Input::Priority(None, priority) => raft.set_priority(*priority),
         Input::Priority(Some(node), priority) => raft.note_priority(*node, *priority),
+        Input::Lost(node) => raft.lost(now, *node),
         Input::StepDown => raft.step_down(now),
         Input::Excluded(exclusion) => raft.note_exclusion(*exclusion),
         Input::Take => {}

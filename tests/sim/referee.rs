@@ -159,6 +159,7 @@ fn input_of(call: &Call<'_, Raft>) -> data::Input {
         Input::Transfer(_) | Input::Priority(..) | Input::StepDown | Input::Take => {
             data::Input::Yield
         }
+        Input::Lost(node) => data::Input::Lost(node.get()),
         Input::Excluded(exclusion) => data::Input::Exclude(exclusion.epoch, exclusion.index),
         Input::Saved(snapshot) => data::Input::Saved(adapter::snapshot(snapshot)),
         Input::Compact { .. } => data::Input::Compact,

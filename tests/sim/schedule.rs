@@ -50,6 +50,8 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Strike::EarlyTick => self.tick_early(at),
             Strike::Upgrade => self.upgrade(at),
             Strike::Damage => self.damage(at),
+            Strike::Lose => self.break_connections(at, false),
+            Strike::LoseAll => self.break_connections(at, true),
             Strike::StepDown => {
                 if self.is_at_work(at) {
                     HostSteppedDown.hit();
@@ -73,6 +75,45 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         self.crash(at);
         let after = self.draw_span();
         self.plan_due(after, at, Due::Restart);
+        self.spread_news(at);
+    }
+
+    /// Those that run are told that a node has stopped, each as soon as its host notices.
+    fn spread_news(&mut self, of: usize) {
+        let running: Vec<usize> = self.running().collect();
+        for at in running {
+            if self.dice.chance(self.swarm.news) {
+                let late = self.dice.scaled(10, self.swarm.election_micros() / 2);
+                self.plan_due(late, at, Due::Lost(of));
+            }
+        }
+    }
+
+    /// A node, or every one, is told that it has lost its leader, which is not so; what they send
+    /// each other comes through.
+    fn break_connections(&mut self, at: usize, all: bool) {
+        let leader = self.leader().unwrap_or(at);
+        if all {
+            ConnectionsBroken.hit();
+        }
+        for other in 0..self.nodes.len() {
+            if all || other == at {
+                self.lose(other, leader);
+            }
+        }
+    }
+
+    /// A node is told that its connection to another is lost.
+    pub fn lose(&mut self, at: usize, other: usize) {
+        if !self.is_at_work(at) {
+            return;
+        }
+        match self.nodes[other].is_up() {
+            true => ConnectionBroken.hit(),
+            false => ConnectionLost.hit(),
+        }
+        let id = self.nodes[other].id;
+        self.call(at, Input::Lost(id));
     }
 
     fn crash_many(&mut self, strike: Strike) {

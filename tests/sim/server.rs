@@ -52,6 +52,8 @@ pub enum Input<P> {
     Transfer(Option<NodeId>),
     /// How much a node is wanted as leader, another one or, without a name, this one; 0 is not at all.
     Priority(Option<NodeId>, u8),
+    /// The host has lost its connection to a node.
+    Lost(NodeId),
     /// The host gives leadership up.
     StepDown,
     /// A peer says that this node is out.

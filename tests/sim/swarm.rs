@@ -37,6 +37,9 @@ pub enum Strike {
     Upgrade,
     StepDown,
     Damage,
+    /// One node, or all, are told that they have lost the leader, which runs.
+    Lose,
+    LoseAll,
 }
 
 /// What hosts and administrators do.
@@ -125,6 +128,8 @@ pub struct Swarm {
     pub limits: Limits,
     /// The share of hosts that are slow to apply.
     pub slow_hosts: Ppm,
+    /// How many of those that run are told that they have lost one that has stopped.
+    pub news: Ppm,
     /// A host that was paused gives leadership up.
     pub careful_hosts: bool,
     pub ending: Ending,
@@ -233,6 +238,7 @@ impl Swarm {
                 0
             },
             down: dice.scaled(unit / 10, 8 * unit),
+            news: 0,
             strikes: draw_strikes(dice, unit * peace, lease_reads),
             work: draw_work(dice, unit),
             ambushes: draw_ambushes(dice, peace),
@@ -257,6 +263,14 @@ impl Swarm {
         if room.once_in(3) {
             let gap = room.scaled(2 * unit * peace, 20 * unit * peace);
             swarm.strikes.push((Strike::FillDisk, gap));
+        }
+        let lost = &mut Dice::new(seed ^ 0x1057_c0de);
+        if lost.coin() {
+            swarm.news = *lost.pick(&[0, 300_000, 1_000_000, 1_000_000]);
+            let gap = lost.scaled(unit / 4, 20 * unit * peace);
+            swarm.strikes.push((Strike::Lose, gap));
+            let gap = lost.scaled(2 * unit, 40 * unit * peace);
+            swarm.strikes.push((Strike::LoseAll, gap));
         }
         swarm
     }
@@ -319,6 +333,7 @@ impl Swarm {
             ambushes: Vec::new(),
             limits: Limits::WIDE,
             slow_hosts: 100_000,
+            news: 0,
             careful_hosts: false,
             ending: Ending::All,
         }

@@ -97,6 +97,8 @@ pub enum Due {
     Unstick,
     /// It is stopped, if it runs, and started.
     Restart,
+    /// It is told that its connection to this node is lost.
+    Lost(usize),
 }
 
 /// What is to happen.
@@ -301,6 +303,7 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Due::Resume => self.resume(at),
             Due::Awake(span) if self.nodes[at].asleep => self.awake(at, span),
             Due::Unstick => self.unstick(at),
+            Due::Lost(other) => self.lose(at, other),
             Due::Restart if self.rough => self.restart(at),
             Due::Restart | Due::Awake(_) => {}
         }

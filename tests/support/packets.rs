@@ -119,6 +119,11 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
     let reply = VoteReply {
         term: rng.number().min(MAX_HEARD_TERM),
         granted: rng.flag(),
+        early: false,
+    };
+    let vote = VoteReply {
+        early: reply.granted && rng.flag(),
+        ..reply.clone()
     };
     let prev_index = last_index.saturating_add(rng.below(9));
     let outcome = match rng.flag() {
@@ -135,7 +140,7 @@ pub fn message(rng: &mut Rng<'_>) -> Message {
         0 => Message::PreVote(request),
         1 => Message::PreVoteReply(reply),
         2 => Message::Vote(request),
-        3 => Message::VoteReply(reply),
+        3 => Message::VoteReply(vote),
         4 => Message::Append(append(rng)),
         5 => Message::TimeoutNow(TimeoutNow {
             term: last_term + 1,

@@ -200,6 +200,7 @@ fn a39_both_halves_elect_the_leader_of_a_joint_configuration() {
         let reply = VoteReply {
             term: term + 1,
             granted: true,
+            early: false,
         };
         c.inject(from, 4, Message::PreVoteReply(reply));
     }

@@ -57,6 +57,7 @@ fn leader() -> (Raft, u64) {
     let granted = VoteReply {
         term: 2,
         granted: true,
+        early: false,
     };
     raft.receive(now, n(2), Message::PreVoteReply(granted.clone()));
     drive(&mut raft);

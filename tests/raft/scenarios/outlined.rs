@@ -38,8 +38,16 @@ fn asking() -> Raft {
     raft.tick(now);
     let granted = true;
     for message in [
-        Message::PreVoteReply(VoteReply { term, granted }),
-        Message::VoteReply(VoteReply { term, granted }),
+        Message::PreVoteReply(VoteReply {
+            term,
+            granted,
+            early: false,
+        }),
+        Message::VoteReply(VoteReply {
+            term,
+            granted,
+            early: false,
+        }),
     ] {
         raft.receive(now, n(1), message);
         write(&mut raft);

@@ -25,7 +25,11 @@ fn vote(term: u64, last: (Index, u64)) -> Message {
 
 fn granted(term: u64) -> VoteReply {
     let granted = true;
-    VoteReply { term, granted }
+    VoteReply {
+        term,
+        granted,
+        early: false,
+    }
 }
 
 /// n2 holds X = 3.2 in memory and has been asked for it again and again.

@@ -1,6 +1,8 @@
 //! The faults: what each does to the world, and how long it lasts.
 
-use super::keel::Order;
+use raftkeel::ffi::code::{KEEL_ERR_FULL, KEEL_OK};
+
+use super::keel::{Order, last_error};
 use super::marks::Mark::DiskLost;
 use super::plan::draw_rate;
 use super::world::{Due, Event, World};
@@ -57,6 +59,8 @@ impl World {
             // These hosts keep the state themselves: what they lose is refused, and they have no way to
             // say that they have no room.
             Strike::Damage | Strike::FillDisk => {}
+            Strike::Lose => self.break_connections(at, false),
+            Strike::LoseAll => self.break_connections(at, true),
         }
     }
 
@@ -78,6 +82,7 @@ impl World {
         fault.hit();
         self.crash(at);
         let after = self.draw_span();
+        self.spread_news(at);
         let lost = self.dice.once_in(12) && self.may_lose(at);
         if lost {
             // Its disk is gone, and it must not come back under its id.
@@ -87,6 +92,52 @@ impl World {
         }
         let due = if lost { Due::Renew } else { Due::Restart };
         self.plan_due(after, at, due);
+    }
+
+    /// Those that live are told that a node has stopped, each as soon as its host notices.
+    fn spread_news(&mut self, of: usize) {
+        let id = self.nodes[of].seat.id;
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].lives() && self.dice.chance(self.plan.swarm.news) {
+                let late = self.dice.scaled(10, self.unit() / 2);
+                self.plan_due(late, at, Due::Lost(id));
+            }
+        }
+    }
+
+    /// A node, or every one, is told that it has lost its leader, which is not so; what they send
+    /// each other comes through.
+    fn break_connections(&mut self, at: usize, all: bool) {
+        let leader = self.nodes[self.leader().unwrap_or(at)].seat.id;
+        if all {
+            ConnectionsBroken.hit();
+        }
+        for other in 0..self.nodes.len() {
+            if all || other == at {
+                self.lose(other, leader);
+            }
+        }
+    }
+
+    /// A node is told that its connection to another is lost.
+    pub fn lose(&mut self, at: usize, id: u64) {
+        if !self.is_at_work(at) {
+            return;
+        }
+        let runs = self.place_of(id).is_some_and(|of| self.nodes[of].is_up());
+        match runs {
+            true => ConnectionBroken.hit(),
+            false => ConnectionLost.hit(),
+        }
+        let code = self.nodes[at].seat.lost(id);
+        assert!(
+            matches!(code, KEEL_OK | KEEL_ERR_FULL),
+            "n{}: keel_lost() returns {code}: {}",
+            at + 1,
+            last_error()
+        );
+        self.trace.mix((at, code, id));
+        self.feed(at);
     }
 
     /// Whether the cluster can do without the disk of a node: every disk that was lost before is

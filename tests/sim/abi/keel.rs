@@ -251,6 +251,11 @@ impl Seat {
         unsafe { input::keel_recv(self.engine(), from, message.as_ptr().cast(), message.len()) }
     }
 
+    pub fn lost(&mut self, id: u64) -> c_int {
+        // SAFETY: the engine is one of ours.
+        unsafe { input::keel_lost(self.engine(), id) }
+    }
+
     pub fn heard(&mut self, from: u64) -> c_int {
         // SAFETY: the engine is one of ours.
         unsafe { input::keel_heard(self.engine(), from) }

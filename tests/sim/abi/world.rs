@@ -97,6 +97,8 @@ pub enum Due {
     Restart,
     /// Another node takes its place.
     Renew,
+    /// It is told that its connection to this node is lost.
+    Lost(u64),
 }
 
 /// What is to happen.
@@ -291,7 +293,7 @@ impl World {
     fn come(&mut self, at: usize, due: Due) {
         let waits = matches!(
             due,
-            Due::Timer | Due::Written | Due::Chores | Due::Bootstrap
+            Due::Timer | Due::Written | Due::Chores | Due::Bootstrap | Due::Lost(_)
         );
         if waits && self.is_paused(at) {
             // The world goes on, and the process learns of it later.
@@ -312,6 +314,7 @@ impl World {
             Due::Unstick => self.unstick(at),
             Due::Restart if self.rough => self.restart(at),
             Due::Renew if self.rough => self.renew(at),
+            Due::Lost(id) => self.lose(at, id),
             Due::Restart | Due::Renew => {}
         }
     }

@@ -16,6 +16,7 @@ pub const KINDS: &[Kind] = &[
             let reply = Message::VoteReply {
                 term: after.term,
                 granted,
+                early: false,
             };
             t.silently(|_| {})?.saying(after.vote, reply)
         },
@@ -29,6 +30,7 @@ pub const KINDS: &[Kind] = &[
             let reply = Message::VoteReply {
                 term: hard.term,
                 granted: true,
+                early: false,
             };
             t.idle().saying(t.other(), reply)
         },
@@ -41,6 +43,7 @@ pub const KINDS: &[Kind] = &[
             let reply = Message::VoteReply {
                 term: t.node.term,
                 granted: false,
+                early: false,
             };
             t.idle().saying(t.other(), reply)
         },
@@ -50,6 +53,7 @@ pub const KINDS: &[Kind] = &[
         let reply = Message::VoteReply {
             term: t.node.term - 1,
             granted: false,
+            early: false,
         };
         t.idle().saying(t.other(), reply)
     }),
@@ -264,6 +268,7 @@ pub const KINDS: &[Kind] = &[
         let reply = Message::VoteReply {
             term: t.node.term,
             granted: false,
+            early: false,
         };
         t.idle().saying(t.node.id, reply)
     }),
@@ -272,6 +277,7 @@ pub const KINDS: &[Kind] = &[
         let reply = Message::VoteReply {
             term: t.node.hard.term,
             granted: false,
+            early: false,
         };
         t.idle().saying(t.other(), reply)
     }),
@@ -345,6 +351,7 @@ pub const KINDS: &[Kind] = &[
             Message::VoteReply {
                 term: 900,
                 granted: true,
+                early: false,
             },
         );
         Some(Mutant {

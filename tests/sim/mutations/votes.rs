@@ -30,6 +30,7 @@ pub const KINDS: &[Kind] = &[
         let word = Message::VoteReply {
             term: t.node.term + 1,
             granted: false,
+            early: false,
         };
         follow(t, t.hears(t.other(), word))?.after(|after| after.vote = t.other())
     }),
@@ -253,7 +254,14 @@ fn disloyal(t: &Trial) -> Option<Mutant> {
 /// Is elected by these, who say so in this term.
 fn elected(t: &Trial, by: &[Id], term: u64) -> Option<Mutant> {
     let granted = true;
-    let votes = t.hears_all(by, &Message::VoteReply { term, granted });
+    let votes = t.hears_all(
+        by,
+        &Message::VoteReply {
+            term,
+            granted,
+            early: false,
+        },
+    );
     votes.then(t.idle()).after(|after| lead(after, t.node.id))
 }
 

@@ -2,6 +2,7 @@
 //! objects to nothing.
 
 mod damage;
+mod lost;
 mod snapshots;
 
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ struct Watched {
     handed: Term,
     /// Its host loads a snapshot.
     installing: bool,
+    /// Its connection to the leader is said to be lost.
+    lost: bool,
     /// Outlives a restart.
     receiving: Option<Receiving>,
 }
@@ -97,6 +100,8 @@ impl Judge<Raft> for Watch {
         self.watch_appends(call);
         self.watch_snapshots(call);
         damage::watch(call);
+        let lost = &mut self.nodes[call.node].lost;
+        *lost = lost::watch(call, *lost);
         watch_reads(call);
     }
 
@@ -148,6 +153,9 @@ impl Watch {
             }
             if node.handed == after.term {
                 TransferDone.hit();
+            }
+            if call.server.is_early() {
+                ElectedEarly.hit();
             }
         }
         if after.elections > before.elections {

@@ -84,6 +84,7 @@ fn view(before: Option<&Node>, id: NodeId, raft: &Raft) -> View {
         suffix: log.from(kept + 1).iter().map(entry).collect(),
         peers,
         successor: NodeId::raw(raft.transferring()),
+        early: raft.is_early(),
     }
 }
 
@@ -92,6 +93,7 @@ pub fn start(options: &core::Options, restored: &Restored) -> Input {
     let partial = restored.partial.as_ref();
     Input::Start {
         election: options.election,
+        heartbeat: options.heartbeat,
         run: options.run,
         stall: options.stall,
         leases: options.lease_reads,
@@ -249,6 +251,7 @@ pub fn message(message: &core::Message) -> Message {
         Core::VoteReply(reply) => Message::VoteReply {
             term: reply.term,
             granted: reply.granted,
+            early: reply.early,
         },
         Core::Append(append) => Message::Append {
             term: append.term,

@@ -126,6 +126,8 @@ pub enum Message {
     VoteReply {
         term: u64,
         granted: bool,
+        /// Its giver had heard a leader within E.
+        early: bool,
     },
     Append {
         term: u64,
@@ -216,6 +218,8 @@ pub enum Input {
     Start {
         /// E, in milliseconds.
         election: u64,
+        /// Of a leader, in milliseconds.
+        heartbeat: u64,
         /// Names this run.
         run: u64,
         /// A leader with a write that takes longer steps down; in milliseconds.
@@ -235,6 +239,8 @@ pub enum Input {
     /// The first entry is given to a node that holds nothing.
     Bootstrap(Entry),
     Tick,
+    /// The host has lost its connection to this node.
+    Lost(Id),
     Receive {
         from: Id,
         message: Message,
@@ -330,6 +336,8 @@ pub struct View {
     pub peers: Vec<(Id, u64, u64)>,
     /// To whom a leader hands over.
     pub successor: Id,
+    /// A leader that was elected by an early vote, its own or another's.
+    pub early: bool,
 }
 
 /// A write that is handed out.

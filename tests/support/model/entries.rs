@@ -162,6 +162,7 @@ impl Node {
         if self.heard.at.is_none() || seq > self.heard.seq {
             (self.heard.at, self.heard.seq) = (Some(now), seq);
             self.contact = Some(now);
+            self.lost_at = None;
         }
         self.heard.commit = self.heard.commit.max(commit);
         self.heard.verified = self.heard.verified.max(shown);

@@ -147,6 +147,7 @@ pub struct Heard {
 pub struct Node {
     pub id: Id,
     pub election: u64,
+    heartbeat: u64,
     pub run: u64,
     started_at: u64,
     pub stall: u64,
@@ -178,6 +179,12 @@ pub struct Node {
     contact: Option<u64>,
     /// When it last gave its vote to another.
     voted_at: Option<u64>,
+    /// When it was first told that it has lost its connection to the leader, not heard since.
+    pub lost_at: Option<u64>,
+    /// It has voted, in this term, when no leader had been heard for E.
+    voted_late: bool,
+    /// A candidate's own vote, or one that it was given, was early.
+    early: bool,
     /// For which term this node last asked for pre-votes, and the end of its log then. What waits
     /// for a write is said later, as the network would have delayed it.
     sought: Option<(u64, u64, u64)>,
@@ -255,6 +262,7 @@ impl Node {
         }
         let after = &step.after;
         self.check_pre_vote(&was, step)?;
+        self.check_lost(&was, step)?;
         self.take_term_and_vote(&was, step)?;
         self.take_role(&was, step, history)?;
         self.take_snapshots(&was, step, history)?;
@@ -283,6 +291,7 @@ impl Node {
         rule!(!self.running => "harness", "a node that runs starts");
         let Input::Start {
             election,
+            heartbeat,
             run,
             stall,
             leases,
@@ -315,6 +324,7 @@ impl Node {
         *self = Node {
             id: self.id,
             election: *election,
+            heartbeat: *heartbeat,
             run: *run,
             started_at: step.now,
             stall: *stall,

@@ -177,9 +177,15 @@ impl Node {
                 rule!(durable => "paper fig. 2, rules 2, 3", "asks before its vote is durable");
                 self.check_request(request)
             }
-            Message::VoteReply { granted: true, .. } => {
+            Message::VoteReply {
+                granted: true,
+                early,
+                ..
+            } => {
                 let durable = vote == to && durable == term;
                 rule!(durable => "paper fig. 2, rule 2, I2", "n{vote} has the durable vote");
+                let honest = *early || self.voted_late;
+                rule!(honest => "detection.md 4.6", "hides that its vote for n{to} is early");
                 Ok(())
             }
             Message::Append { .. } | Message::TimeoutNow { .. } | Message::Snapshot { .. } => {

@@ -15,15 +15,19 @@ impl Node {
                 term: was.term + 1,
                 granted,
             },
-            Message::VoteReply {
+            |early| Message::VoteReply {
                 term: was.term,
                 granted,
+                early,
             },
         );
         let current = message.term() == was.term;
         match (was.role, message) {
             (Role::PreCandidate, _) if *message == pre_vote => self.pregrants.push(from),
-            (Role::Candidate, _) if *message == vote => self.grants.push(from),
+            (Role::Candidate, Message::VoteReply { early, .. }) if *message == vote(*early) => {
+                self.grants.push(from);
+                self.early |= early;
+            }
             (
                 Role::Leader,
                 Message::Accepted {
@@ -77,6 +81,26 @@ impl Node {
         Ok(())
     }
 
+    /// A host's word that a connection is lost: nothing changes that anybody sees. Who follows that
+    /// node is loyal no more, unless a leader counts on it.
+    pub(super) fn check_lost(&mut self, was: &Was, step: &Step) -> Verdict {
+        let Input::Lost(id) = step.input else {
+            return Ok(());
+        };
+        let after = &step.after;
+        let same = (after.term, after.vote, after.role) == (was.term, was.vote, was.role)
+            && (after.leader, after.commit) == (was.leader, was.commit)
+            && (after.kept, after.suffix.len()) == (was.last, 0);
+        rule!(same => "rule 8", "a lost connection changes something");
+        let led = self.role == Role::Follower && self.leader == id;
+        if led && !self.lease.enabled {
+            self.lost_at = self.lost_at.or(Some(step.now));
+            // A vote is waited for as long as it may have made a leader.
+            self.voted_at = None;
+        }
+        Ok(())
+    }
+
     pub(super) fn take_term_and_vote(&mut self, was: &Was, step: &Step) -> Verdict {
         let after = &step.after;
         let (term, vote) = (after.term, after.vote);
@@ -103,8 +127,14 @@ impl Node {
             self.heard = Default::default();
             self.grants.clear();
             self.forced = false;
+            self.voted_late = false;
+            // Its own vote, if it campaigns.
+            self.early = self.is_promised(step.now);
         }
         (self.term, self.vote) = (term, vote);
+        let asked = matches!(received(step), Some((from, Message::Vote(r)))
+            if from == vote && r.term == term);
+        self.voted_late |= asked && was.role != Role::Leader && !self.is_promised(step.now);
         Ok(())
     }
 
@@ -191,7 +221,7 @@ impl Node {
     /// It follows a leader that it has heard within the election timeout.
     pub fn is_loyal(&self, now: u64) -> bool {
         let heard = self.heard.at.is_some_and(|at| now < at + self.election);
-        self.role == Role::Follower && self.leader != 0 && heard
+        self.role == Role::Follower && self.leader != 0 && heard && self.lost_at.is_none()
     }
 
     pub(super) fn take_role(&mut self, was: &Was, step: &Step, history: &mut History) -> Verdict {
@@ -220,6 +250,8 @@ impl Node {
                 let right = was.role == Role::Candidate && same_term;
                 rule!(right => "paper 5.2", "{:?} turns leader", was.role);
                 self.check_election()?;
+                let right = step.after.early || !self.early;
+                rule!(right => "detection.md 4.6", "leads by an early vote as if by none");
                 self.peers.clear();
                 (self.seq, self.opened_at) = (0, was.last + 1);
                 self.lease = Lease::new(self.lease.enabled);
@@ -229,6 +261,13 @@ impl Node {
         if !stays {
             // Rule 7c.
             self.pregrants.clear();
+        }
+        if was.role == Role::Leader && role != Role::Leader {
+            // It counted on itself until now.
+            self.contact = Some(step.now);
+        }
+        if step.after.leader != was.leader || !same_term {
+            self.lost_at = None;
         }
         (self.role, self.leader) = (role, step.after.leader);
         Ok(())
@@ -251,7 +290,11 @@ impl Node {
         if was.role == Role::Follower && !told {
             let quiet = |at: Option<u64>| at.is_none_or(|at| step.now >= at + self.election);
             let timed_out = quiet(self.voted_at) && (was.leader == 0 || quiet(self.heard.at));
-            rule!(timed_out => "paper 5.2, rule 10", "campaigns before its timeout");
+            // A leader that is connected after all is heard within a heartbeat.
+            let lost = self
+                .lost_at
+                .is_some_and(|at| step.now >= at + self.heartbeat);
+            rule!(timed_out || lost => "paper 5.2, rule 10", "campaigns before its timeout");
         }
         Ok(())
     }

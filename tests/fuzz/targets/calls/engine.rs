@@ -305,7 +305,9 @@ impl Host<'_> {
             }
             // SAFETY: as above.
             3 => w.check("keel_heard", unsafe { keel_heard(self.k.get(), w.id()) }),
-            4 => bytes.clear(),
+            // SAFETY: as above.
+            4 => w.check("keel_lost", unsafe { keel_lost(self.k.get(), w.id()) }),
+            5 => bytes.clear(),
             _ => {}
         }
         self.receive(w.odd(from), &bytes);
