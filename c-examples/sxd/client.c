@@ -138,6 +138,8 @@ static void finish(struct client *c, CURL *easy, CURLcode result)
     if (result == CURLE_OK)
         curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &a.status);
     a.error = a.status ? NULL : curl_easy_strerror(result);
+    a.broken = result == CURLE_COULDNT_CONNECT || result == CURLE_SEND_ERROR || result == CURLE_RECV_ERROR ||
+               result == CURLE_GOT_NOTHING;
     a.data = r->answer.data ? r->answer.data : "";
     a.len = r->answer.len;
     r->done(r->arg, &a);

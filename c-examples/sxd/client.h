@@ -7,6 +7,7 @@
 #define SXD_CLIENT_H
 
 #include <curl/curl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,7 @@ struct call {
 struct answer {
     long status;       /* HTTP's, or 0: there was no answer */
     const char *error; /* why there was none */
+    bool broken;       /* there was none, as no connection could be made, or it ended */
     const char *data;  /* NUL-terminated, never NULL; gone when the callback returns */
     size_t len;
 };

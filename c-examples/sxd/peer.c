@@ -180,6 +180,8 @@ static void exchange_done(void *arg, const struct answer *a)
     p->not_before_ms = ok ? 0 : now_ms() + BACKOFF_MS;
     if (ok)
         give_batch(x->sx, a->data, a->len);
+    else if (a->broken)
+        keel_lost(x->sx->keel, p->id); /* if it leads, its end is not waited for: refused is harmless */
     if (p->silent == ok) {
         char why[160] = "";
         p->silent = !ok;
