@@ -97,6 +97,11 @@ takeover() {
         done
         compared "$out" "leader killed to next commit, $timeouts ms" ms "${timeouts/ //}/failover" '<= 0.6x'
     done
+    for ((run = 0; run < LOAD_RUNS; run++)); do
+        load "$out" hint "$PROGRAMS/load_keel" failover 1 1000 100 hint
+    done
+    # Word splitting is meant: a value a run.
+    figure 'the same, told of lost connections, 1000 100 ms' ms median '<= 300' $(values "$out" hint/failover)
 }
 
 start() {

@@ -14,8 +14,9 @@
  *       seconds under load to hand leadership over, and what is measured is what comes then:
  *       leader/moved is after how many ms another one led, and is not printed if none did).
  *       DIR/memberN is on a disk whose flushes take what DIR/memberN.delay says, in microseconds.
- *   load_LIBRARY failover DIR TIMES ELECTION_MS HEARTBEAT_MS
- *       failover: ms from SIGKILL of the leader's process to the next commit.
+ *   load_LIBRARY failover DIR TIMES ELECTION_MS HEARTBEAT_MS [hint]
+ *       failover: ms from SIGKILL of the leader's process to the next commit; with a hint libraftkeel is
+ *       told of the connections that are lost with it.
  *   load_LIBRARY start DIR ENTRIES PAYLOAD TIMES
  *       One member alone, with so many entries, out of the page cache: open (ms until its state was
  *       read back), rss (kB, then), serves (ms until it has committed a new entry, and applied all). */
@@ -59,6 +60,9 @@ struct cluster {
 };
 
 unsigned char payload_bytes[PAYLOAD_MAX];
+
+/* Of all members: see struct member. */
+static bool hinted;
 
 /* ---- in the process of a member ---- */
 
@@ -169,7 +173,7 @@ static void start_cluster(struct cluster *c, size_t n, const char *dir, bool bat
         c->members[i] = (struct member){
             .board = c->board, .facts = &c->board->members[i], .self = i, .members = n, .dir = c->dirs[i],
             .is_new = true, .batch = batch, .election_ms = election_ms, .heartbeat_ms = heartbeat_ms,
-            .bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
+            .hint = hinted, .bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
         };
         memcpy(c->members[i].ports, ports, sizeof ports);
         if (c->members[i].bell < 0)
@@ -383,9 +387,10 @@ static int minority(const char *dir, unsigned payload, double seconds, unsigned 
     return 0;
 }
 
-static int failover(const char *dir, long times, unsigned election_ms, unsigned heartbeat_ms)
+static int failover(const char *dir, long times, unsigned election_ms, unsigned heartbeat_ms, bool hint)
 {
     struct cluster c;
+    hinted = hint;
     start_cluster(&c, 3, dir, false, election_ms, heartbeat_ms);
     size_t leader = await_leader(&c, 0);
     for (long i = 0; i < times; i++) {
@@ -460,7 +465,7 @@ static int usage_error(void)
 {
     fprintf(stderr, "usage: load rate DIR PAYLOAD SECONDS each|batch OUTSTANDING...\n"
                     "       load minority DIR PAYLOAD SECONDS OUTSTANDING US SLOW_US\n"
-                    "       load failover DIR TIMES ELECTION_MS HEARTBEAT_MS\n"
+                    "       load failover DIR TIMES ELECTION_MS HEARTBEAT_MS [hint]\n"
                     "       load start DIR ENTRIES PAYLOAD TIMES\n");
     return 2;
 }
@@ -482,8 +487,8 @@ int main(int argc, char **argv)
         status = rate(argv[2], number(argv[3]), strtod(argv[4], NULL), !strcmp(argv[5], "batch"), argv + 6);
     else if (argc == 8 && !strcmp(argv[1], "minority") && number(argv[3]) <= PAYLOAD_MAX)
         status = minority(argv[2], number(argv[3]), strtod(argv[4], NULL), number(argv[5]), argv[6], argv[7]);
-    else if (argc == 6 && !strcmp(argv[1], "failover"))
-        status = failover(argv[2], strtol(argv[3], NULL, 10), number(argv[4]), number(argv[5]));
+    else if ((argc == 6 || (argc == 7 && !strcmp(argv[6], "hint"))) && !strcmp(argv[1], "failover"))
+        status = failover(argv[2], strtol(argv[3], NULL, 10), number(argv[4]), number(argv[5]), argc == 7);
     else if (argc == 6 && !strcmp(argv[1], "start") && number(argv[4]) <= PAYLOAD_MAX)
         status = start(argv[2], strtoull(argv[3], NULL, 10), number(argv[4]), strtol(argv[5], NULL, 10));
     return status == 2 ? usage_error() : status;

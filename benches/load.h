@@ -52,6 +52,7 @@ struct member {
     bool is_new;          /* nothing is in it, and the cluster is to be made */
     bool batch;           /* the library's own interface for many entries in one call is to be used */
     unsigned election_ms, heartbeat_ms;
+    bool hint; /* the library is told of lost connections, if it can be */
     uint16_t ports[MEMBERS_MAX];
     int bell; /* an eventfd: the board says something new */
 };

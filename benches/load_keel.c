@@ -102,6 +102,12 @@ static void on_message(void *arg, const void *msg, size_t len)
     (void)keel_recv(h->k, 0, msg, len);
 }
 
+static void on_lost(void *arg, size_t peer)
+{
+    struct host *h = arg;
+    (void)keel_lost(h->k, peer + 1);
+}
+
 static void open_engine(struct host *h)
 {
     const struct member *m = h->m;
@@ -159,6 +165,7 @@ _Noreturn void member_run(const struct member *m)
     driver_init(&h->driver, m);
     h->tcp = (struct tcp){.epoll = epoll_create1(EPOLL_CLOEXEC), .self = m->self, .n = m->members};
     h->tcp.receive = on_message;
+    h->tcp.lost = m->hint ? on_lost : NULL;
     h->tcp.arg = h;
     memcpy(h->tcp.ports, m->ports, sizeof m->ports);
     tcp_open(&h->tcp);

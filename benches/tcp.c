@@ -169,6 +169,17 @@ static void write_to(struct tcp *t, size_t i)
     }
 }
 
+/* What it has sent before it ended comes first. */
+static void lose(struct tcp *t, size_t i)
+{
+    drop(&t->out[i]);
+    for (size_t j = 0; j < t->n; j++)
+        if (t->in[j].fd >= 0)
+            read_from(t, &t->in[j]);
+    if (t->lost)
+        t->lost(t->arg, i);
+}
+
 void tcp_event(struct tcp *t, uint32_t data)
 {
     if (data == LISTENER) {
@@ -182,7 +193,7 @@ void tcp_event(struct tcp *t, uint32_t data)
         socklen_t len = sizeof error;
         if (getsockopt(l->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error != 0 || l->up == 1) {
             /* Only its end is news of a connection that waits for nothing. */
-            drop(l);
+            lose(t, data - OUT);
             return;
         }
         watch(t, EPOLL_CTL_MOD, l->fd, EPOLLRDHUP, data);

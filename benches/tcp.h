@@ -27,6 +27,8 @@ struct tcp {
     uint16_t ports[TCP_PEERS_MAX];
     struct tcp_link out[TCP_PEERS_MAX], in[TCP_PEERS_MAX];
     void (*receive)(void *arg, const void *msg, size_t len);
+    /* The connection to this peer has ended, and all that came from there was received; or NULL. */
+    void (*lost)(void *arg, size_t peer);
     void *arg;
 };
 
