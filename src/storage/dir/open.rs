@@ -487,7 +487,8 @@ fn remake(
     };
     let used = groups.len() as u64;
     match make(options.segment_size(used)) {
-        Err(error) if lacks_room(&error) => {}
+        // Whatever else failed: the new one may have the name already.
+        Err(StorageError::Full { .. }) => {}
         made => return made,
     }
     if let Some(old) = &old {

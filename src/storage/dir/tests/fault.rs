@@ -1,6 +1,7 @@
 //! Every single operation fails once: nothing acknowledged is lost, nothing is tried again, and
 //! the next process does not believe the page cache.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -13,7 +14,7 @@ use super::super::segment::is_segment;
 use super::disk::{nth, write};
 use super::images::{image, offered, read_all, save};
 use super::model::{Progress, check, check_crowded, open};
-use super::sim::{Loss, Sim};
+use super::sim::{Failure, Loss, Sim, Written};
 use super::workload::{Mix, Outcome, crowded, persevere, run};
 use super::{INSTANCE, OPTIONS, identity, seed};
 use crate::core::{Payload, Persist};
@@ -203,6 +204,38 @@ fn a_full_disk_does_not_keep_a_node_from_its_start() {
     }
     sim.be_full_after(None);
     write(&mut start(last), nth(last + 1));
+}
+
+/// Be it that its name is what there is no room for.
+#[test]
+fn a_start_that_finds_no_room_harms_nothing() {
+    let mut tried = 0;
+    for (lasts, written) in [(false, Written::Nothing), (true, Written::Half)] {
+        for nth_call in 1.. {
+            let sim = full_disk();
+            sim.be_full_after(None);
+            sim.fail_as(Failure {
+                error: ErrorKind::StorageFull,
+                lasts,
+                written,
+            });
+            let before = sim.operations();
+            sim.fail_at(Some(before + nth_call));
+            drop(open_wide(&sim));
+            if sim.operations() < before + nth_call {
+                break;
+            }
+            sim.fail_at(None);
+            tried += 1;
+            for loss in LOSSES {
+                let after = Sim::boot(&sim.now().lose_power(loss));
+                let (_, opened) = open_wide(&after).unwrap();
+                assert!(opened.lost.is_none(), "{nth_call}, {loss:?}: {opened:?}");
+                assert_eq!(opened.restored.entries.len(), 5, "{nth_call}, {loss:?}");
+            }
+        }
+    }
+    assert!(tried > 20, "only {tried} operations");
 }
 
 /// One that never had a segment, or whose segment is not what it was, makes do with a small one.
