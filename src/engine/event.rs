@@ -152,6 +152,15 @@ pub enum Event {
         /// Which of the two.
         stalled: bool,
     },
+    /// This node hands leadership over, for its own disk is slower than those of the others.
+    Slow {
+        /// To whom.
+        to: NodeId,
+        /// Milliseconds that its disk takes for an entry.
+        own_ms: Millis,
+        /// And a quorum of the others.
+        quorum_ms: Millis,
+    },
 }
 
 impl Event {
@@ -184,6 +193,7 @@ impl Event {
             Event::Refilled { .. } => "REFILLED",
             Event::Stalled { stalled: true } => "DISK_STALLED",
             Event::Stalled { stalled: false } => "DISK_BACK",
+            Event::Slow { .. } => "DISK_SLOW",
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use crate::core::{Index, Millis, Term};
 
+use super::Event;
 use super::engine::Engine;
 
 /// Slow is a disk in at least so many milliseconds more than a quorum takes, ...
@@ -214,6 +215,11 @@ impl Engine {
         }
         self.own_disk.handed_over(self.now);
         self.metrics.slow_disk_transfers += 1;
+        self.event(Event::Slow {
+            to,
+            own_ms: own,
+            quorum_ms: quorum,
+        });
         let text = format!(
             "handing leadership over to {to}: this node's disk takes {own} ms for an entry on \
              average, a quorum of the others {quorum} ms"

@@ -107,8 +107,9 @@ pub struct keel_callbacks {
     /// LOST_DATA, REFILLED (index: where the log ends): this node's directory was damaged and has lost
     /// entries that it may have acknowledged; it does not lead, and votes only for nodes that have
     /// them, until the leader has sent them again;
-    /// DISK_STALLED, DISK_BACK: this node's disk does not answer, and a leader steps down. Later
-    /// versions add codes and facts. What an earlier run has told is not told again.
+    /// DISK_STALLED, DISK_BACK: this node's disk does not answer, and a leader steps down; DISK_SLOW
+    /// (to, own_ms, quorum_ms): this leader hands over, see KEEL_SLOW_LEADER. Later versions add codes
+    /// and facts. What an earlier run has told is not told again.
     pub event:
         Option<unsafe extern "C" fn(ud: *mut c_void, code: *const c_char, json: *const c_char)>,
     /// The engine is dead, for the reason `why` (KEEL_ERR_*; keel_errmsg() has the text). It

@@ -109,6 +109,15 @@ pub fn event(event: &Event) -> String {
             object.number("index", index);
         }
         Event::LostData { index } | Event::Refilled { index } => object.number("index", index),
+        Event::Slow {
+            to,
+            own_ms,
+            quorum_ms,
+        } => {
+            object.number("to", to.get());
+            object.number("own_ms", own_ms);
+            object.number("quorum_ms", quorum_ms);
+        }
         Event::LostState | Event::Stalled { .. } => {}
     }
     drop(object);

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use raftkeel::core::{Index, Millis, Priority};
-use raftkeel::engine::{Input, Request, Role, Settings, Ticket};
+use raftkeel::engine::{Event, Input, Request, Role, Settings, Ticket};
 use raftkeel::storage::{Batch, HostCode, HostStore, Records};
 
 use crate::cluster::{Cluster, id, settings};
@@ -141,6 +141,20 @@ fn a_leader_with_a_slow_disk_hands_over_once() {
     l.load(60_000);
     assert_eq!(2, l.leaders.len(), "led in turn: {:?}", l.leaders);
     assert_eq!((1, 1), (l.transfers(old), l.all_transfers()));
+    let events = l.c.nodes[&old].told.events.iter();
+    let told: Vec<_> = events.filter(|e| e.code() == "DISK_SLOW").collect();
+    let [
+        Event::Slow {
+            to,
+            own_ms,
+            quorum_ms,
+        },
+    ] = told[..]
+    else {
+        panic!("{told:?}");
+    };
+    assert_eq!(id(l.leader()), *to);
+    assert!(*own_ms >= 100 && *quorum_ms < 50, "{told:?}");
     l.c.run(1_000);
     let refused = l.c.nodes.values().flat_map(|n| &n.told.done);
     let refused = refused.filter(|(_, result)| result.is_err()).count();

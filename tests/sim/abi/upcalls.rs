@@ -253,7 +253,7 @@ unsafe extern "C" fn on_fence(ud: *mut c_void, fenced: c_int, why: *const c_char
 }
 
 /// The codes that the header names.
-const EVENTS: [&str; 27] = [
+const EVENTS: [&str; 28] = [
     "LEADING",
     "NOT_LEADING",
     "QUORUM",
@@ -279,6 +279,7 @@ const EVENTS: [&str; 27] = [
     "LOST_DATA",
     "REFILLED",
     "DISK_STALLED",
+    "DISK_SLOW",
     "DISK_BACK",
     "",
 ];
