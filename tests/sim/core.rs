@@ -262,6 +262,12 @@ fn target(raft: &Raft, wish: Wish) -> Option<Configuration> {
     // A voter that does not know that it is in abstains: no learner becomes one.
     let told = raft.configuration_index();
     let knows = |id| raft.progress(id).is_some_and(|p| p.match_index() >= told);
+    // Nor does one that never got the first entry vote: with fewer others it may be needed.
+    let blank = |id: &&NodeId| raft.progress(**id).is_some_and(|p| p.match_index() == 0);
+    let fewer = !matches!(wish, Wish::Learn(_) | Wish::Promote(_, None));
+    if fewer && raft.has_committed_in_term() && latest.voters.iter().any(|id| blank(&id)) {
+        return None;
+    }
     match wish {
         Wish::Learn(id) if !latest.contains(id) => insert(&mut next.learners, id),
         Wish::Promote(id, other) if latest.is_learner(id) && knows(id) => {
