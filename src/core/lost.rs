@@ -51,7 +51,7 @@ impl Raft {
             true => 0,
             false => self.options.heartbeat,
         };
-        let wait = beat + self.random.between(0, spread) + deference;
+        let wait = beat + self.draw_of(spread) + deference;
         self.election_at = self.election_at.min(self.now + wait);
     }
 

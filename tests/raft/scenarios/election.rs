@@ -186,3 +186,22 @@ fn a_leader_heard_within_the_base_timeout_is_not_deposed() {
     c.inject(3, 2, Message::Vote(request));
     assert_eq!(9, c.term(2));
 }
+
+/// In a ring of numbers: then one that has a short wait is alone with it, and splits no votes.
+#[test]
+fn who_is_next_to_the_leader_campaigns_first() {
+    for leader in 1..=5 {
+        let mut c = Cluster::led(5);
+        c.run(2 * E);
+        c.elect(leader);
+        c.heartbeat(leader);
+        let next = leader % 5 + 1;
+        let wait = |raw| c.raft(raw).next_deadline() - c.clock(n(raw));
+        let others = (1..=5).filter(|raw| *raw != leader && *raw != next);
+        assert!((E..E + E / 12 + 1).contains(&wait(next)), "{}", wait(next));
+        for other in others {
+            let wait = wait(other);
+            assert!((E + E / 12..E + E / 2).contains(&wait), "{wait}");
+        }
+    }
+}
