@@ -177,7 +177,11 @@ fn take_input(raft: &mut Raft, now: Millis, input: &Input<Message>) -> Answer {
             raft.held_back(Token(*token));
             raft.set_full(*full);
         }
-        Input::Room => raft.set_full(false),
+        // A member hears of it in a driving call, which knows the time.
+        Input::Room => {
+            raft.tick(now);
+            raft.set_full(false);
+        }
         Input::Propose(data) => return placed(raft.propose(now, Payload::Host(data.clone()))),
         Input::Read => {
             return match raft.read(now) {

@@ -9,7 +9,7 @@ use crate::marks::Fault;
 use crate::marks::Mark::{EntriesHeldBack, RoomAgain};
 use crate::queue::NEVER;
 use crate::server::{Input, Server, State};
-use crate::world::{Due, World};
+use crate::world::{Due, Event, World};
 
 impl<S: Server, J: Judge<S>> World<S, J> {
     /// Starts a node from its disk.
@@ -141,10 +141,13 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         self.call(at, Input::HeldBack { token, full });
     }
 
-    /// The disk of a node has room again.
+    /// The disk of a node has room again, of which one that does not run hears later.
     pub fn make_room(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         node.full = false;
+        if node.is_paused(self.now) {
+            return self.plan(self.swarm.heartbeat * 1000, Event::Room(at));
+        }
         if std::mem::take(&mut node.refusing) && node.is_up() {
             RoomAgain.hit();
             self.call(at, Input::Room);
