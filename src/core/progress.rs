@@ -216,14 +216,16 @@ impl Progress {
             self.match_index = match_index;
             self.matched_seq = newest_seq;
         }
-        match self.flow {
-            // It says what the log cannot go on from: an old answer, or the log has gone.
-            Flow::Snapshot(_) if match_index < base => return,
-            // The log connects again, wherever that is (raft.md rule 39).
-            Flow::Snapshot(_) => self.next_index = match_index + 1,
-            _ => {}
+        let snapshot = matches!(self.flow, Flow::Snapshot(_));
+        // The log connects again, wherever that is (raft.md rule 39).
+        if snapshot && match_index >= base {
+            self.next_index = match_index + 1;
         }
         self.next_index = self.next_index.max(self.match_index + 1);
+        if snapshot && match_index < base {
+            // It says what the log cannot go on from: an old answer, or the log has gone.
+            return;
+        }
         self.flow = Flow::Replicate;
         while let Some((last, bytes)) = self.inflight.front().copied() {
             if last > self.match_index {
@@ -332,6 +334,9 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::core::Position;
 
     #[test]
     fn a_probe_sends_one_append_at_a_time() {
@@ -394,6 +399,27 @@ mod tests {
         assert!(!p.rejected(5, 10, 6) && !p.has_lost_entries(), "reordered");
         assert!(p.rejected(6, 10, 6) && p.has_lost_entries());
         assert_eq!((0, 7), (p.match_index(), p.next_index()));
+    }
+
+    /// It lost its log, and is sent a snapshot; a word from before still arrives.
+    #[test]
+    fn an_old_answer_during_a_snapshot_keeps_next_above_match() {
+        let mut p = Progress::new(10, 0);
+        let snapshot = Snapshot {
+            last: Position { index: 5, term: 1 },
+            config: Arc::default(),
+            config_index: 1,
+            size: 1,
+            crc: 0,
+            pieces: None,
+        };
+        p.begin_snapshot(snapshot);
+        p.accepted(8, 1, 9);
+        assert_eq!((8, 9), (p.match_index(), p.next_index()));
+        assert!(p.sending().is_some(), "the log does not connect there");
+        p.accepted(9, 2, 9);
+        assert_eq!((9, 10), (p.match_index(), p.next_index()));
+        assert!(p.sending().is_none());
     }
 
     #[test]

@@ -222,7 +222,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             true => self.leader().unwrap_or(at),
             false => at,
         };
-        if !self.nodes[at].full {
+        // A first entry that finds no room is lost with the next crash, and its node may have voted by
+        // then: it must be made anew, which these hosts do not.
+        if !self.nodes[at].full && !self.nodes[at].disk.image.is_blank() {
             DiskFilled.hit();
             self.nodes[at].full = true;
             let after = self.draw_span();
@@ -339,8 +341,9 @@ impl<S: Server, J: Judge<S>> World<S, J> {
 
     /// A machine that slept goes on.
     pub fn awake(&mut self, at: usize, span: Micros) {
-        self.nodes[at].asleep = false;
-        self.nodes[at].clock.stand(self.now, span);
+        let node = &mut self.nodes[at];
+        (node.asleep, node.paused_until) = (false, self.now);
+        node.clock.stand(self.now, span);
         self.clock_changed(at);
     }
 
