@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use raftkeel::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Token};
-use raftkeel::storage::{Directory, Identity, Storage};
+use raftkeel::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Token};
+use raftkeel::storage::{Directory, Draft, Identity, Storage};
 
 const IDENTITY: Identity = Identity {
     cluster: 77,
@@ -437,4 +437,34 @@ fn usage_is_told() {
         &String::from_utf8(output.stdout).unwrap(),
         &[env!("CARGO_PKG_VERSION")],
     );
+}
+
+/// A snapshot that holds a part of it is not in its place.
+#[test]
+fn a_log_that_is_found_after_a_repair_is_kept_beside_an_older_snapshot() {
+    let path = place("repair-found-snapshot");
+    let mut directory = filled(&path);
+    let config = Configuration {
+        epoch: 1,
+        voters: vec![NodeId::new(2).unwrap(), IDENTITY.node],
+        ..Configuration::default()
+    };
+    let draft = Draft {
+        last: Position { index: 4, term: 1 },
+        config: Arc::new(config),
+        config_index: 1,
+        pieces: None,
+    };
+    let mut writer = directory.write_snapshot(draft).unwrap();
+    writer.write(b"state").unwrap();
+    writer.finish().unwrap();
+    drop(directory);
+    let file = segment(&path);
+    let log = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert_eq!(0, repair(&path, &["--accept-loss"]).0);
+    fs::write(&file, &log).unwrap();
+    drop(Directory::open(&path, &IDENTITY).unwrap());
+    let kept = contents(&path).into_iter().find(|(_, data)| *data == log);
+    assert!(kept.is_some(), "no snapshot has entries 5 to 10");
 }

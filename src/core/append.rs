@@ -54,6 +54,9 @@ impl Raft {
             self.leader_seq = seq;
             let lost = self.leader_lost;
             self.leader_lost &= cfg!(keel_bug = "lost_never_void");
+            if lost {
+                self.words_count_from = self.now + self.options.election;
+            }
             // Once for all that comes at the same time.
             if self.leader_heard_at != self.now || lost {
                 self.leader_heard_at = self.now;

@@ -42,6 +42,7 @@ impl Raft {
             early: _,
             // Small searches have no hosts that lose connections.
             leader_lost,
+            words_count_from: _,
             election_at: _,
             end_asked_at: _,
             random: _,

@@ -23,6 +23,8 @@ pub(super) struct Numbers {
     newest: u64,
     /// How long a lease lasts from when its round left; `None` if there are no lease reads.
     span: Option<Millis>,
+    /// How long it is known when a round left.
+    kept: Millis,
     /// The first number sent at each of the last times.
     sent: VecDeque<(u64, Millis)>,
     /// Rounds that left before this prove nothing.
@@ -40,6 +42,7 @@ impl Numbers {
         let span = (election * parts / 100).saturating_sub(1);
         Numbers {
             span: lease_reads.then_some(span),
+            kept: election,
             ..Numbers::default()
         }
     }
@@ -52,9 +55,7 @@ impl Numbers {
     /// That of a message which leaves now.
     pub fn next(&mut self, now: Millis) -> u64 {
         self.newest += 1;
-        if let Some(span) = self.span {
-            self.remember(span, now);
-        }
+        self.remember(self.kept, now);
         self.newest
     }
 
@@ -72,6 +73,12 @@ impl Numbers {
     /// Somebody is told to take over, whose log must end there.
     pub fn hand_over(&mut self, to: NodeId, last: Index) {
         self.told.insert(to, last);
+    }
+
+    /// When the newest round left that is not later than this number; `None` if too long ago.
+    fn left_at(&self, number: u64) -> Option<Millis> {
+        let at = self.sent.partition_point(|(first, _)| *first <= number);
+        at.checked_sub(1).map(|at| self.sent[at].1)
     }
 
     /// Whether a quorum that has answered number `confirmed` proves that nobody else leads.
@@ -108,6 +115,25 @@ impl Raft {
             false => heard(voter).min(newest),
         });
         leader.numbers.lasts(confirmed, self.now)
+    }
+
+    /// Whether a quorum has answered what left within E, whenever the answers came: the voters among them
+    /// have heard this leader since.
+    pub(super) fn is_confirmed(&self, now: Millis) -> bool {
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
+        let newest = leader.numbers.newest;
+        let heard = |id: NodeId| leader.peers.get(&id).map_or(0, Progress::heard_seq);
+        let confirmed = quorum::reached(self.configs.latest(), |voter| match voter == self.id {
+            true => u64::MAX,
+            false => heard(voter).min(newest),
+        });
+        let left = match confirmed {
+            u64::MAX => Some(now),
+            number => leader.numbers.left_at(number),
+        };
+        left.is_some_and(|left| now < left + self.options.election)
     }
 
     /// What the last driving call took in may have come long after the time that it went by, but

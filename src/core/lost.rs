@@ -40,7 +40,10 @@ impl Raft {
         self.observe(now);
         let led = self.leader == Some(id) && !self.is_leader();
         let leased = self.options.lease_reads && !cfg!(keel_bug = "lost_under_lease");
-        if self.poisoned || !led || leased {
+        // One that was void says more of the host than of the leader; and one wait is drawn for it,
+        // however often it is said.
+        let counts = self.now >= self.words_count_from && !self.leader_lost;
+        if self.poisoned || !led || leased || !counts {
             return;
         }
         self.leader_lost = true;

@@ -165,6 +165,8 @@ pub struct Raft {
     pub(super) leader_heard_at: Millis,
     /// The host has lost its connection to the leader, which was not heard since.
     pub(super) leader_lost: bool,
+    /// A word of a lost connection was void, and none counts before this.
+    pub(super) words_count_from: Millis,
     /// See [`Raft::is_early`]; means something while this server leads.
     pub(super) early: bool,
     /// Highest `seq` heard in this term.
@@ -246,6 +248,7 @@ impl Raft {
             leader: None,
             leader_heard_at: now,
             leader_lost: false,
+            words_count_from: 0,
             early: false,
             leader_seq: 0,
             election_at: 0,
@@ -530,6 +533,9 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = leader;
         self.leader_lost = false;
+        if leader.is_some() {
+            self.words_count_from = 0;
+        }
         if was_leader {
             // What peers needed may be truncated now, and storage be told so before it answers.
             let of_peers = |ask: &Ask| matches!(ask, Ask::Entries { to: Some(_), .. });

@@ -89,7 +89,7 @@ impl Raft {
     /// Whether others may take this server's word as the leader's: not once it has told one to
     /// take over, who need not wait for anybody's loyalty to end (raft.md rule 55).
     pub fn may_confirm(&self, now: Millis) -> bool {
-        self.is_quorum_fresh(now) && self.transferring().is_none()
+        self.is_quorum_fresh(now) && self.is_confirmed(now) && self.transferring().is_none()
     }
 
     /// How much this server is wished for as leader; [`DEFAULT_PRIORITY`] after every start.

@@ -45,6 +45,21 @@ impl<T> Queue<T> {
         self.heap.push(Reverse((at, self.serial, slot)));
     }
 
+    /// Drops every event for which this does not hold.
+    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        let slots = &mut self.slots;
+        let free = &mut self.free;
+        self.heap.retain(|Reverse((_, _, slot))| {
+            let event = &mut slots[*slot as usize];
+            let kept = event.as_ref().is_some_and(&keep);
+            if !kept {
+                *event = None;
+                free.push(*slot);
+            }
+            kept
+        });
+    }
+
     /// The next event, unless it is later than `until`.
     pub fn pop(&mut self, until: Micros) -> Option<(Micros, T)> {
         let Reverse((at, _, slot)) = *self.heap.peek()?;

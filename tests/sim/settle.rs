@@ -95,6 +95,8 @@ impl<S: Server, J: Judge<S> + Knows> World<S, J> {
         self.trace
             .tell(self.now, format!("calm: {well:?} are well"));
         self.rough = false;
+        // By a configuration that only a message holds nobody knows who is needed.
+        self.lose_packets();
         self.net.calm(self.swarm.heartbeat * 250);
         self.heal();
         for at in 0..self.nodes.len() {

@@ -339,6 +339,13 @@ impl<S: Server, J: Judge<S>> World<S, J> {
         self.queue.push(at, Event::Deliver(passing));
     }
 
+    /// Loses all that is on its way.
+    pub fn lose_packets(&mut self) {
+        self.queue
+            .retain(|event| !matches!(event, Event::Deliver(_)));
+        self.nodes.iter_mut().for_each(|node| node.inbox = 0);
+    }
+
     // ---- questions -------------------------------------------------------
 
     /// Nodes that run.

@@ -1,15 +1,16 @@
-//! Checking segments that are written no more: each gets its checkpoint, and those that a start has
-//! found are read once afterwards. What one that was begun since the start holds is known from writing
-//! it: reading it back at once would take as much of the disk as writing it.
+//! Checking segments that are written no more: each gets its checkpoint, and is read once. What one
+//! that was begun since the start holds is known from writing it; reading it back at once would take as
+//! much of the disk as writing it, and waits until no segment was finished for a while.
 //!
 //! It is done by a thread of its own where the log is written by one, and takes its time: nothing ever
 //! waits for it. Without one the segment that was just finished is done by the write that has begun the
-//! next, and an older one that lacks its checkpoint with it; nothing else is.
+//! next, unread if it was begun since the start, and an older one that lacks its checkpoint with it;
+//! nothing else is.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::Index;
 use crate::panics::{self, lock};
@@ -20,12 +21,15 @@ use super::helper::Helper;
 use super::page::Flaw;
 use super::segment::{End, Header};
 use super::vfs::Vfs;
+use super::write::Known;
 
 /// What is read without a pause, and the pause: 32 MiB a second at most, so that little of what the disk
 /// can do is taken from the writes. Segments that are finished faster get their checkpoints later; a
 /// start before that reads them.
 const SLICE: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(32);
+/// Nobody writes much any more if no segment was finished for so long.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// A segment that is written no more.
 #[derive(Clone, Debug)]
@@ -37,35 +41,52 @@ pub(super) struct Sealed {
     pub(super) has_checkpoint: bool,
     /// What is to be its checkpoint, without reading it.
     pub(super) made: Option<Checkpoint>,
+    /// It was begun since the start.
+    pub(super) own: bool,
 }
 
 #[derive(Default)]
 struct State {
     /// Finished in this run.
     new: VecDeque<Sealed>,
-    /// Found by the opening.
+    /// To be read in time: found by the opening, and behind those what was finished since.
     old: VecDeque<Sealed>,
+    /// When one was finished last.
+    finished: Option<Instant>,
     /// What is wrong, and was not told yet.
     found: VecDeque<(Index, StorageError)>,
     threaded: bool,
     ending: bool,
 }
 
+impl State {
+    /// How long the next one is left alone that is to be read in time.
+    fn rest(&self) -> Duration {
+        let Some(next) = self.old.front() else {
+            return Duration::MAX;
+        };
+        let finished = self.finished.filter(|_| next.own);
+        finished.map_or(Duration::ZERO, |at| QUIET.saturating_sub(at.elapsed()))
+    }
+}
+
 /// What is to be checked.
 pub(super) struct Checks {
     fs: Arc<dyn Vfs>,
+    known: Arc<Mutex<Known>>,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Checks {
-    pub(super) fn new(fs: Arc<dyn Vfs>, old: impl Iterator<Item = Sealed>) -> Checks {
+    pub(super) fn new(fs: Arc<dyn Vfs>, known: Arc<Mutex<Known>>, old: VecDeque<Sealed>) -> Checks {
         let state = State {
-            old: old.collect(),
+            old,
             ..State::default()
         };
         Checks {
             fs,
+            known,
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -78,9 +99,11 @@ impl Checks {
             header: header.clone(),
             end,
             has_checkpoint: false,
+            own: made.is_some(),
             made,
         };
         if state.threaded {
+            state.finished = Some(Instant::now());
             state.new.push_back(sealed);
             self.changed.notify_all();
             return;
@@ -103,7 +126,7 @@ impl Checks {
         let Sealed { header, end, .. } = sealed;
         let segment = header.name();
         if let Some(made) = &sealed.made {
-            self.write(made, &segment);
+            self.write(made, header);
             return false;
         }
         let wrong = match Checkpoint::of_segment(&*self.fs, header, end, goes_on) {
@@ -116,7 +139,7 @@ impl Checks {
                     header.prev.index + 1,
                 ),
                 None => {
-                    self.write(&found, &segment);
+                    self.write(&found, header);
                     return false;
                 }
             },
@@ -137,12 +160,16 @@ impl Checks {
     }
 
     /// Whatever keeps it from being written: the segment will be read instead.
-    fn write(&self, checkpoint: &Checkpoint, segment: &str) {
-        let written = checkpoint.write(&*self.fs, segment);
-        let trimmed = self.fs.open(segment).err();
-        // Who trimmed it may have looked for this before it was there.
-        if written.is_ok() && trimmed.is_some_and(|error| checkpoint::is_missing(&error)) {
-            checkpoint::remove(&*self.fs, segment);
+    fn write(&self, checkpoint: &Checkpoint, header: &Header) {
+        let segment = header.name();
+        if checkpoint.write(&*self.fs, &segment).is_err() {
+            return;
+        }
+        let trimmed = self.fs.open(&segment).err();
+        let trimmed = trimmed.is_some_and(|error| checkpoint::is_missing(&error));
+        // Who trimmed it, or found it damaged, may have looked for this before it was there.
+        if trimmed || lock(&self.known).condemned.contains(&header.seq) {
+            checkpoint::remove(&*self.fs, &segment);
         }
     }
 
@@ -162,21 +189,33 @@ impl Checks {
             if checked.unwrap_or(false) {
                 wake();
             }
+            if sealed.made.is_some() {
+                lock(&self.state).old.push_back(Sealed {
+                    has_checkpoint: true,
+                    made: None,
+                    ..sealed
+                });
+            }
         }
     }
 
     /// The next one, be it a new one; `None` at the end.
     fn next(&self) -> Option<Sealed> {
-        let state = lock(&self.state);
-        let idle =
-            |state: &mut State| !state.ending && state.new.is_empty() && state.old.is_empty();
-        let waited = self.changed.wait_while(state, idle);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.ending {
-            return None;
+        let mut state = lock(&self.state);
+        loop {
+            if state.ending {
+                return None;
+            }
+            if let Some(new) = state.new.pop_front() {
+                return Some(new);
+            }
+            let rest = state.rest();
+            if rest.is_zero() {
+                return state.old.pop_front();
+            }
+            let waited = self.changed.wait_timeout(state, rest);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        let new = state.new.pop_front();
-        new.or_else(|| state.old.pop_front())
     }
 
     /// Waits so long; false at the end.

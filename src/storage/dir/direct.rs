@@ -68,8 +68,8 @@ impl Direct {
         let (stored, file) = match plain {
             Ok(Ok(Some(plain))) => plain,
             Ok(Err(error)) => return Err((run, Some(error))),
-            // A panic is for the one who writes these next to find, and to report.
-            Ok(Ok(None)) | Err(_) => return Err((run, None)),
+            Ok(Ok(None)) => return Err((run, None)),
+            Err(text) => return Err((run, log.fail_with::<()>(panicked(&log, text)).err())),
         };
         begins();
         match self.queue.begin(file, stored.buffer, stored.offset) {
@@ -115,6 +115,15 @@ impl Direct {
         let result = log.fail_with(result);
         Some(Ended::Done(run, result))
     }
+}
+
+/// The end of the log, as a failed write is.
+pub(super) fn panicked<T>(log: &Log, text: String) -> Result<T, StorageError> {
+    Err(StorageError::Io {
+        op: "write",
+        path: log.fs.root(),
+        error: io::Error::other(text),
+    })
 }
 
 /// What is locked, unless somebody else has it.

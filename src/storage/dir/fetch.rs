@@ -48,6 +48,7 @@ pub(super) fn fetch(
         let done = fetch.run(fs, &header, &run, limit);
         if let Err(StorageError::Corrupt { .. } | StorageError::Version { .. }) = &done {
             // The next opening is to see it.
+            lock(known).condemned.insert(header.seq);
             checkpoint::remove(fs, &header.name());
         }
         match done {

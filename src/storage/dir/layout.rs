@@ -172,6 +172,11 @@ impl Layout {
         self.segments.append(&mut one.segments);
     }
 
+    /// The oldest segment.
+    pub(super) fn oldest(&self) -> Option<&Header> {
+        self.segments.front().map(|extent| &extent.header)
+    }
+
     /// Every segment but the last, with where the log ends with it.
     pub(super) fn sealed(&self) -> Vec<(Header, End)> {
         let next = self.segments.iter().skip(1);

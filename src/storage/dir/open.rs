@@ -1,7 +1,7 @@
 //! Opening: which image and how much of the log count together, and making that durable in this
 //! process before anything is built on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use crate::storage::{Identity, Lost, Opened, StorageError};
 use super::aside;
 use super::buffer::Buffer;
 use super::check::{Checks, Sealed};
-use super::checkpoint::{self, Content};
+use super::checkpoint::{self, Checkpoint, Content};
 use super::damage::{Damage, bound_behind, later};
 use super::layout::Layout;
 use super::meta::{self, Meta};
@@ -100,11 +100,13 @@ impl Directory {
         )?;
         let mut layout = recovered.layout;
         layout.remade(&segment.header);
-        let checks = checks(&fs, &layout, recovered.checkpoints);
+        let sealed = sealed(&*fs, &layout, recovered.checkpoints);
         let known = Known::new(layout, recovered.end.last.index, &meta);
+        let known = Arc::new(Mutex::new(known));
+        let checks = Checks::new(fs.clone(), known.clone(), sealed);
         let mut directory = Directory::of(Log {
             snapshots: Arc::new(Snapshots::new(fs.clone(), contents.found)),
-            known: Arc::new(Mutex::new(known)),
+            known,
             fs: fs.clone(),
             options,
             meta,
@@ -125,9 +127,7 @@ impl Directory {
             recovered.log.reset(base);
         }
         directory.resume_partial(contents.partial, contents.received)?;
-        for name in &recovered.trimmed {
-            put_away(&directory, name)?;
-        }
+        put_away(&directory, &recovered.trimmed)?;
         if contents.meta.hard.claim.is_none() {
             aside::remove_all(&*directory.fs);
         }
@@ -356,7 +356,7 @@ impl Contents {
 }
 
 /// The segments that are written no more, to be checked; checkpoints of others go.
-fn checks(fs: &Arc<dyn Vfs>, layout: &Layout, mut checkpoints: BTreeSet<String>) -> Checks {
+fn sealed(fs: &dyn Vfs, layout: &Layout, mut checkpoints: BTreeSet<String>) -> VecDeque<Sealed> {
     let sealed = layout.sealed().into_iter().map(|(header, end)| {
         let name = checkpoint::name_of(&header.name());
         let has_checkpoint = checkpoints.remove(&name);
@@ -365,14 +365,15 @@ fn checks(fs: &Arc<dyn Vfs>, layout: &Layout, mut checkpoints: BTreeSet<String>)
             end,
             has_checkpoint,
             made: None,
+            own: false,
         }
     });
-    let sealed: Vec<Sealed> = sealed.collect();
+    let sealed = sealed.collect();
     for name in checkpoints {
         // They do no harm.
         let _ = fs.remove(&name);
     }
-    Checks::new(fs.clone(), sealed.into_iter())
+    sealed
 }
 
 /// META, and whether one of its slots was damaged.
@@ -426,19 +427,35 @@ fn take_over(
     Ok(segment)
 }
 
-/// Removes a segment before those that count. If no snapshot has its place it was not trimmed: it went
-/// with a log that was lost, and may be the last copy of an entry.
-fn put_away(directory: &Directory, name: &str) -> Result<(), StorageError> {
+/// Removes the segments before those that count, if a snapshot has their place. If none has they were
+/// not trimmed: they went with a log that was lost, and may be the last copy of an entry.
+fn put_away(directory: &Directory, names: &[String]) -> Result<(), StorageError> {
     let fs = &*directory.fs;
     let (incarnation, claims) = {
         let log = directory.log();
         (log.meta.incarnation, log.meta.hard.claim.is_some())
     };
-    match directory.snapshots.newest() {
-        _ if claims => aside::set_aside(fs, incarnation, name),
-        None => aside::keep(fs, incarnation, name),
-        Some(_) => fs.remove(name),
+    let newest = directory.snapshots.newest();
+    let covered = newest.map_or(0, |snapshot| snapshot.last.index);
+    let header = |name: &String| Header::decode(&fs.read(name, PAGE as u64).ok()?).ok();
+    let mut next = directory.known().layout.oldest().cloned();
+    // From the last one on, for where one ends the next one says.
+    for name in names.iter().rev() {
+        let own = header(name);
+        let trimmed = own.as_ref().zip(next.as_ref()).is_some_and(|(own, next)| {
+            let continued = own.seq + 1 == next.seq && own.start_lsn < next.start_lsn;
+            continued
+                && next.prev.index <= covered
+                && Checkpoint::of_segment(fs, own, &next.start(), &|_| true).is_ok()
+        });
+        match trimmed {
+            true => fs.remove(name)?,
+            false if claims => aside::set_aside(fs, incarnation, name)?,
+            false => aside::keep(fs, incarnation, name)?,
+        }
+        next = own;
     }
+    Ok(())
 }
 
 /// Removes segments that do not count, or sets them aside if entries are lost with them.

@@ -214,14 +214,17 @@ impl Segment {
     }
 
     /// Makes the file durable as it was found, with `groups`, plain, and zeros behind them: what is
-    /// written over what counts is the same. `None` if the file is not as long as it was made.
+    /// written over what counts is the same. `None` if the file is not as long as it was made, or another.
     pub(super) fn rewrite(
         fs: &dyn Vfs,
         header: &Header,
         groups: &[u8],
     ) -> Result<Option<Segment>, StorageError> {
         let file = fs.open(&header.name())?;
-        if file.size()? != header.bytes {
+        let known = header.encode();
+        let mut found = vec![0; known.len()];
+        let read = file.read(&mut found, 0)?;
+        if file.size()? != header.bytes || read < found.len() || found != known {
             return Ok(None);
         }
         fill(&*file, header, groups)?;

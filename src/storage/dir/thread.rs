@@ -6,7 +6,6 @@
 //! a panic here, everything that waits fails.
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use crate::core::{Index, Persist};
 use crate::panics::{self, lock};
 use crate::storage::{Completion, StorageError, Wake};
 
-use super::direct::{Direct, Ended, Unbegun, unless_locked};
+use super::direct::{Direct, Ended, Unbegun, panicked, unless_locked};
 use super::helper::Helper;
 use super::write::{Log, run_length};
 
@@ -366,10 +365,6 @@ fn guarded(
     let result = panics::catch(|| act(&mut lock(log)));
     result.unwrap_or_else(|text| {
         let log = lock(log);
-        log.fail_with(Err(StorageError::Io {
-            op: "write",
-            path: log.fs.root(),
-            error: io::Error::other(text),
-        }))
+        log.fail_with(panicked(&log, text))
     })
 }

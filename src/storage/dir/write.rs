@@ -3,6 +3,7 @@
 //! Appends that wait for their turn together are written as one group, and made durable by one
 //! sync: a crash keeps all of it or nothing. Nobody was told of any of them before.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -96,6 +97,8 @@ pub(super) struct Known {
     pub(super) failed: Option<String>,
     /// Entries were refused, for want of a segment of so many bytes.
     pub(super) lacking: Option<u64>,
+    /// Segments that are damaged: they are to have no checkpoint, whoever is about to write one.
+    pub(super) condemned: BTreeSet<u64>,
 }
 
 impl Known {
@@ -107,6 +110,7 @@ impl Known {
             term: meta.hard.term,
             failed: None,
             lacking: None,
+            condemned: BTreeSet::new(),
         }
     }
 

@@ -196,3 +196,56 @@ fn where_leaders_read_by_leases_all_stay_loyal() {
     c.run(E - 2 * H);
     assert!((2..=3).all(|raw| c.term(raw) == 2));
 }
+
+/// A voter whose disk is slow answers long after it has heard the leader, and reckons by when it heard:
+/// so must the leader, before it gives others leave to serve.
+#[test]
+fn a_late_answer_does_not_let_a_leader_confirm_for_longer() {
+    let mut c = calm(5);
+    c.heartbeat(1);
+    // The last that n2 hears of n1 is an entry.
+    c.node_mut(2).hold_writes = true;
+    c.propose(1, "x").expect("n1 leads");
+    c.run(2);
+    // The links break: {1, 5} and {2, 3, 4}; but n2's answer still comes to n1.
+    for raw in 2..=4 {
+        c.network.cut(n(1), n(raw));
+        c.cut(5, raw);
+        if raw > 2 {
+            c.network.cut(n(raw), n(1));
+        }
+    }
+    c.run(E - H - 5);
+    assert!(c.raft(1).is_leader());
+    c.complete_all(2);
+    c.run(2);
+    c.cut(1, 2);
+    c.run_until(4 * E, "another one leads", |c| {
+        (2..=4).any(|raw| c.raft(raw).is_leader())
+    });
+    let new = (2..=4).find(|raw| c.raft(*raw).is_leader()).unwrap();
+    assert!(!c.raft(new).is_early());
+    assert!(!c.raft(1).may_confirm(c.clock(n(1))));
+}
+
+/// A host may say it again and again, of a leader whose messages come all the same.
+#[test]
+fn a_word_that_was_void_is_not_believed_again_soon() {
+    let mut c = calm(3);
+    c.heartbeat(1);
+    c.lose(2, 1);
+    assert!(c.raft(2).has_lost_leader());
+    let due = c.raft(2).next_deadline();
+    c.lose(2, 1);
+    assert_eq!(due, c.raft(2).next_deadline(), "one wait is drawn");
+    c.heartbeat(1);
+    for _ in 0..(E / H - 2) {
+        c.lose(2, 1);
+        assert!(!c.raft(2).has_lost_leader());
+        c.heartbeat(1);
+        c.run(H);
+    }
+    c.run(2 * H);
+    c.lose(2, 1);
+    assert!(c.raft(2).has_lost_leader());
+}

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::check::CheckThread;
 use super::super::checkpoint::{Checkpoint, is_checkpoint, name_of};
 use super::super::page::PAGE;
 use super::super::segment::{Header, is_segment};
 use super::super::vfs::Vfs;
 use super::super::{Directory, Options};
+use super::disk::nth;
 use super::images::{image, save};
 use super::model::{open, open_once};
 use super::rot::{made, submit};
@@ -318,4 +320,71 @@ fn a_checkpoint_that_is_wrong_does_not_last() {
         drop(directory);
         is_right(&open_once(&sim).unwrap().unwrap().1, &whole);
     }
+}
+
+/// Whoever finds a segment damaged before its checkpoint is written is not contradicted by it.
+#[test]
+fn a_segment_that_was_found_damaged_gets_no_checkpoint_afterwards() {
+    let sim = Sim::boot(&sample());
+    let options = Options {
+        tail_bytes: 0,
+        ..OPTIONS
+    };
+    let open = || Directory::open_on(Box::new(sim.clone()), &identity(), options);
+    let mut directory = open().unwrap().0;
+    // The thread is kept at one segment, and at the next while what follows is looked at.
+    sim.hold_reads(true);
+    let checks = CheckThread::spawn(&directory.checks, Arc::new(|| {}));
+    directory.check_thread = Some(checks.unwrap());
+    until(|| (sim.held_reads() > 0).then_some(()));
+    let before = directory.log().segment.header.seq;
+    let mut last = 40;
+    while directory.log().segment.header.seq < before + 3 {
+        last += 1;
+        submit(&mut directory, last, None);
+    }
+    let header = |seq| directory.known().layout.header(seq).clone();
+    let (header, after) = (header(before + 1), header(before + 2));
+    sim.hold_syncs(true);
+    sim.hold_reads(false);
+    let preparing = |name: &String| name.starts_with("prep-") && is_checkpoint(&name[5..]);
+    until(|| sim.list().unwrap().iter().any(preparing).then_some(()));
+    let mut data = sim.read(&header.name(), u64::MAX).unwrap();
+    data[PAGE + 700] ^= 1;
+    sim.put(&header.name(), Arc::new(data));
+    let first = header.prev.index + 1;
+    let found = directory.fetch(first, first, 1 << 20);
+    assert!(
+        matches!(found, Err(StorageError::Corrupt { .. })),
+        "{found:?}"
+    );
+    sim.hold_syncs(false);
+    let written = name_of(&after.name());
+    until(|| sim.list().unwrap().contains(&written).then_some(()));
+    drop(directory);
+    assert!(!sim.list().unwrap().contains(&name_of(&header.name())));
+    assert!(open().unwrap().1.lost.is_some());
+}
+
+/// What this run has written is read as well, once nobody writes much.
+#[test]
+fn damage_of_what_was_just_written_is_found_in_time() {
+    let sim = Sim::boot(&sample());
+    let mut directory = threaded(&sim, usize::MAX);
+    let before = directory.log().segment.header.seq;
+    for last in 41..80 {
+        directory.submit(nth(last));
+        directory.start();
+        let done = until(|| directory.poll());
+        done.result.unwrap();
+    }
+    assert!(directory.log().segment.header.seq > before + 2);
+    let header = directory.known().layout.header(before + 1).clone();
+    let mut data = sim.read(&header.name(), u64::MAX).unwrap();
+    data[PAGE + 700] ^= 1;
+    sim.put(&header.name(), Arc::new(data));
+    let (index, error) = until(|| directory.damage());
+    assert!(index > header.prev.index, "{error}");
+    drop(directory);
+    assert!(!sim.list().unwrap().contains(&name_of(&header.name())));
 }

@@ -238,6 +238,38 @@ fn a_start_that_finds_no_room_harms_nothing() {
     assert!(tried > 20, "only {tried} operations");
 }
 
+/// The file that the last segment was to be written over in may be the new one already, which only the
+/// directory does not hold durably.
+#[test]
+fn a_start_that_lacks_room_for_a_name_leaves_what_has_it_alone() {
+    let sim = Sim::default();
+    Directory::create_on(&mut sim.clone(), &identity(), INSTANCE).unwrap();
+    // The salts of a booted disk begin anew: the next one's must be another.
+    drop(open_wide(&sim).unwrap());
+    let (mut directory, _) = open_wide(&sim).unwrap();
+    (1..=40).for_each(|n| write(&mut directory, nth(n)));
+    drop(directory);
+    let image = sim.now().lose_power(Loss::All);
+    for operation in 1..60 {
+        let sim = Sim::boot(&image);
+        sim.fail_as(Failure {
+            error: ErrorKind::StorageFull,
+            ..Failure::default()
+        });
+        sim.fail_at(Some(operation));
+        sim.keep_history();
+        drop(open_wide(&sim));
+        for (moment, _) in sim.history().iter().skip(operation as usize) {
+            for loss in LOSSES {
+                let again = Sim::boot(&moment.lose_power(loss));
+                let (_, opened) = open_wide(&again).unwrap();
+                assert_eq!(opened.restored.entries.len(), 40, "{operation}, {loss:?}");
+                assert!(opened.lost.is_none(), "{operation}, {loss:?}");
+            }
+        }
+    }
+}
+
 /// One that never had a segment, or whose segment is not what it was, makes do with a small one.
 #[test]
 fn a_little_room_is_enough_for_a_start() {
