@@ -935,8 +935,8 @@ KEEL_API const char *keel_errmsg(void);
  *
  * Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory or
  * storage KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN,
- * KEEL_ERR_CORRUPT, KEEL_ERR_IO; KEEL_ERR_NOSPC: no room, which a restart on a full disk needs in rare
- * cases only; KEEL_ERR_NOMEM: there is none for what is stored.
+ * KEEL_ERR_CORRUPT, KEEL_ERR_IO; KEEL_ERR_NOSPC: no descriptor, or no room, which a restart on
+ * a full disk needs in rare cases only; KEEL_ERR_NOMEM: there is none for what is stored.
  */
 KEEL_API
 KEEL_CHECK

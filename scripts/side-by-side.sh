@@ -9,7 +9,7 @@
 # and fails the whole.
 set -u
 
-logs=$(mktemp -d)
+logs=$(mktemp -d) || exit 1
 pids=()
 trap 'rm -rf "$logs"' EXIT
 # What runs in the background of a script hears no Ctrl-C.

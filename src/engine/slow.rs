@@ -125,6 +125,11 @@ impl OwnDisk {
         if seen.term != self.term {
             self.begin(now, seen);
         }
+        let length = WINDOW * election.max(1000);
+        if now - self.window.since >= STALE * length {
+            // Nobody was ready to take over, and nothing has been written since.
+            self.slow = None;
+        }
         // One that is older has been on its way for some time.
         let new = seen.last > self.last;
         self.last = seen.last;
@@ -144,7 +149,7 @@ impl OwnDisk {
                 // Without its disk there is no quorum yet, so it keeps nobody waiting.
                 self.window.add(took, sample.quorum.unwrap_or(took));
                 self.sample = None;
-                self.judge(now, WINDOW * election.max(1000));
+                self.judge(now, length);
             }
         }
     }
@@ -358,6 +363,16 @@ mod tests {
             leader.now += STALE * WINDOW * ELECTION / 4;
             assert!(!leader.wants());
         }
+    }
+
+    #[test]
+    fn a_verdict_does_not_last() {
+        let mut leader = Leader::new();
+        leader.entries_for(WINDOW * ELECTION + 100, 20, 2);
+        assert!(leader.wants());
+        leader.now += STALE * WINDOW * ELECTION;
+        leader.see(leader.last, leader.last);
+        assert!(!leader.wants());
     }
 
     #[test]

@@ -126,8 +126,8 @@ impl keel {
 ///
 /// Any thread. KEEL_ERR_INVALID (see keel_errmsg()), KEEL_ERR_UNSUPPORTED; of the directory or
 /// storage KEEL_ERR_NOT_FOUND, KEEL_ERR_EXISTS, KEEL_ERR_LOCKED, KEEL_ERR_FOREIGN,
-/// KEEL_ERR_CORRUPT, KEEL_ERR_IO; KEEL_ERR_NOSPC: no room, which a restart on a full disk needs in rare
-/// cases only; KEEL_ERR_NOMEM: there is none for what is stored.
+/// KEEL_ERR_CORRUPT, KEEL_ERR_IO; KEEL_ERR_NOSPC: no descriptor, or no room, which a restart on
+/// a full disk needs in rare cases only; KEEL_ERR_NOMEM: there is none for what is stored.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn keel_new(

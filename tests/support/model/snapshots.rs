@@ -197,8 +197,9 @@ impl Node {
         Ok(())
     }
 
-    /// Rules 35, 38: the follower says what it has; after a restart, what survived.
-    pub(super) fn check_wants(&self, index: u64, crc: u32, wants: Wants) -> Verdict {
+    /// Rules 35, 38: the follower says what it has; after a restart, what survived. What answers not
+    /// the newest piece has waited for the term to be durable, and says what it had by then.
+    pub(super) fn check_wants(&self, index: u64, crc: u32, wants: Wants, late: bool) -> Verdict {
         let Wants::From(offset) = wants else {
             return Ok(());
         };
@@ -210,7 +211,7 @@ impl Node {
             .filter(|(known, _)| this(known));
         let kept = incoming.map_or(0, |(_, kept)| *kept);
         // It may always begin again.
-        let right = offset == kept || offset == 0;
+        let right = offset == kept || offset == 0 || (late && (offset < kept || kept == 0));
         rule!(right => "rule 38", "wants {index} from {offset}, has {kept}");
         Ok(())
     }

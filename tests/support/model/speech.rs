@@ -215,7 +215,7 @@ impl Node {
             } => {
                 let newest = self.heard.seq;
                 rule!(*seq <= newest => "thesis 6.4", "answers {seq}, has heard {newest}");
-                self.check_wants(*index, *crc, *wants)
+                self.check_wants(*index, *crc, *wants, *seq < newest)
             }
             _ => Ok(()),
         }
