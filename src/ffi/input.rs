@@ -62,8 +62,8 @@ pub unsafe extern "C" fn keel_heard(k: *mut keel, from: keel_id) -> c_int {
 /// was silent for election_ms: one that was told asks the others after heartbeat_ms and up to a
 /// quarter of election_ms, and is elected if a majority was told as well, or hears no leader.
 ///
-/// It is a hint, and may be wrong. A leader that is heard again before makes it void, and those who
-/// hear the leader, and were not told, go on following it. Where a majority is told that has not
+/// It is a hint, and may be wrong. A leader that is heard again before makes it void, as others for
+/// election_ms; those who hear the leader, and were not told, go on following it. Where a majority is told that has not
 /// lost it, there is another leader for no reason, and the one before learns of it by the next
 /// message, at the latest in election_ms; meanwhile both may have KEEL_ROLE_LEADER, and
 /// only one of them commits and answers barriers. The hint is no silence in the sense of

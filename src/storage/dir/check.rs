@@ -31,6 +31,10 @@ const PAUSE: Duration = Duration::from_millis(32);
 /// Nobody writes much any more if no segment was finished for so long.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// Segments that wait to be read: those that were written without a quiet moment for longer are read by
+/// the next start.
+const OLD_MAX: usize = 1024;
+
 /// A segment that is written no more.
 #[derive(Clone, Debug)]
 pub(super) struct Sealed {
@@ -190,12 +194,20 @@ impl Checks {
                 wake();
             }
             if sealed.made.is_some() {
-                lock(&self.state).old.push_back(Sealed {
-                    has_checkpoint: true,
-                    made: None,
-                    ..sealed
-                });
+                self.read_in_time(sealed);
             }
+        }
+    }
+
+    /// What was just written is read when it is quiet, unless too much waits for that already.
+    fn read_in_time(&self, sealed: Sealed) {
+        let old = &mut lock(&self.state).old;
+        if old.len() < OLD_MAX && old.try_reserve(1).is_ok() {
+            old.push_back(Sealed {
+                has_checkpoint: true,
+                made: None,
+                ..sealed
+            });
         }
     }
 
