@@ -34,7 +34,12 @@ impl Simulation for World {
     const KNOWN: &str = include_str!("seeds.txt");
     const SEEDS: u64 = 100;
     const ENOUGH: u64 = 1_000;
-    const FOREIGN: &[Fault] = &[Fault::HostSteppedDown, Fault::WriteTorn, Fault::LogDamaged];
+    const FOREIGN: &[Fault] = &[
+        Fault::HostSteppedDown,
+        Fault::WriteTorn,
+        Fault::LogDamaged,
+        Fault::DiskFilled,
+    ];
 
     fn describe(seed: u64) -> String {
         format!("{:#?}", Plan::draw(seed))

@@ -36,7 +36,7 @@ impl Plan {
         let mut swarm = Swarm::draw(seed ^ 0xab1_0000_0000);
         swarm
             .strikes
-            .retain(|(strike, _)| *strike != Strike::Damage);
+            .retain(|(strike, _)| !matches!(strike, Strike::Damage | Strike::FillDisk));
         let dice = &mut Dice::new(seed ^ 0x00ab_15ee_d000);
         let unit = swarm.election_micros();
         // Some images are of several pieces.
