@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use raftkeel::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Token};
-use raftkeel::storage::{Directory, Draft, Identity, Storage};
+use raftkeel::storage::{Directory, Draft, Identity, Opened, Storage, StorageError};
 
 const IDENTITY: Identity = Identity {
     cluster: 77,
@@ -33,6 +34,18 @@ fn place(name: &str) -> PathBuf {
     path
 }
 
+/// Opens it. A process that another test is about to start holds what is open here until it runs, locks
+/// included.
+fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match Directory::open(path, &IDENTITY) {
+            Err(StorageError::Locked { .. }) if Instant::now() < end => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
+
 /// Ten entries in two terms.
 fn filled(path: &Path) -> Directory {
     filled_with(path, |index| Payload::Host(vec![index as u8; 1000].into()))
@@ -40,7 +53,7 @@ fn filled(path: &Path) -> Directory {
 
 fn filled_with(path: &Path, payload: impl Fn(u64) -> Payload) -> Directory {
     Directory::create(path, &IDENTITY, 0xabc).unwrap();
-    let (mut directory, _) = Directory::open(path, &IDENTITY).unwrap();
+    let (mut directory, _) = open(path).unwrap();
     for index in 1..=10 {
         let term = 1 + index / 6;
         directory.submit(Persist {
@@ -204,7 +217,7 @@ fn what_a_repair_drops_is_written_down_first() {
     assert!(holds(&dropped) && holds(b"\nentry 6 2 ") && holds(&[10; 1000]));
     assert!(!holds(b"\nentry 5 "));
 
-    let (directory, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    let (directory, opened) = open(&path).unwrap();
     drop(directory);
     let found = opened.restored;
     assert_eq!((4, None), (found.entries.len(), opened.lost));
@@ -300,7 +313,7 @@ fn a_claim_of_an_earlier_opening_is_given_up() {
     let path = place("repair-claim");
     drop(filled(&path));
     harm(&path);
-    let (directory, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    let (directory, opened) = open(&path).unwrap();
     assert!(opened.lost.is_some() && opened.restored.hard.claim.is_some());
     drop(directory);
     let (status, text) = inspect(&path);
@@ -315,7 +328,7 @@ fn a_claim_of_an_earlier_opening_is_given_up() {
         &text,
         &["an opening has found it", "ends at index 4 of term 1"],
     );
-    let (_, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    let (_, opened) = open(&path).unwrap();
     assert_eq!(None, opened.restored.hard.claim);
     assert_eq!(0, inspect(&path).0);
 }
@@ -343,14 +356,14 @@ fn the_only_node_opens_after_a_repair_and_not_before() {
             "keelctl repair says what could be kept",
         ],
     );
-    assert!(Directory::open(&path, &IDENTITY).is_err());
+    assert!(open(&path).is_err());
     let (_, text) = repair(&path, &[]);
     expect(
         &text,
         &["n3 votes alone. IF THE CLUSTER HAS MORE VOTERS, DO\nNOT USE IT"],
     );
     assert_eq!(0, repair(&path, &["--accept-loss"]).0);
-    let (_, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    let (_, opened) = open(&path).unwrap();
     assert_eq!((4, None), (opened.restored.entries.len(), opened.lost));
 }
 
@@ -377,9 +390,9 @@ fn a_log_that_is_found_after_a_repair_is_kept() {
     fs::write(&file, &log).unwrap();
     let (_, text) = inspect(&path);
     expect(&text, &["sets it\n    aside, where none has"]);
-    let (_, opened) = Directory::open(&path, &IDENTITY).unwrap();
+    let (_, opened) = open(&path).unwrap();
     assert!(opened.restored.entries.is_empty());
-    drop(Directory::open(&path, &IDENTITY).unwrap());
+    drop(open(&path).unwrap());
     let kept = contents(&path).into_iter().find(|(_, data)| *data == log);
     let kept = kept.unwrap().0;
     let name = kept.file_name().unwrap().to_str().unwrap();
@@ -464,7 +477,7 @@ fn a_log_that_is_found_after_a_repair_is_kept_beside_an_older_snapshot() {
     fs::remove_file(&file).unwrap();
     assert_eq!(0, repair(&path, &["--accept-loss"]).0);
     fs::write(&file, &log).unwrap();
-    drop(Directory::open(&path, &IDENTITY).unwrap());
+    drop(open(&path).unwrap());
     let kept = contents(&path).into_iter().find(|(_, data)| *data == log);
     assert!(kept.is_some(), "no snapshot has entries 5 to 10");
 }

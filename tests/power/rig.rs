@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const FILE_SYSTEMS: [&str; 2] = ["ext4", "xfs"];
 
@@ -117,7 +120,22 @@ impl Disk {
     pub fn lose_power(&mut self) {
         run("xfs_io", &["-x", "-c", "shutdown", text(&self.mounted)]).unwrap();
         run("umount", &[text(&self.mounted)]).unwrap();
+        self.await_release();
         self.mount().unwrap();
+    }
+
+    /// Whoever has made a mount namespace meanwhile holds it mounted there, shut down as it is, and
+    /// mounting it again would show that.
+    fn await_release(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let users = Command::new("losetup").arg("-j").arg(&self.image).output();
+            if users.unwrap().stdout.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "{:?} stays mounted", self.image);
+            std::thread::yield_now();
+        }
     }
 
     /// Leaves it for somebody to look at; where it is.

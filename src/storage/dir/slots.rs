@@ -59,6 +59,12 @@ pub(super) fn slots(
                 header: Err("the segment is missing"),
             });
         }
+        if slots
+            .last()
+            .is_some_and(|before| slot.is_older_than(before))
+        {
+            slot.header = Err("segment of an earlier run than the one before it");
+        }
         newest = seq;
         slots.push(slot);
     }
@@ -74,6 +80,15 @@ pub(super) fn slots(
 }
 
 impl Slot {
+    /// Whether it was made in an earlier run: then it is none that continues the other, but was put
+    /// back behind it after the log was cut.
+    fn is_older_than(&self, before: &Slot) -> bool {
+        match (&self.header, &before.header) {
+            (Ok(own), Ok(before)) => own.origin.incarnation < before.origin.incarnation,
+            _ => false,
+        }
+    }
+
     /// What will be read of it soon.
     pub(super) fn announce(&self, fs: &dyn Vfs, passable: bool) {
         match &self.name {

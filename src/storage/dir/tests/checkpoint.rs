@@ -27,7 +27,7 @@ fn durable(sim: &Sim) -> Image {
 }
 
 /// A log of several segments, each but the last with its checkpoint.
-fn sample() -> Image {
+pub(super) fn sample() -> Image {
     let (sim, mut directory) = made();
     (1..=40).for_each(|n| submit(&mut directory, n, None));
     drop(directory);
@@ -40,7 +40,7 @@ fn sample() -> Image {
     image
 }
 
-fn names(image: &Image, kind: fn(&str) -> bool) -> Vec<String> {
+pub(super) fn names(image: &Image, kind: fn(&str) -> bool) -> Vec<String> {
     let names = image.keys().filter(|name| kind(name));
     names.cloned().collect()
 }

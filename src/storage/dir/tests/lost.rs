@@ -4,20 +4,21 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::super::Directory;
 use super::super::aside::is_aside;
 use super::super::checkpoint::is_checkpoint;
 use super::super::inspect::inspect_on;
 use super::super::page::PAGE;
 use super::super::segment::is_segment;
 use super::super::snapshot;
-use super::disk::write;
+use super::super::vfs::Vfs;
+use super::super::{Directory, Options};
+use super::disk::{nth, write};
 use super::images::{image, offered, save};
 use super::model::{check_claim, open};
 use super::rot::{made, past, sample, submit};
 use super::sim::{Failure, Image, Loss, Sim, Written};
 use super::workload::configuration;
-use super::{Rng, identity, seed};
+use super::{OPTIONS, Rng, identity, seed};
 use crate::core::{
     Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Snapshot, Token,
 };
@@ -500,4 +501,46 @@ fn segments_behind_damage_are_set_aside_until_all_is_there_again() {
             .keys()
             .any(|name| is_aside(name))
     );
+}
+
+/// Somebody finds a segment again that was given up, when the log has gone on without it.
+#[test]
+fn a_segment_that_is_put_back_behind_newer_ones_is_not_taken_for_the_log() {
+    let image = super::checkpoint::sample();
+    let segments = super::checkpoint::names(&image, is_segment);
+    let mut cut = image.clone();
+    let found = cut.remove(&segments[1]).unwrap();
+    let sim = Sim::boot(&cut);
+    let opened = open(&sim).unwrap().1;
+    assert!(opened.lost.is_some());
+    let last = opened.restored.entries.len() as u64;
+    // With room for more in the last one that is left.
+    let options = Options {
+        segment_bytes: 16 * OPTIONS.segment_bytes,
+        ..OPTIONS
+    };
+    let opened = Directory::open_on(Box::new(sim.clone()), &identity(), options);
+    let mut directory = opened.unwrap().0;
+    for index in last + 1..=last + 3 {
+        let mut persist = nth(index);
+        let term = 41;
+        let hard = persist.hard.as_mut().unwrap();
+        (hard.term, hard.vote) = (term, None);
+        persist.entries[0].term = term;
+        write(&mut directory, persist);
+    }
+    drop(directory);
+    let file = sim.create(&segments[1]).unwrap();
+    file.write(&found, 0).unwrap();
+    file.sync().unwrap();
+    match super::model::open_once(&sim).unwrap() {
+        Err(StorageError::Corrupt { path, .. }) => assert!(path.ends_with(&segments[1])),
+        Err(other) => panic!("{other}"),
+        Ok((_, opened)) => {
+            let lost = opened.lost.unwrap();
+            assert!(lost.what.contains(&segments[1]), "{}", lost.what);
+            let kept = opened.restored.entries.last().unwrap();
+            assert_eq!((kept.index, kept.term), (last + 3, 41));
+        }
+    }
 }
