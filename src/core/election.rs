@@ -22,23 +22,24 @@ impl Raft {
     /// them.
     pub(super) fn draw_election_timeout(&mut self) {
         let base = self.options.election;
-        let spread = (base / 2).max(base.min(LEAST_SPREAD));
-        let deference = if self.is_outranked() { base } else { 0 };
-        self.election_at = self.now + base + self.draw_of(spread) + deference;
+        self.election_at = self.now + base + self.draw_of(base / 2);
     }
 
-    /// Draws a wait of less than `spread`, which is at least 2. The voter next in line to the leader
-    /// has the first sixth for itself: where one is alone a short wait splits no votes. It leaves
-    /// half of that to the others, who may have heard the leader a little later, and would still be
-    /// loyal.
+    /// Draws a wait of less than `spread`, which is taken for [`LEAST_SPREAD`] at least, as far as E
+    /// allows; or a longer one if somebody else had better lead. The voter next in line to the leader
+    /// has the first sixth for itself: where one is alone a short wait splits no votes. It leaves half
+    /// of that to the others, who may have heard the leader a little later, and would still be loyal.
     pub(super) fn draw_of(&mut self, spread: Millis) -> Millis {
+        let base = self.options.election;
+        let spread = spread.max(base.min(LEAST_SPREAD));
+        let deference = if self.is_outranked() { base } else { 0 };
         let sixth = spread.div_ceil(6);
         let (low, high) = match self.is_next_in_line() {
             Some(true) => (sixth / 2, sixth),
             Some(false) => (sixth, spread),
             None => (0, spread),
         };
-        self.random.between(low, high)
+        self.random.between(low, high) + deference
     }
 
     /// Whether this server's number follows the leader's among those of the voters, which are a
@@ -98,8 +99,8 @@ impl Raft {
     }
 
     /// Whether a live leader is known, as far as the host has not lost its connection to it: then
-    /// nobody is helped to depose it. The base timeout counts, not the drawn one (raft.md rule 8). Where leaders read by leases, this promise
-    /// holds however this server came to forget its leader, by a restart for example.
+    /// nobody is helped to depose it. The base timeout counts, not the drawn one (raft.md rule 8).
+    /// Where leaders read by leases, this promise holds however this server came to forget its leader, by a restart for example.
     fn is_sticky(&self) -> bool {
         let bound = self.leader.is_some() || self.options.lease_reads;
         self.is_leader() || (bound && !self.leader_lost && self.has_heard_lately())

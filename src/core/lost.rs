@@ -9,8 +9,8 @@
 //! - That nobody deposes a leader whom a quorum hears rests on the voters' loyalty (raft.md rules 6
 //!   to 9). Who was told is loyal no more until it hears the leader again; nobody else learns of
 //!   it. A campaign takes pre-votes of a quorum, and votes, each of a voter that was told and has
-//!   not heard the leader since, or has not heard it for E, be it for a restart. So a leader that hears a quorum of
-//!   which nobody was told leads on. And who was told waits for a heartbeat before it campaigns: a
+//!   not heard the leader since, or has not heard it for E, be it for a restart. So a leader that
+//!   hears a quorum of which nobody was told leads on. And who was told waits for a heartbeat before it campaigns: a
 //!   leader that is connected after all is heard by then, and the word is void. No other counts
 //!   for E then, or a host that says it again and again would wear that down. Until it is acted on,
 //!   it changes nothing that the host sees.
@@ -19,8 +19,8 @@
 //! - Fencing rests on how long a leader that excludes has led (detection.md 4.6, invariant I1). An
 //!   earlier leader gives others leave to serve until E after the round left that a quorum has
 //!   answered last, whenever the answers came. That quorum and the later leader's voters have a
-//!   server in common, which votes E after it heard that round or later, unless it was told: then the later leader may judge by what was heard before
-//!   the earlier one has come to its end. So whoever votes within E of having heard a leader says
+//!   server in common, which votes E after it heard that round or later, unless it was told: then
+//!   the later leader may judge by what was heard before the earlier one has come to its end. So whoever votes within E of having heard a leader says
 //!   that its vote is early, and a leader by an early vote counts as elected E later than it was
 //!   ([`Raft::is_early`]): that is after every voter's E. Nothing about an exclusion comes sooner
 //!   than it could without the word. Votes for whom a leader hands over to, and those of a server
@@ -29,9 +29,6 @@
 
 use super::raft::Raft;
 use super::types::{Millis, NodeId};
-
-/// Milliseconds over which campaigns are spread at least, as far as E allows.
-const LEAST_SPREAD: Millis = 16;
 
 impl Raft {
     /// The host has lost its connection to `id`, or cannot make one. If that is the leader, and it
@@ -48,14 +45,11 @@ impl Raft {
             return;
         }
         self.leader_lost = true;
-        let election = self.options.election;
-        let spread = (election / 4).max(election.min(LEAST_SPREAD));
-        let deference = if self.is_outranked() { election } else { 0 };
         let beat = match cfg!(keel_bug = "lost_not_awaited") {
             true => 0,
             false => self.options.heartbeat,
         };
-        let wait = beat + self.draw_of(spread) + deference;
+        let wait = beat + self.draw_of(self.options.election / 4);
         self.election_at = self.election_at.min(self.now + wait);
     }
 

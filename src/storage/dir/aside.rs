@@ -19,19 +19,23 @@ pub(super) fn is_aside(name: &str) -> bool {
 
 /// Takes a segment out of the log, in the opening of this number; durable when the directory is.
 pub(super) fn set_aside(fs: &dyn Vfs, incarnation: u32, segment: &str) -> Result<(), StorageError> {
-    fs.rename(
-        segment,
-        &format!("{PREFIX}{incarnation:010}-{segment}{SUFFIX}"),
-    )
+    put_away(fs, incarnation, segment, SUFFIX)
 }
 
 /// Puts a segment out of the way that no opening has taken out, for good: it was put back after the log
 /// was cut.
 pub(super) fn keep(fs: &dyn Vfs, incarnation: u32, segment: &str) -> Result<(), StorageError> {
-    fs.rename(
-        segment,
-        &format!("{PREFIX}{incarnation:010}-{segment}{FOUND}"),
-    )
+    put_away(fs, incarnation, segment, FOUND)
+}
+
+fn put_away(
+    fs: &dyn Vfs,
+    incarnation: u32,
+    segment: &str,
+    suffix: &str,
+) -> Result<(), StorageError> {
+    let name = format!("{PREFIX}{incarnation:010}-{segment}{suffix}");
+    fs.rename(segment, &name)
 }
 
 /// Removes all of them. What stays of them does no harm, and goes another time.
