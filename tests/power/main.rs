@@ -20,11 +20,18 @@ use rig::{Disk, FILE_SYSTEMS, Scratch};
 use victim::{Calls, End, Fault};
 
 /// System calls that change something, each of which is a moment for power to fail.
-const CHANGING: &str =
-    "pwrite64,fdatasync,fsync,fallocate,?io_submit,?rename,?renameat,?renameat2,?unlink,?unlinkat";
+const CHANGING: &str = "pwrite64,fdatasync,fsync,fallocate,?sync_file_range,?io_submit,?rename,\
+     ?renameat,?renameat2,?unlink,?unlinkat";
 
 /// What was only interrupted has done nothing yet, and is done again.
-const REPEATED: [&str; 5] = ["pwrite64", "pread64", "fallocate", "fdatasync", "fsync"];
+const REPEATED: [&str; 6] = [
+    "pwrite64",
+    "pread64",
+    "fallocate",
+    "fdatasync",
+    "fsync",
+    "sync_file_range",
+];
 
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |n| n.parse().unwrap())

@@ -62,6 +62,7 @@ mod thread;
 mod trim;
 mod vfs;
 mod write;
+mod write_out;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;

@@ -5,10 +5,13 @@
 //! are large they take as much of the disk as the log itself, and it is left to the file system to note
 //! what was written.
 //!
-//! It is made in slices, by a thread of its own where the log is written by one. Without one it is
-//! made when it is needed. There is one at a time; the next opening removes it.
+//! It is made in slices, by a thread of its own where the log is written by one: with a pause after
+//! each, so that few of the log's own writes find the disk at work, and those not for long; without,
+//! where it would not be ready in time. Without a thread it is made when it is needed. There is one at
+//! a time; the next opening removes it.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,9 +28,13 @@ use super::vfs::{Vfs, VfsFile};
 /// is given its place.
 const NAME: &str = "prep-spare-";
 
-/// Bytes between two syncs: what is written for later must not keep the log's own writes waiting
-/// for all of it.
-const SLICE: u64 = 1 << 20;
+/// Bytes that are written in one go: what is written for later must not keep the log's own writes
+/// waiting for all of it.
+const SLICE: u64 = 128 << 10;
+/// The same when it is late.
+const LARGE_SLICE: u64 = 1 << 20;
+/// After a slice that is not late.
+const PAUSE: Duration = Duration::from_millis(4);
 
 /// How often a disk that was full is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,17 +47,18 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// Makes the file; gives up between two slices if `ended` says so. If anything fails there is
-    /// none: the next opening removes what cannot be removed here.
+    /// Makes the file. `slice` is asked before each slice, with the bytes that there are, how large it
+    /// is to be: `None` is the end of it. If anything fails there is none: the next opening removes
+    /// what cannot be removed here.
     fn make(
         fs: &dyn Vfs,
         name: String,
         bytes: u64,
         zeros: bool,
-        ended: &dyn Fn() -> bool,
+        slice: &dyn Fn(u64) -> Option<u64>,
     ) -> Result<Spare, StorageError> {
         let file = fs.create(&name)?;
-        let written = fill(&*file, bytes, zeros, ended);
+        let written = fill(&*file, bytes, zeros, slice);
         match written {
             Ok(()) => Ok(Spare { name, file, bytes }),
             Err(error) => {
@@ -66,7 +74,7 @@ fn fill(
     file: &dyn VfsFile,
     bytes: u64,
     zeros: bool,
-    ended: &dyn Fn() -> bool,
+    slice: &dyn Fn(u64) -> Option<u64>,
 ) -> Result<(), StorageError> {
     // On a full disk this is where it ends, and nothing of what is left was used up meanwhile.
     if file.reserve(bytes)? && !zeros {
@@ -74,24 +82,32 @@ fn fill(
     }
     let mut end = 0;
     while end < bytes {
-        if ended() {
+        let Some(slice) = slice(end) else {
             return Err(StorageError::Io {
                 op: "write",
                 path: Default::default(),
                 error: io::ErrorKind::Interrupted.into(),
             });
-        }
-        let slice = (end + SLICE).min(bytes);
-        while end < slice {
-            let len = (slice - end).min(ZEROS.len() as u64);
+        };
+        let begin = end;
+        let slice_end = (begin + slice).min(bytes);
+        while end < slice_end {
+            let len = (slice_end - end).min(ZEROS.len() as u64);
             file.write(&ZEROS[..len as usize], end)?;
             end += len;
         }
-        file.sync()?;
+        file.write_out(begin, end - begin)?;
     }
+    file.sync()?;
     // Else a group that is written there makes all of the large pages dirty in which they lie.
     file.forget();
     Ok(())
+}
+
+/// Whether a spare of which there are `made` bytes will not be ready in time if it goes on at leisure,
+/// by what is `used` of the segment before it: it is to be there when four fifths of that are used.
+fn is_late(made: u64, used: u64) -> bool {
+    made < used.saturating_add(used / 4)
 }
 
 #[derive(Default)]
@@ -105,6 +121,8 @@ struct State {
     names: u64,
     /// The log is written in large groups.
     large: bool,
+    /// Somebody waits for the one that is being made.
+    awaited: bool,
     ending: bool,
 }
 
@@ -120,6 +138,8 @@ pub(super) struct Spares {
     fs: Arc<dyn Vfs>,
     bytes: u64,
     large_group_bytes: u64,
+    /// Bytes that were written to the newest segment.
+    used: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -131,6 +151,7 @@ impl Spares {
             fs,
             bytes: options.segment_size(0),
             large_group_bytes: options.large_group_bytes,
+            used: AtomicU64::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -143,6 +164,11 @@ impl Spares {
         lock(&self.state).large = average >= self.large_group_bytes;
     }
 
+    /// So much is written of the newest segment.
+    pub(super) fn used(&self, bytes: u64) {
+        self.used.store(bytes, Ordering::Relaxed);
+    }
+
     /// A spare of at least `least` bytes; `None` if there is none. One that is being made is waited
     /// for. An error is why it could not be.
     pub(super) fn take(&self, least: u64) -> Result<Option<Spare>, StorageError> {
@@ -151,9 +177,12 @@ impl Spares {
         }
         let mut state = lock(&self.state);
         while state.threaded && state.ready.is_none() && state.failed.is_none() {
+            state.awaited = true;
+            self.changed.notify_all();
             let waited = self.changed.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
+        state.awaited = false;
         if state.ready.is_some() {
             self.changed.notify_all();
             return Ok(state.ready.take());
@@ -169,7 +198,8 @@ impl Spares {
         let mut state = lock(&self.state);
         if !state.threaded && state.ready.is_none() {
             let name = state.name();
-            state.ready = Spare::make(&*self.fs, name, self.bytes, !state.large, &|| false).ok();
+            let slice = |_| Some(LARGE_SLICE);
+            state.ready = Spare::make(&*self.fs, name, self.bytes, !state.large, &slice).ok();
         }
         state.ready.is_some()
     }
@@ -191,8 +221,19 @@ impl Spares {
         }
     }
 
-    fn is_ending(&self) -> bool {
-        lock(&self.state).ending
+    /// How large the next slice is to be, when it is time for it; `None` at the end.
+    fn next_slice(&self, made: u64) -> Option<u64> {
+        let late = || is_late(made, self.used.load(Ordering::Relaxed));
+        let leisure = |state: &mut State| !state.ending && !state.awaited && !late();
+        let state = lock(&self.state);
+        let most = if made == 0 { Duration::ZERO } else { PAUSE };
+        let waited = self.changed.wait_timeout_while(state, most, leisure);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match (state.ending, leisure(&mut state)) {
+            (true, _) => None,
+            (false, true) => Some(SLICE),
+            (false, false) => Some(LARGE_SLICE),
+        }
     }
 
     /// Makes one after the other. Calls `wake` when there is one where there could be none before.
@@ -202,8 +243,8 @@ impl Spares {
                 let mut state = lock(&self.state);
                 (state.name(), !state.large)
             };
-            let ended = || self.is_ending();
-            let make = || Spare::make(&*self.fs, name, self.bytes, zeros, &ended);
+            let slice = |made| self.next_slice(made);
+            let make = || Spare::make(&*self.fs, name, self.bytes, zeros, &slice);
             let made = panics::catch(make);
             let made = made.unwrap_or_else(|text| {
                 Err(StorageError::Io {
@@ -286,5 +327,50 @@ impl Drop for SpareThread {
         lock(&self.spares.state).ending = true;
         self.spares.changed.notify_all();
         self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::thread;
+    use std::time::Instant;
+
+    use super::super::vfs::Disk;
+    use super::*;
+
+    /// On a disk that nobody touches.
+    fn spares() -> Spares {
+        let disk = Disk::new(Path::new("/nowhere"));
+        Spares::new(Arc::new(disk), Options::default())
+    }
+
+    #[test]
+    fn slices_are_as_large_as_time_allows() {
+        let spares = spares();
+        assert_eq!(spares.next_slice(0), Some(SLICE), "nothing is used");
+        assert_eq!(spares.next_slice(SLICE), Some(SLICE));
+        spares.used(4 * SLICE);
+        assert_eq!(spares.next_slice(5 * SLICE), Some(SLICE), "just in time");
+        assert_eq!(spares.next_slice(5 * SLICE - 1), Some(LARGE_SLICE), "late");
+        lock(&spares.state).ending = true;
+        assert_eq!(spares.next_slice(SLICE), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_spare_at_leisure() {
+        let spares = spares();
+        lock(&spares.state).threaded = true;
+        let end = Instant::now() + Duration::from_secs(60);
+        thread::scope(|scope| {
+            let taker = scope.spawn(|| spares.take(1).is_err());
+            while spares.next_slice(SLICE) != Some(LARGE_SLICE) && Instant::now() < end {}
+            assert!(lock(&spares.state).awaited);
+            let path = spares.fs.root();
+            let error = io::ErrorKind::StorageFull.into();
+            spares.keep(Err(StorageError::Full { path, error }));
+            assert!(taker.join().unwrap());
+        });
+        assert!(!lock(&spares.state).awaited);
     }
 }

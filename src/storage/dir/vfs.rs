@@ -12,6 +12,7 @@ use crate::storage::StorageError;
 
 use super::aio::Aio;
 use super::buffer::Buffer;
+use super::write_out::write_out;
 
 /// One flat directory. Names are plain file names.
 pub(super) trait Vfs: Send + Sync {
@@ -75,6 +76,11 @@ pub(super) trait VfsFile: Send {
     /// there is none. True if so many zeros are in it then, durable after `sync`.
     fn reserve(&self, _bytes: u64) -> Result<bool, StorageError> {
         Ok(false)
+    }
+    /// Has the disk take in what was written there, so that less is left for `sync`: nothing is durable
+    /// by this. An error is one of writing.
+    fn write_out(&self, _offset: u64, _bytes: u64) -> Result<(), StorageError> {
+        Ok(())
     }
     /// What was made durable is not needed in memory.
     fn forget(&self) {}
@@ -325,6 +331,14 @@ impl VfsFile for DiskFile {
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
                 Err(errno) => Err(failed("fallocate", &self.path)(errno.into())),
             };
+        }
+    }
+
+    fn write_out(&self, offset: u64, bytes: u64) -> Result<(), StorageError> {
+        match write_out(&self.file, offset, bytes) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.sync(),
+            Err(error) => Err(failed("sync_file_range", &self.path)(error)),
         }
     }
 

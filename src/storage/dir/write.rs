@@ -436,6 +436,8 @@ impl Log {
         let reset = effect.reset.map_or(0, |at| at.index);
         self.meta.adopted = self.meta.adopted.filter(|at| at.index > reset);
         let lsn = std::mem::replace(&mut self.end, effect.end).lsn;
+        self.spares
+            .used(self.end.lsn - self.segment.header.start_lsn);
         let mut known = self.known();
         known.lacking = None;
         if let Some(base) = effect.reset {
@@ -477,6 +479,7 @@ impl Log {
         let made = self.finished();
         let finished = std::mem::replace(&mut self.segment, segment);
         self.groups = 0;
+        self.spares.used(0);
         if self.unbuffered {
             self.prepare_unbuffered();
         }
