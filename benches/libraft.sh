@@ -2,14 +2,17 @@
 # Ours against libraft, with the same load on the same disk, turn by turn. Sourced by run.sh, in bash.
 # Without libraft ours is measured alone.
 #   LOAD_RUNS=5, LOAD_SECONDS=1.5          runs, and how long one point of one of them lasts
+#   FLOOR_SECONDS=1                        how long floor.c lasts, once a run and point
 #   START_ENTRIES=1000000, START_RUNS=3  entries of 1 KiB that a member starts with, and how often
 
 LOAD_RUNS=${LOAD_RUNS:-5}
 LOAD_SECONDS=${LOAD_SECONDS:-1.5}
+FLOOR_SECONDS=${FLOOR_SECONDS:-1}
 START_ENTRIES=${START_ENTRIES:-1000000}
 START_RUNS=${START_RUNS:-3}
 LOAD_POINTS=(1 16 256)
 LOAD_PAYLOADS=(128 1024 16384)
+FLOOR_BYTES=16384
 THEIRS=$PROGRAMS/load_raft
 
 has_libraft() { [ -x "$THEIRS" ]; }
@@ -47,6 +50,10 @@ absolute() {
 point_figures() {
     local name="$2 B x $3" key=$2/$3 target='>= 1.3x'
     compared "$1" "$name: throughput" entries/s "$key/rate" "$4"
+    [ -z "$(values "$1" "floor/$key/rate")" ] || {
+        against "$1" "raft/$key/rate"
+        figure "$name: all in one round, no protocol" entries/s ratio - $(values "$1" "floor/$key/rate") "${ELSE[@]}"
+    }
     compared "$1" "$name: payload" MB/s "$key/bytes" -
     if has_libraft; then
         figure "$name: throughput, theirs in one call" entries/s ratio "$target" \
@@ -63,6 +70,19 @@ point_figures() {
     absolute "$1" "$name: resident memory of the leader" kB "$key/rss" -
 }
 
+# Entries a second if as many as are outstanding went together, and nothing took any time but the disk, the
+# sockets and the processes that wait for them: see floor.c. More than FLOOR_BYTES are better sent in
+# pieces, so that it says nothing of them.
+floor() {
+    local points
+    new_dir load
+    for points in "${LOAD_POINTS[@]}"; do
+        [ $(($2 * points)) -gt $FLOOR_BYTES ] ||
+            "$PROGRAMS/floor" "$DIR" $(($2 * points)) "$FLOOR_SECONDS" |
+            awk -v at="floor/$2/$points/rate" -v n="$points" '$1 == "rate" { printf "%s\t%.0f\n", at, $2 * n }' >>"$1"
+    done
+}
+
 throughput() {
     local run payload out=$BENCH/load.values
     : >"$out"
@@ -73,6 +93,7 @@ throughput() {
                 load "$out" "raft/$payload" "$THEIRS" rate "$payload" "$LOAD_SECONDS" each "${LOAD_POINTS[@]}"
             ! has_libraft ||
                 load "$out" "batch/$payload" "$THEIRS" rate "$payload" "$LOAD_SECONDS" batch "${LOAD_POINTS[@]}"
+            floor "$out" "$payload"
         done
     done
     point_figures "$out" 128 1 '>= 1.25x' '<= 0.8x' '<= 250' '<= 0.8x' -
