@@ -26,6 +26,7 @@ fn identity() -> Identity {
 fn options(seed: u64) -> Options {
     Options {
         segment_bytes: 16 * 1024,
+        ahead_bytes: 32 * 1024,
         large_group_bytes: if seed.is_multiple_of(4) { 0 } else { u64::MAX },
         ..Options::default()
     }

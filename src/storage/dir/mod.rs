@@ -101,6 +101,10 @@ pub struct Options {
     /// 256 MiB. All of it has its place when the file is made, by the submit that needs it. A group
     /// of entries that is larger gets a segment of its own size.
     pub segment_bytes: u64,
+    /// The same of one that is made ahead, by a thread of its own: at most so much, and at most twice
+    /// as much as the one before it, so that a log that grows fast begins new ones rarely. If there
+    /// is no room for that it is made as `segment_bytes` says.
+    pub ahead_bytes: u64,
     /// Bytes of the last entries that an opening hands out, counted by
     /// [`Payload::weight`](crate::core::Payload::weight); the others are outlined, and fetched when
     /// somebody needs them.
@@ -115,6 +119,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: 4 * 1024 * 1024,
+            ahead_bytes: 16 * 1024 * 1024,
             tail_bytes: usize::MAX,
             // Measured on ext4: a write of 64 KiB takes 80 us longer, and to write as much once more
             // about as long.
@@ -126,10 +131,20 @@ impl Default for Options {
 impl Options {
     /// Size of a segment that must have room for `groups` bytes.
     fn segment_size(&self, groups: u64) -> u64 {
-        self.segment_bytes
+        Options::size(self.segment_bytes).max(PAGE as u64 + groups)
+    }
+
+    /// Size of a segment that is made ahead, while the newest one has this.
+    fn ahead_size(&self, newest: u64) -> u64 {
+        let least = self.segment_size(0);
+        let most = Options::size(self.ahead_bytes).max(least);
+        newest.saturating_mul(2).clamp(least, most)
+    }
+
+    fn size(wanted: u64) -> u64 {
+        wanted
             .clamp(segment::MIN_BYTES, segment::MAX_BYTES)
             .next_multiple_of(PAGE as u64)
-            .max(PAGE as u64 + groups)
     }
 
     /// The same on a disk that has no room for that: what is used and a little more.
@@ -263,7 +278,7 @@ impl Storage for Directory {
 
     fn room(&self) -> Room {
         let full = match self.known().lacking {
-            Some(bytes) => bytes > self.spares.bytes() || !self.spares.is_ready(),
+            Some(bytes) => self.spares.ready().is_none_or(|ready| bytes > ready),
             None => false,
         };
         match full {
@@ -275,11 +290,8 @@ impl Storage for Directory {
 
     fn make_room(&mut self) {
         aside::remove_all(&*self.fs);
-        if self
-            .known()
-            .lacking
-            .is_some_and(|bytes| bytes > self.spares.bytes())
-        {
+        let made = self.spares.ready().unwrap_or(self.spares.bytes());
+        if self.known().lacking.is_some_and(|bytes| bytes > made) {
             // The next write tries to make a segment for itself alone.
             self.known().lacking = None;
         } else {

@@ -121,6 +121,7 @@ impl Directory {
             buffer: Buffer::default(),
             unbuffered: false,
         });
+        directory.log().note_used();
         if let Some(base) = reset {
             let written = directory.log().append(Some(base), std::iter::empty());
             directory.log().fail_with(written)?;

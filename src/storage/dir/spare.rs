@@ -104,10 +104,11 @@ fn fill(
     Ok(())
 }
 
-/// Whether a spare of which there are `made` bytes will not be ready in time if it goes on at leisure,
-/// by what is `used` of the segment before it: it is to be there when four fifths of that are used.
-fn is_late(made: u64, used: u64) -> bool {
-    made < used.saturating_add(used / 4)
+/// Whether a spare of which `made` of its `bytes` are there will not be ready in time if it goes on at
+/// leisure, by what is `used` of the segment before it: it is to be there when four fifths of that are.
+fn is_late(made: u64, bytes: u64, used: u64, of: u64) -> bool {
+    let wide = u128::from;
+    wide(made) * wide(of) * 4 < wide(used) * wide(bytes) * 5
 }
 
 #[derive(Default)]
@@ -136,9 +137,9 @@ impl State {
 /// What the log takes its segments from.
 pub(super) struct Spares {
     fs: Arc<dyn Vfs>,
-    bytes: u64,
-    large_group_bytes: u64,
-    /// Bytes that were written to the newest segment.
+    options: Options,
+    /// Size of the newest segment, and bytes of it that are written.
+    newest: AtomicU64,
     used: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
@@ -149,8 +150,8 @@ impl Spares {
     pub(super) fn new(fs: Arc<dyn Vfs>, options: Options) -> Spares {
         Spares {
             fs,
-            bytes: options.segment_size(0),
-            large_group_bytes: options.large_group_bytes,
+            options,
+            newest: AtomicU64::new(0),
             used: AtomicU64::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -161,18 +162,19 @@ impl Spares {
     /// such.
     pub(super) fn filled(&self, groups: u64, bytes: u64) {
         let average = bytes.checked_div(groups).unwrap_or(0);
-        lock(&self.state).large = average >= self.large_group_bytes;
+        lock(&self.state).large = average >= self.options.large_group_bytes;
     }
 
-    /// So much is written of the newest segment.
-    pub(super) fn used(&self, bytes: u64) {
+    /// So many bytes are written of the newest segment, which has so many.
+    pub(super) fn used(&self, bytes: u64, of: u64) {
         self.used.store(bytes, Ordering::Relaxed);
+        self.newest.store(of, Ordering::Relaxed);
     }
 
     /// A spare of at least `least` bytes; `None` if there is none. One that is being made is waited
     /// for. An error is why it could not be.
     pub(super) fn take(&self, least: u64) -> Result<Option<Spare>, StorageError> {
-        if least > self.bytes {
+        if least > self.options.ahead_size(u64::MAX) {
             return Ok(None);
         }
         let mut state = lock(&self.state);
@@ -183,7 +185,7 @@ impl Spares {
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
         state.awaited = false;
-        if state.ready.is_some() {
+        if state.ready.as_ref().is_some_and(|it| it.bytes >= least) {
             self.changed.notify_all();
             return Ok(state.ready.take());
         }
@@ -199,19 +201,19 @@ impl Spares {
         if !state.threaded && state.ready.is_none() {
             let name = state.name();
             let slice = |_| Some(LARGE_SLICE);
-            state.ready = Spare::make(&*self.fs, name, self.bytes, !state.large, &slice).ok();
+            state.ready = Spare::make(&*self.fs, name, self.bytes(), !state.large, &slice).ok();
         }
         state.ready.is_some()
     }
 
-    /// Whether one is ready.
-    pub(super) fn is_ready(&self) -> bool {
-        lock(&self.state).ready.is_some()
+    /// Bytes of the one that is ready, if there is one.
+    pub(super) fn ready(&self) -> Option<u64> {
+        lock(&self.state).ready.as_ref().map(|spare| spare.bytes)
     }
 
-    /// Bytes of each.
+    /// Bytes of each, at least.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.options.segment_size(0)
     }
 
     /// Removes what nobody has taken.
@@ -221,9 +223,13 @@ impl Spares {
         }
     }
 
-    /// How large the next slice is to be, when it is time for it; `None` at the end.
-    fn next_slice(&self, made: u64) -> Option<u64> {
-        let late = || is_late(made, self.used.load(Ordering::Relaxed));
+    /// How large the next slice is to be of a spare that will have `bytes`, when it is time for it;
+    /// `None` at the end.
+    fn next_slice(&self, made: u64, bytes: u64) -> Option<u64> {
+        let late = || {
+            let of = self.newest.load(Ordering::Relaxed);
+            is_late(made, bytes, self.used.load(Ordering::Relaxed), of)
+        };
         let leisure = |state: &mut State| !state.ending && !state.awaited && !late();
         let state = lock(&self.state);
         let most = if made == 0 { Duration::ZERO } else { PAUSE };
@@ -243,9 +249,7 @@ impl Spares {
                 let mut state = lock(&self.state);
                 (state.name(), !state.large)
             };
-            let slice = |made| self.next_slice(made);
-            let make = || Spare::make(&*self.fs, name, self.bytes, zeros, &slice);
-            let made = panics::catch(make);
+            let made = panics::catch(|| self.make_ahead(name, zeros));
             let made = made.unwrap_or_else(|text| {
                 Err(StorageError::Io {
                     op: "write",
@@ -261,6 +265,19 @@ impl Spares {
             if hopeless || self.is_over(full.then_some(RETRY)) {
                 return;
             }
+        }
+    }
+
+    /// As large as it is wanted, or as there is room.
+    fn make_ahead(&self, name: String, zeros: bool) -> Result<Spare, StorageError> {
+        let make = |name, bytes| {
+            let slice = |made| self.next_slice(made, bytes);
+            Spare::make(&*self.fs, name, bytes, zeros, &slice)
+        };
+        let bytes = self.options.ahead_size(self.newest.load(Ordering::Relaxed));
+        match make(name.clone(), bytes) {
+            Err(error) if lacks_room(&error) && bytes > self.bytes() => make(name, self.bytes()),
+            made => made,
         }
     }
 
@@ -348,13 +365,24 @@ mod tests {
     #[test]
     fn slices_are_as_large_as_time_allows() {
         let spares = spares();
-        assert_eq!(spares.next_slice(0), Some(SLICE), "nothing is used");
-        assert_eq!(spares.next_slice(SLICE), Some(SLICE));
-        spares.used(4 * SLICE);
-        assert_eq!(spares.next_slice(5 * SLICE), Some(SLICE), "just in time");
-        assert_eq!(spares.next_slice(5 * SLICE - 1), Some(LARGE_SLICE), "late");
+        let slice = |made| spares.next_slice(made, 20 * SLICE);
+        assert_eq!(slice(0), Some(SLICE), "nothing is used");
+        assert_eq!(slice(SLICE), Some(SLICE));
+        spares.used(SLICE, 5 * SLICE);
+        assert_eq!(slice(5 * SLICE), Some(SLICE), "just in time");
+        assert_eq!(slice(5 * SLICE - 1), Some(LARGE_SLICE), "late");
         lock(&spares.state).ending = true;
-        assert_eq!(spares.next_slice(SLICE), None);
+        assert_eq!(slice(SLICE), None);
+    }
+
+    #[test]
+    fn those_made_ahead_grow() {
+        let options = Options::default();
+        let (least, most) = (options.segment_bytes, options.ahead_bytes);
+        assert_eq!(options.ahead_size(0), least);
+        assert_eq!(options.ahead_size(least), 2 * least);
+        assert_eq!(options.ahead_size(2 * least), most);
+        assert_eq!(options.ahead_size(u64::MAX), most);
     }
 
     #[test]
@@ -364,7 +392,8 @@ mod tests {
         let end = Instant::now() + Duration::from_secs(60);
         thread::scope(|scope| {
             let taker = scope.spawn(|| spares.take(1).is_err());
-            while spares.next_slice(SLICE) != Some(LARGE_SLICE) && Instant::now() < end {}
+            while spares.next_slice(SLICE, 4 * SLICE) != Some(LARGE_SLICE) && Instant::now() < end {
+            }
             assert!(lock(&spares.state).awaited);
             let path = spares.fs.root();
             let error = io::ErrorKind::StorageFull.into();

@@ -436,8 +436,7 @@ impl Log {
         let reset = effect.reset.map_or(0, |at| at.index);
         self.meta.adopted = self.meta.adopted.filter(|at| at.index > reset);
         let lsn = std::mem::replace(&mut self.end, effect.end).lsn;
-        self.spares
-            .used(self.end.lsn - self.segment.header.start_lsn);
+        self.note_used();
         let mut known = self.known();
         known.lacking = None;
         if let Some(base) = effect.reset {
@@ -479,7 +478,7 @@ impl Log {
         let made = self.finished();
         let finished = std::mem::replace(&mut self.segment, segment);
         self.groups = 0;
-        self.spares.used(0);
+        self.note_used();
         if self.unbuffered {
             self.prepare_unbuffered();
         }
@@ -491,6 +490,13 @@ impl Log {
         self.checks
             .sealed(&finished.header, self.segment.header.start(), made);
         Ok(())
+    }
+
+    /// Has those that make the next segment know how soon it will be wanted.
+    pub(super) fn note_used(&self) {
+        let header = &self.segment.header;
+        self.spares
+            .used(self.end.lsn - header.start_lsn, header.bytes);
     }
 
     /// The checkpoint of the newest segment, as far as that is known; the next one begins empty.

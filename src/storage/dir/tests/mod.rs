@@ -30,6 +30,7 @@ use super::Options;
 const OPTIONS: Options = Options {
     segment_bytes: 16 * 1024,
     tail_bytes: usize::MAX,
+    ahead_bytes: 16 * 1024,
     large_group_bytes: 64 * 1024,
 };
 

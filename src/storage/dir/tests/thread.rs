@@ -25,11 +25,18 @@ pub(super) fn threaded(sim: &Sim) -> (Directory, Arc<AtomicU64>) {
 
 /// The same, with groups that are large from so many bytes on.
 fn threaded_for(sim: &Sim, large_group_bytes: u64) -> (Directory, Arc<AtomicU64>) {
-    let options = Options {
-        segment_bytes: 256 * 1024,
-        large_group_bytes,
-        ..Options::default()
-    };
+    threaded_with(
+        sim,
+        Options {
+            segment_bytes: 256 * 1024,
+            ahead_bytes: 512 * 1024,
+            large_group_bytes,
+            ..Options::default()
+        },
+    )
+}
+
+fn threaded_with(sim: &Sim, options: Options) -> (Directory, Arc<AtomicU64>) {
     let opened = Directory::open_on(Box::new(sim.clone()), &identity(), options);
     let (mut directory, _) = opened.unwrap();
     let calls = Arc::new(AtomicU64::new(0));
@@ -79,7 +86,7 @@ pub(super) fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
 
 /// Waits until the next segment is ready: from then on only the log is written.
 fn settle(directory: &Directory) {
-    until(|| directory.spares.is_ready().then_some(()));
+    until(|| directory.spares.ready());
 }
 
 pub(super) fn next(directory: &mut Directory) -> Completion {
@@ -446,6 +453,36 @@ fn zeros_are_written_for_small_groups_only() {
     assert_eq!(large, 3, "made, reserved, and durable");
     assert!(operations(bytes / (64 * 1024) + 1, bytes) > large);
     assert!(operations(0, 0) > large, "nothing is known yet");
+}
+
+#[test]
+fn the_next_segment_is_larger_where_there_is_room() {
+    let sim = made();
+    let options = Options {
+        segment_bytes: 16 * 1024,
+        ahead_bytes: 64 * 1024,
+        ..Options::default()
+    };
+    sim.be_full_after(Some(40 * 1024));
+    let (mut directory, _) = threaded_with(&sim, options);
+    assert_eq!(
+        directory.spares.ready(),
+        Some(16 * 1024),
+        "32 KiB are too much"
+    );
+    sim.be_full_after(None);
+    begin(&mut directory);
+    let mut next_size = 0;
+    for n in 2..60 {
+        submit(&mut directory, append(n, 3000));
+        assert!(next(&mut directory).result.is_ok());
+        let ready = until(|| directory.spares.ready());
+        assert!(ready <= 64 * 1024);
+        next_size = ready.max(next_size);
+    }
+    assert_eq!(next_size, 64 * 1024);
+    drop(directory);
+    assert_eq!(entries_after_a_crash(&sim), 59);
 }
 
 #[test]
