@@ -226,7 +226,10 @@ fn when_all_have_lost_entries_somebody_must_say_that_they_are_given_up() {
         let path = rack.path(raw);
         assert!(repair::plan(&path).unwrap().is_some());
         let repaired = repair::repair(&path, None).unwrap().unwrap();
-        assert!(repaired.saved.unwrap().exists());
+        // The opening before it has dropped what was damaged: there may be nothing left to be written down.
+        let saved = repaired.saved.map(|file| file.exists());
+        let wanted = (!repaired.regions.is_empty()).then_some(true);
+        assert_eq!(wanted, saved);
         assert_eq!(3, repaired.voters.len());
         assert!(repair::plan(&path).unwrap().is_none());
     }

@@ -9,6 +9,7 @@ use raftkeel::storage::inspect::{
 };
 use raftkeel::storage::{Lost, StorageError};
 
+use crate::advice;
 use crate::words::{bytes, count, range};
 
 /// What is in the directory, and whether all of that is well.
@@ -34,7 +35,7 @@ pub fn inspect(path: &Path) -> Result<(String, bool), StorageError> {
     tell_images(out, &found);
     tell_files(out, &found);
     line(out, "");
-    let sound = verdict(out, &found);
+    let sound = verdict(out, path, &found);
     Ok((text, sound))
 }
 
@@ -250,7 +251,7 @@ fn tell_files(out: &mut String, found: &Inspection) {
 
 // ---- the verdict ------------------------------------------------------------
 
-fn verdict(out: &mut String, found: &Inspection) -> bool {
+fn verdict(out: &mut String, path: &Path, found: &Inspection) -> bool {
     match &found.verdict {
         Ok(Sound {
             lost: Some(lost), ..
@@ -283,14 +284,32 @@ fn verdict(out: &mut String, found: &Inspection) -> bool {
                 .meta
                 .as_ref()
                 .is_ok_and(|meta| meta.hard.claim.is_some());
-            !damaged && sound.passed_over.is_empty() && !waits
+            let lost = tell_no_log(out, path, sound, found);
+            !damaged && sound.passed_over.is_empty() && !waits && !lost
         }
         Err(error) => {
             line(out, &format!("CANNOT BE OPENED: {error}"));
-            line(out, advice(error, found.only_voter));
+            line(out, &advice::of_opening(path, error, found.only_voter));
             false
         }
     }
+}
+
+/// Says so if nothing is left of a log that there was.
+fn tell_no_log(out: &mut String, path: &Path, sound: &Sound, found: &Inspection) -> bool {
+    let began = |meta: &MetaState| meta.hard.term > 1 || meta.hard.vote.is_some();
+    let lost = sound.last.index == 0 && found.meta.as_ref().is_ok_and(began);
+    if lost {
+        line(
+            out,
+            &format!(
+                "BUT nothing is left of its log, nor who the members are, and it has voted: it cannot be\n\
+                 bootstrapped, and waits for a leader to send it the log.\n{}",
+                advice::anew(path)
+            ),
+        );
+    }
+    lost
 }
 
 fn with_loss(lost: &Lost) -> String {
@@ -329,37 +348,6 @@ fn well(sound: &Sound) -> String {
         );
     }
     text
-}
-
-/// What an administrator does next.
-fn advice(error: &StorageError, only_voter: bool) -> &'static str {
-    match error {
-        StorageError::Corrupt { .. } if only_voter => {
-            "\
-What was written and acknowledged here is not there any more. Nothing was changed.
-  By the configuration that is left this node votes alone, so that nobody else holds what it lost:
-  keep a copy of the directory. keelctl repair says what could be kept of it; or begin with an
-  empty directory, and restore the daemon's data from a backup.
-  If the cluster has more voters by now, they hold everything that was committed: remove this node
-  from it, move the directory away, and add a node with an empty directory under a new id."
-        }
-        StorageError::Corrupt { .. } => {
-            "\
-What was written and acknowledged here is not there any more. Nothing was changed.
-  If other nodes of the cluster run: they hold everything that was committed. Remove this node
-  from the cluster, move the directory away, and add a node with an empty directory under a new
-  id. Do not put an older copy of the directory in its place: it has forgotten votes.
-  If this is the only node: keep a copy of the directory, and restore the daemon's data from a
-  backup; if it is the log that is damaged, keelctl repair says what could be kept of it."
-        }
-        StorageError::Version { .. } => {
-            "A newer version of this library wrote this: use one that is at least as new."
-        }
-        StorageError::Io { .. } => {
-            "The system could not read it: see the kernel's log, and who owns the files."
-        }
-        _ => "",
-    }
 }
 
 // ---- who uses it --------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod advice;
 mod inspect;
 mod repair;
 mod words;
@@ -25,6 +26,8 @@ usage: keelctl inspect DIR
   repair DIR    says what of a damaged log would be given up for good, so that the node can go on
                 without it: the only node of a cluster, or all nodes of one in which every node has
                 lost entries. Any other node is made whole by its leader, and needs no repair.
+                A node that votes alone by its own log, and has lost META, gets another one. Where
+                nothing helps it says how to begin anew.
                 With --accept-loss it does so: what is dropped is written to FILE first, or to a
                 file lost-* in DIR. The daemon must not run.
 

@@ -16,7 +16,7 @@ use super::meta::{self, Meta};
 use super::open::{Alone, Contents, load_meta};
 use super::page::{Flaw, PAGE, SECTOR};
 use super::receive::{self, Partial};
-use super::recover::{Reading, frame_at};
+use super::recover::{Reading, frame_at, read_group};
 use super::segment::{Header, MAX_BYTES, PREPARED, is_segment};
 use super::vfs::{Disk, Vfs};
 use super::{LOCK, holds_node, repair, snapshot};
@@ -267,7 +267,7 @@ fn walk(header: &Header, stored: &[u8]) -> Walk {
     let mut next = header.prev.index + 1;
     while offset < end {
         match group(header, stored, offset) {
-            Ok((frame, entries)) => {
+            Ok(Group { frame, entries, .. }) => {
                 let terms = entries.first().zip(entries.last());
                 let terms = terms.map(|(first, last)| (first.term, last.term));
                 walk.count(&frame, terms);
@@ -286,27 +286,36 @@ fn walk(header: &Header, stored: &[u8]) -> Walk {
     walk
 }
 
-/// The entries of all whole groups from an offset on.
-pub(super) fn entries_from(header: &Header, stored: &[u8], mut offset: usize) -> Vec<Entry> {
-    let mut all = Vec::new();
-    while offset < stored.len() {
-        match group(header, stored, offset) {
-            Ok((frame, entries)) => {
-                all.extend(entries);
-                offset += frame.size();
-            }
-            Err(_) => offset += PAGE,
-        }
-    }
-    all
+/// A whole group.
+pub(super) struct Group {
+    pub(super) frame: Frame,
+    /// Where the log goes on behind, if it drops what is before it.
+    pub(super) reset: Option<Position>,
+    pub(super) entries: Vec<Entry>,
 }
 
-/// The whole group at an offset, and its entries.
-fn group(
+/// All whole groups from an offset on.
+pub(super) fn groups_from(
     header: &Header,
     stored: &[u8],
-    offset: usize,
-) -> Result<(Frame, Vec<Entry>), &'static str> {
+    mut offset: usize,
+) -> impl Iterator<Item = Group> {
+    std::iter::from_fn(move || {
+        while offset < stored.len() {
+            match group(header, stored, offset) {
+                Ok(group) => {
+                    offset += group.frame.size();
+                    return Some(group);
+                }
+                Err(_) => offset += PAGE,
+            }
+        }
+        None
+    })
+}
+
+/// The whole group at an offset.
+fn group(header: &Header, stored: &[u8], offset: usize) -> Result<Group, &'static str> {
     let rest = &stored[offset..];
     if rest.len() < HEADER || is_zero(&rest[..rest.len().min(SECTOR)]) {
         return Err("never written, or gone");
@@ -323,8 +332,12 @@ fn group(
     if !frame.is_whole(&group) {
         return Err("wrong checksum of a group");
     }
-    let entries = frame.entries(&group).map_err(described)?;
-    Ok((frame, entries))
+    let (reset, entries) = read_group(&frame, &group).map_err(described)?;
+    Ok(Group {
+        frame,
+        reset,
+        entries,
+    })
 }
 
 fn described(flaw: Flaw) -> &'static str {

@@ -14,6 +14,10 @@ use super::vfs::{Vfs, VfsFile};
 pub(super) const NAME: &str = "META";
 const PREPARED: &str = "prep-META";
 
+/// What is said where there is none, and where neither slot can be read.
+pub(super) const MISSING: &str = "META is missing, the log is not";
+pub(super) const DAMAGED: &str = "both META slots are damaged";
+
 const MAGIC: &[u8; 8] = b"KEELMETA";
 /// Slots are this far apart, so that no one erase block or misdirected write takes both.
 const REGION: usize = 64 * 1024;
@@ -232,7 +236,7 @@ pub(super) fn choose(image: &[u8]) -> Result<(Meta, bool), (Flaw, u64)> {
         // A newer library wrote here and was cut off: its state must not be undone by an older one.
         (Err(Flaw::Newer(found)), _) => Err((Flaw::Newer(found), 0)),
         (_, Err(Flaw::Newer(found))) => Err((Flaw::Newer(found), second)),
-        (Err(_), Err(_)) => Err((Flaw::Bad("both META slots are damaged"), 0)),
+        (Err(_), Err(_)) => Err((Flaw::Bad(DAMAGED), 0)),
         (Ok(meta), Err(_)) | (Err(_), Ok(meta)) => Ok((meta, true)),
         (Ok(a), Ok(b)) => {
             let alike = a.identity == b.identity && a.instance == b.instance;

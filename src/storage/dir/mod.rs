@@ -50,6 +50,7 @@ mod open;
 mod page;
 mod pass;
 mod reader;
+mod rebuild;
 mod receive;
 mod recover;
 pub mod repair;

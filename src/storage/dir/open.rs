@@ -202,6 +202,17 @@ impl Contents {
                 asked: *asked,
             });
         }
+        Contents::behind(fs, names, meta, meta_repaired, reading)
+    }
+
+    /// As [`Contents::read`], with this META.
+    pub(super) fn behind(
+        fs: &dyn Vfs,
+        names: &[String],
+        meta: Meta,
+        meta_repaired: bool,
+        reading: Reading,
+    ) -> Result<Contents, StorageError> {
         let found = snapshot::find(fs, names, &meta)?;
         let covered = found.kept.last().map(|snapshot| snapshot.last);
         let recovered = recover(fs, names, &meta, reading, covered)?;
@@ -380,8 +391,7 @@ fn sealed(fs: &dyn Vfs, layout: &Layout, mut checkpoints: BTreeSet<String>) -> V
 /// META, and whether one of its slots was damaged.
 pub(super) fn load_meta(fs: &dyn Vfs, names: &[String]) -> Result<(Meta, bool), StorageError> {
     if !names.iter().any(|name| name == meta::NAME) {
-        let flaw = Flaw::Bad("META is missing, the log is not");
-        return Err(flaw.at(fs.path(meta::NAME), 0, 0));
+        return Err(Flaw::Bad(meta::MISSING).at(fs.path(meta::NAME), 0, 0));
     }
     meta::load(fs)
 }

@@ -437,7 +437,7 @@ impl<'a> Scan<'a> {
         if frame.place.generation > self.meta.generation {
             return Err(stale(self.fs, frame.first_index).into());
         }
-        let (reset, entries) = match read(frame, group) {
+        let (reset, entries) = match read_group(frame, group) {
             Ok(read) => read,
             Err(Flaw::Bad(what)) => return Err(self.damaged(header, what)),
             Err(newer) => {
@@ -576,7 +576,10 @@ impl<'a> Scan<'a> {
 }
 
 /// What a whole group says: where the log begins anew, if it does, and its entries.
-fn read(frame: &Frame, group: &[u8]) -> Result<(Option<Position>, Vec<Entry>), Flaw> {
+pub(super) fn read_group(
+    frame: &Frame,
+    group: &[u8],
+) -> Result<(Option<Position>, Vec<Entry>), Flaw> {
     Ok((frame.reset(group)?, frame.entries(group)?))
 }
 

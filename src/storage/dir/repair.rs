@@ -3,24 +3,26 @@
 //! Everything that goes is written to a file before anything changes. Then the log is cut to what is
 //! whole, as an opening would, and nothing is claimed any more: from now on the node acts as if it had
 //! never held what is gone, so that what was committed may be lost with it.
+//!
+//! A node that votes alone by its own log gets another META as well ([`rebuild`]).
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::core::{Entry, Index, NodeId, Position};
+use crate::core::{Entry, Index, NodeId, Position, Term};
 use crate::storage::StorageError;
 use crate::wire::encode_entry;
 
 use super::aside::{self, is_aside};
 use super::frame::is_zero;
-use super::inspect::entries_from;
-use super::open::{Alone, Contents};
+use super::inspect::groups_from;
+use super::open::{Alone, Contents, load_meta};
 use super::page::{Flaw, PAGE, SECTOR};
 use super::recover::Reading;
 use super::segment::{Header, MAX_BYTES};
 use super::vfs::{Disk, Vfs, VfsFile};
-use super::{Directory, LOCK, Options, holds_node, remove_prepared};
+use super::{Directory, LOCK, Options, holds_node, meta, rebuild, remove_prepared};
 
 /// What names of files begin with that hold what was dropped.
 pub(super) const PREFIX: &str = "lost-";
@@ -28,10 +30,13 @@ pub(super) const PREFIX: &str = "lost-";
 /// What a repair drops, or would.
 #[derive(Clone, Debug)]
 pub struct Repair {
-    /// What is wrong; `None` if that was found by an earlier opening, which dropped it.
-    pub what: Option<String>,
-    /// The last entry that the node may have acknowledged, or a place behind it.
-    pub claim: Position,
+    /// What is wrong; nothing if that was found by an earlier opening, which dropped it.
+    pub what: Vec<String>,
+    /// The last entry that the node may have acknowledged, or a place behind it; `None` if the log that
+    /// is left looks whole.
+    pub claim: Option<Position>,
+    /// META is lost and is made anew, of this term.
+    pub term: Option<Term>,
     /// What the log begins behind, and where it ends then.
     pub kept: (Position, Position),
     /// Who votes by the newest configuration that is left; nobody if there is none.
@@ -40,7 +45,7 @@ pub struct Repair {
     pub regions: Vec<Region>,
     /// Entries that can still be read in them; some of them may have been replaced by others.
     pub entries: Vec<(Index, u64)>,
-    /// Where all of that was written.
+    /// Where all of that was written, if there is anything.
     pub saved: Option<PathBuf>,
 }
 
@@ -77,14 +82,16 @@ pub fn repair(path: &Path, to: Option<&Path>) -> Result<Option<Repair>, StorageE
         return Ok(None);
     };
     let mut repair = found.describe(&fs)?;
-    let saved = match to {
-        Some(to) => {
-            save(&fs, &repair, to)?;
-            to.to_owned()
-        }
-        None => save_beside(&fs, &repair, path, found.contents.meta.incarnation + 1)?,
+    let number = found.contents.meta.incarnation.saturating_add(1);
+    repair.saved = match to {
+        Some(to) => Some(save(&fs, &repair, to).map(|()| to.to_owned())?),
+        None if repair.regions.is_empty() => None,
+        None => Some(save_beside(&fs, &repair, path, number)?),
     };
     remove_prepared(&fs, &found.names)?;
+    if found.meta_lost.is_some() {
+        meta::create(&fs, &found.contents.meta)?;
+    }
     let (directory, _) = Directory::resume(
         Arc::new(fs),
         Options::default(),
@@ -97,7 +104,6 @@ pub fn repair(path: &Path, to: Option<&Path>) -> Result<Option<Repair>, StorageE
         log.update_meta()?;
     }
     aside::remove_all(&*directory.fs);
-    repair.saved = Some(saved);
     Ok(Some(repair))
 }
 
@@ -106,6 +112,8 @@ struct Damaged {
     names: Vec<String>,
     contents: Contents,
     reset: Option<Position>,
+    /// Why META is made anew, if it is.
+    meta_lost: Option<StorageError>,
 }
 
 fn find(fs: &mut Disk) -> Result<Option<Damaged>, StorageError> {
@@ -114,13 +122,43 @@ fn find(fs: &mut Disk) -> Result<Option<Damaged>, StorageError> {
     }
     fs.lock(LOCK)?;
     let names = fs.list()?;
-    let mut contents = Contents::read(fs, &names, None, Reading::All)?;
+    let mut contents = match load_meta(fs, &names) {
+        Err(lost) if rebuild::is_lost(fs, &lost) => return without_meta(fs, names, lost).map(Some),
+        known => {
+            let (meta, repaired) = known?;
+            Contents::behind(fs, &names, meta, repaired, Reading::All)?
+        }
+    };
     let reset = contents.reconcile(fs, Alone::Accepted)?;
     Ok(contents.meta.hard.claim.map(|_| Damaged {
         names,
         contents,
         reset,
+        meta_lost: None,
     }))
+}
+
+/// The same, of a node that has lost META and votes alone; `lost` if it does not.
+fn without_meta(
+    fs: &Disk,
+    names: Vec<String>,
+    lost: StorageError,
+) -> Result<Damaged, StorageError> {
+    let Some(meta) = rebuild::meta(fs, &names)? else {
+        return Err(lost);
+    };
+    let node = meta.identity.node;
+    let mut contents = Contents::behind(fs, &names, meta, false, Reading::All)?;
+    let reset = contents.reconcile(fs, Alone::Accepted)?;
+    match contents.voters(reset) == [node] {
+        true => Ok(Damaged {
+            names,
+            contents,
+            reset,
+            meta_lost: Some(lost),
+        }),
+        false => Err(lost),
+    }
 }
 
 impl Damaged {
@@ -128,10 +166,14 @@ impl Damaged {
         let contents = &self.contents;
         let (base, last) = contents.span();
         let lost = contents.lost.as_ref();
-        let mut regions = match lost {
-            Some(_) => self.regions(fs)?,
-            None => Vec::new(),
-        };
+        let mut regions = Vec::new();
+        // Whether a write was cut off that nobody was told of, only META could say.
+        if lost.is_some() || self.meta_lost.is_some() {
+            regions = self.regions(fs)?;
+        }
+        if self.meta_lost.is_some() && self.names.iter().any(|name| name == meta::NAME) {
+            regions.extend(region(fs, meta::NAME, 0)?);
+        }
         // What an earlier opening has dropped.
         for name in self.names.iter().filter(|name| is_aside(name)) {
             regions.extend(region(fs, name, 0)?);
@@ -142,8 +184,14 @@ impl Damaged {
             entries.extend(read.1.iter().map(|entry| (entry.index, entry.term)));
         }
         Ok(Repair {
-            what: lost.map(|lost| lost.what.clone()),
-            claim: contents.meta.hard.claim.unwrap_or_default(),
+            what: self
+                .meta_lost
+                .iter()
+                .map(ToString::to_string)
+                .chain(lost.map(|lost| lost.what.clone()))
+                .collect(),
+            claim: contents.meta.hard.claim,
+            term: self.meta_lost.as_ref().map(|_| contents.meta.hard.term),
             kept: (self.reset.unwrap_or(base), self.reset.unwrap_or(last)),
             voters: contents.voters(self.reset),
             regions,
@@ -188,7 +236,11 @@ fn read(fs: &dyn Vfs, region: &Region) -> Result<(Vec<u8>, Vec<Entry>), StorageE
     let end = (region.offset + region.bytes) as usize;
     let bytes = stored[region.offset as usize..end].to_vec();
     let entries = match Header::decode(&stored[..stored.len().min(PAGE)]) {
-        Ok(header) => entries_from(&header, &stored, region.offset.max(PAGE as u64) as usize),
+        Ok(header) => {
+            let from = region.offset.max(PAGE as u64) as usize;
+            let groups = groups_from(&header, &stored, from);
+            groups.flat_map(|group| group.entries).collect()
+        }
         Err(_) => Vec::new(),
     };
     Ok((bytes, entries))

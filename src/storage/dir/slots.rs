@@ -35,9 +35,9 @@ pub(super) fn slots(
     let mut slots: Vec<Slot> = Vec::new();
     let mut newest = meta.first_seq - 1;
     for name in names {
-        let refused = |what| Err(Flaw::Bad(what).at(fs.path(name), 0, 0));
+        let refused = |what, index| Err(Flaw::Bad(what).at(fs.path(name), 0, index));
         let Some(seq) = seq_of(name).filter(|seq| *seq > newest) else {
-            return refused("segment under another one's name");
+            return refused("segment under another one's name", 0);
         };
         let mut slot = slot(fs, name, seq, meta)?;
         slot.has_checkpoint = checkpoints.contains(&checkpoint::name_of(name));
@@ -50,7 +50,8 @@ pub(super) fn slots(
             if slots.is_empty() && !slot.header.as_ref().is_ok_and(known) {
                 // As if META were older than a trimming. Without a snapshot nobody knows either who the
                 // members are, and whether there is another one who could help.
-                return refused("the segment before this one is missing");
+                let lost = slot.header.as_ref().map_or(0, |header| header.prev.index);
+                return refused("the segment before this one is missing", lost);
             }
             slots.push(Slot {
                 seq: newest + 1,

@@ -1,5 +1,7 @@
 //! keelctl as an administrator uses it: what it prints and how it exits.
 
+mod alone;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -353,7 +355,7 @@ fn the_only_node_opens_after_a_repair_and_not_before() {
         &[
             "CANNOT BE OPENED",
             "By the configuration that is left this node votes alone",
-            "keelctl repair says what could be kept",
+            "says what could be kept of it",
         ],
     );
     assert!(open(&path).is_err());
