@@ -91,7 +91,7 @@ fn propose(number: u64) -> Request {
 }
 
 /// A log of an only voter, in segments of three entries.
-fn filled(path: &Path) {
+pub fn filled(path: &Path) {
     Directory::create(path, &IDENTITY, 0xabc).unwrap();
     let options = Options {
         segment_bytes: 1 << 14,
@@ -121,7 +121,7 @@ fn filled(path: &Path) {
     }
 }
 
-fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
+pub fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(path).unwrap().map(|file| file.unwrap().path());
     let mut files: Vec<_> = files
         .filter(|file| file.to_str().unwrap().ends_with(ending))

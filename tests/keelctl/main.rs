@@ -1,6 +1,7 @@
 //! keelctl as an administrator uses it: what it prints and how it exits.
 
 mod alone;
+mod doubles;
 
 use std::fs;
 use std::path::{Path, PathBuf};

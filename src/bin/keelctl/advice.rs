@@ -9,10 +9,21 @@ const OTHERS: &str = "  \
   from the cluster, move the directory away, and add a node with an empty directory under a new
   id. Do not put an older copy of the directory in its place: it has forgotten votes.";
 
+const DOUBLE: &str = "\
+Nothing is lost by that, and nothing was changed. keelctl inspect says of each file when it was made,
+and what it holds. Move the one that does not belong there out of the directory, do not delete it,
+and look again: the log is whole if the right one stayed.";
+
+/// Whether there are more files than belong there.
+fn is_double(what: &str) -> bool {
+    what.contains("out of the directory")
+}
+
 /// For a directory that cannot be opened. By what is left of its log the node is the `only_voter`.
 pub fn of_opening(path: &Path, error: &StorageError, only_voter: bool) -> String {
     let dir = path.display();
     match error {
+        StorageError::Corrupt { what, .. } if is_double(what) => DOUBLE.to_owned(),
         StorageError::Corrupt { .. } if only_voter => format!(
             "\
 What was written and acknowledged here is not there any more. Nothing was changed.
@@ -47,6 +58,11 @@ pub fn of_repair(path: &Path, error: &StorageError) -> Option<String> {
     else {
         return None;
     };
+    if is_double(what) {
+        return Some(format!(
+            "NOT REPAIRED: {error}\nNothing was changed.\n\n{DOUBLE}"
+        ));
+    }
     let dir = path.display();
     let why = match *what {
         what if file.ends_with("META") && what.contains("older than the log") => format!(

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use raftkeel::core::{Position, Snapshot};
 use raftkeel::storage::inspect::{
-    Gap, ImageState, Inspection, MetaState, SegmentState, Sound, Walk,
+    Gap, ImageState, Inspection, MetaState, Other, SegmentState, Sound, Walk,
 };
 use raftkeel::storage::{Lost, StorageError};
 
@@ -126,12 +126,21 @@ fn tell_log(out: &mut String, found: &Inspection) {
 }
 
 fn tell_segment(out: &mut String, segment: &SegmentState) {
+    let made = segment
+        .made
+        .map(|opening| format!(", made in opening {opening}"));
+    let made = made.unwrap_or_default();
     line(
         out,
-        &format!("  {}  {}", segment.name, bytes(segment.bytes)),
+        &format!("  {}  {}{made}", segment.name, bytes(segment.bytes)),
     );
     match &segment.contents {
-        Err(error) => line(out, &format!("    DAMAGED: {error}")),
+        Err(error) => {
+            line(out, &format!("    DAMAGED: {error}"));
+            if let Some(other) = &segment.other {
+                line(out, &format!("    {}", held(other)));
+            }
+        }
         Ok(_) if segment.trimmed => line(
             out,
             "    not needed any more: the next opening removes it, for a snapshot has its place, or sets it\n    \
@@ -143,6 +152,19 @@ fn tell_segment(out: &mut String, segment: &SegmentState) {
                 line(out, &format!("    {}", not_whole(gap)));
             }
         }
+    }
+}
+
+/// What to do with a file that holds another segment than its name says.
+fn held(other: &Other) -> String {
+    let Other { name, same } = other;
+    let holds = format!("it holds what is to be called {name}");
+    match same {
+        None => format!("{holds}:\n    no file is. Rename it, if it is needed there"),
+        Some(true) => format!(
+            "{holds}:\n    that file is the same byte for byte. Move this one out of the directory"
+        ),
+        Some(false) => format!("{holds}:\n    that file differs from it. Keep a copy of both"),
     }
 }
 

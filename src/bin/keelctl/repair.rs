@@ -73,6 +73,15 @@ fn tell(out: &mut String, found: &Repair, done: bool) {
     for what in &found.what {
         let _ = writeln!(out, "damaged: {what}");
     }
+    if found
+        .what
+        .iter()
+        .any(|what| what.contains("another one's name"))
+    {
+        out.push_str(
+            "BUT keelctl inspect says which segment that file holds: first see whether a new name helps\n",
+        );
+    }
     if found.what.is_empty() {
         out.push_str("damaged: an opening has found it, and has dropped what is not whole\n");
     }

@@ -18,6 +18,7 @@ use super::page::{Flaw, PAGE, SECTOR};
 use super::receive::{self, Partial};
 use super::recover::{Reading, frame_at, read_group};
 use super::segment::{Header, MAX_BYTES, PREPARED, is_segment};
+use super::slots::MISNAMED;
 use super::vfs::{Disk, Vfs};
 use super::{LOCK, holds_node, repair, snapshot};
 
@@ -82,11 +83,24 @@ pub struct SegmentState {
     pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
+    /// The opening in which it was made, if its first page can be read.
+    pub made: Option<u32>,
+    /// The segment that it holds, if that is another one than its name says.
+    pub other: Option<Other>,
     /// What its first page says, and what was found behind it.
     pub contents: Result<Walk, StorageError>,
     /// The log begins behind it: a snapshot has its place, or it went with a log that was lost. The next
     /// opening takes it away.
     pub trimmed: bool,
+}
+
+/// The segment that a file holds under another one's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// The name of that segment.
+    pub name: String,
+    /// Whether the file of that name holds the same bytes, if there is one.
+    pub same: Option<bool>,
 }
 
 /// What was found in a segment.
@@ -235,10 +249,19 @@ fn segment(fs: &dyn Vfs, name: &str, meta: Option<&Meta>) -> Result<SegmentState
     let stored = fs.read(name, MAX_BYTES + 1)?;
     let page = &stored[..stored.len().min(PAGE)];
     let header = Header::decode(page).map_err(|flaw| flaw.at(fs.path(name), 0, 0));
+    let made = header.as_ref().ok().map(|header| header.origin.incarnation);
+    let proper = header.as_ref().ok().map(Header::name);
+    let other = proper.filter(|proper| proper != name).map(|proper| Other {
+        // What cannot be read is looked at where it stands itself.
+        same: fs
+            .read(&proper, MAX_BYTES + 1)
+            .ok()
+            .map(|own| own == stored),
+        name: proper,
+    });
     let checked = header.and_then(|header| {
-        if header.name() != name {
-            let flaw = Flaw::Bad("segment under another one's name");
-            return Err(flaw.at(fs.path(name), 0, 0));
+        if other.is_some() {
+            return Err(Flaw::Bad(MISNAMED).at(fs.path(name), 0, 0));
         }
         if let Some(meta) = meta {
             meta.check(&header.origin, fs, name, header.prev.index + 1)?;
@@ -249,6 +272,8 @@ fn segment(fs: &dyn Vfs, name: &str, meta: Option<&Meta>) -> Result<SegmentState
     Ok(SegmentState {
         name: name.to_owned(),
         bytes: stored.len() as u64,
+        made,
+        other,
         trimmed: checked.as_ref().is_ok_and(|header| header.seq < oldest),
         contents: checked.map(|header| walk(&header, &stored)),
     })

@@ -147,9 +147,17 @@ impl Header {
     }
 }
 
-/// Whether the name is that of a segment, finished or damaged.
+/// Whether the name is that of a segment, whatever the file holds. What is called but nearly so nobody
+/// here has named: it is left alone.
 pub(super) fn is_segment(name: &str) -> bool {
-    name.ends_with(SUFFIX) && !name.starts_with(PREPARED)
+    let numbers = || name.strip_suffix(SUFFIX)?.split_once('-');
+    numbers().is_some_and(|(seq, first)| is_number(seq) && is_number(first))
+}
+
+/// Whether it is written as a name has it.
+fn is_number(text: &str) -> bool {
+    let number: Option<u64> = text.parse().ok();
+    number.is_some_and(|number| number >> 63 == 0 && format!("{number:020}") == text)
 }
 
 /// What tells which segment is missing: the other half of its name is not known.

@@ -11,6 +11,13 @@ use super::page::{Flaw, PAGE};
 use super::segment::{End, Header, seq_of};
 use super::vfs::Vfs;
 
+pub(super) const MISNAMED: &str = "segment under another one's name";
+const COPY: &str = "a copy of another segment under this one's number, which has a file: move it out of the directory";
+pub(super) const OLDER: &str =
+    "segment of an earlier run than another one of its number: move it out of the directory";
+const DOUBLE: &str =
+    "several files have the number of this one, and one of them must be moved out of the directory";
+
 /// A segment that must be there.
 pub(super) struct Slot {
     pub(super) seq: u64,
@@ -32,15 +39,15 @@ pub(super) fn slots(
     checkpoints: &BTreeSet<String>,
     covered: Index,
 ) -> Result<Vec<Slot>, StorageError> {
+    let mut files = Vec::new();
+    for name in names {
+        files.extend(slot(fs, name, meta, checkpoints)?);
+    }
+    refuse_doubles(fs, &files)?;
     let mut slots: Vec<Slot> = Vec::new();
     let mut newest = meta.first_seq - 1;
-    for name in names {
-        let refused = |what, index| Err(Flaw::Bad(what).at(fs.path(name), 0, index));
-        let Some(seq) = seq_of(name).filter(|seq| *seq > newest) else {
-            return refused("segment under another one's name", 0);
-        };
-        let mut slot = slot(fs, name, seq, meta)?;
-        slot.has_checkpoint = checkpoints.contains(&checkpoint::name_of(name));
+    for mut slot in files {
+        let seq = slot.seq;
         if seq > newest + 1 {
             // A log that was begun anew, when nothing was left of an older one; or one whose beginning
             // no trimming can have removed, for the snapshot that there is has not its place.
@@ -51,7 +58,8 @@ pub(super) fn slots(
                 // As if META were older than a trimming. Without a snapshot nobody knows either who the
                 // members are, and whether there is another one who could help.
                 let lost = slot.header.as_ref().map_or(0, |header| header.prev.index);
-                return refused("the segment before this one is missing", lost);
+                let flaw = Flaw::Bad("the segment before this one is missing");
+                return Err(flaw.at(fs.path(slot.name.as_deref().unwrap_or_default()), 0, lost));
             }
             slots.push(Slot {
                 seq: newest + 1,
@@ -102,22 +110,61 @@ impl Slot {
     }
 }
 
-fn slot(fs: &dyn Vfs, name: &str, seq: u64, meta: &Meta) -> Result<Slot, StorageError> {
+/// The segment of this name, which must be in its place.
+fn slot(
+    fs: &dyn Vfs,
+    name: &str,
+    meta: &Meta,
+    checkpoints: &BTreeSet<String>,
+) -> Result<Option<Slot>, StorageError> {
+    let Some(seq) = seq_of(name) else {
+        return Ok(None);
+    };
     let header = match Header::decode(&fs.read(name, PAGE as u64)?) {
         Ok(header) => {
             meta.check(&header.origin, fs, name, header.prev.index + 1)?;
             match header.name() == name {
                 true => Ok(header),
-                false => Err("segment under another one's name"),
+                false => Err(MISNAMED),
             }
         }
         Err(Flaw::Bad(what)) => Err(what),
         Err(newer) => return Err(newer.at(fs.path(name), 0, 0)),
     };
-    Ok(Slot {
+    Ok(Some(Slot {
         seq,
-        has_checkpoint: false,
+        has_checkpoint: checkpoints.contains(&checkpoint::name_of(name)),
         name: Some(name.to_owned()),
         header,
-    })
+    }))
+}
+
+/// One number is one segment's. Of several files that have it one may be a copy that was put back; none of
+/// them is chosen, for it could be the wrong one.
+fn refuse_doubles(fs: &dyn Vfs, files: &[Slot]) -> Result<(), StorageError> {
+    let same = files.chunk_by(|one, other| one.seq == other.seq);
+    for files in same.filter(|files| files.len() > 1) {
+        // What is known to be a segment in its place, and when it was made.
+        let age = |slot: &&Slot| {
+            let origin = slot.header.as_ref().ok().map(|header| header.origin);
+            origin.map(|origin| (origin.incarnation, origin.generation))
+        };
+        let (Some(oldest), Some(newest)) =
+            (files.iter().min_by_key(age), files.iter().max_by_key(age))
+        else {
+            continue;
+        };
+        let what = match (age(&oldest), age(&newest)) {
+            (None, Some(_)) if oldest.header == Err(MISNAMED) => COPY,
+            (Some(old), Some(new)) if old < new => OLDER,
+            _ => DOUBLE,
+        };
+        let name = oldest.name.as_deref().unwrap_or_default();
+        let index = oldest
+            .header
+            .as_ref()
+            .map_or(0, |header| header.prev.index + 1);
+        return Err(Flaw::Bad(what).at(fs.path(name), 0, index));
+    }
+    Ok(())
 }

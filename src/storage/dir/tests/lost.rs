@@ -1,14 +1,17 @@
 //! What an opening does about damage is done whole or not at all, wherever power fails; and who has
 //! nobody to ask is refused.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::super::aside::is_aside;
 use super::super::checkpoint::is_checkpoint;
 use super::super::inspect::inspect_on;
+use super::super::meta::{Meta, Origin};
 use super::super::page::PAGE;
-use super::super::segment::is_segment;
+use super::super::segment::{End, Header, MIN_BYTES, is_segment};
+use super::super::slots::{OLDER, slots};
 use super::super::snapshot;
 use super::super::vfs::Vfs;
 use super::super::{Directory, Options};
@@ -18,7 +21,7 @@ use super::model::{check_claim, open};
 use super::rot::{made, past, sample, submit};
 use super::sim::{Failure, Image, Loss, Sim, Written};
 use super::workload::configuration;
-use super::{OPTIONS, Rng, identity, seed};
+use super::{INSTANCE, OPTIONS, Rng, identity, seed};
 use crate::core::{
     Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Snapshot, Token,
 };
@@ -542,5 +545,49 @@ fn a_segment_that_is_put_back_behind_newer_ones_is_not_taken_for_the_log() {
             let kept = opened.restored.entries.last().unwrap();
             assert_eq!((kept.index, kept.term), (last + 3, 41));
         }
+    }
+}
+
+#[test]
+fn of_two_segments_of_one_number_that_of_the_earlier_run_is_named() {
+    let meta = Meta {
+        identity: identity(),
+        instance: INSTANCE,
+        incarnation: 3,
+        generation: 9,
+        hard: HardState::default(),
+        head_seq: 1,
+        durable_lsn: 0,
+        first_seq: 1,
+        adopted: None,
+    };
+    for (earlier, later) in [(7, 20), (20, 7)] {
+        let fs = Sim::default();
+        let name = |incarnation, index| {
+            let origin = Origin {
+                incarnation,
+                ..meta.origin()
+            };
+            let end = End {
+                last: Position { index, term: 1 },
+                ..End::default()
+            };
+            let header = Header::new(origin, 1, &end, 0, MIN_BYTES);
+            let file = fs.create(&header.name()).unwrap();
+            file.write(&header.encode(), 0).unwrap();
+            header.name()
+        };
+        let older = name(2, earlier);
+        let mut names = vec![name(3, later), older.clone()];
+        names.sort();
+        let found = slots(&fs, &names, &meta, &BTreeSet::new(), 0).err();
+        let Some(StorageError::Corrupt {
+            path, what, index, ..
+        }) = found
+        else {
+            panic!("one of them is chosen");
+        };
+        assert_eq!((OLDER, earlier + 1), (what, index));
+        assert!(path.ends_with(&older), "{path:?}");
     }
 }
