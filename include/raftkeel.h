@@ -43,10 +43,11 @@
  * fork(). An engine belongs to the process that made it: daemonise first. In a child every function
  *   that takes it gives KEEL_ERR_FORKED; only keel_free() works, and should be called: it closes the
  *   child's copies of the descriptors, among them the lock on the directory. What a keel_save or a
- *   keel_load uses stays open until the child execs or exits, for a keel_save the lock as well: until
- *   then the next engine there gets KEEL_ERR_LOCKED. Fork while no driving function runs; in a child
- *   forked inside a callback keel_free() closes nothing, and it must exec or _exit() and not return
- *   from the callback.
+ *   keel_load uses stays open until the child execs or exits. No child keeps the lock beyond keel_free()
+ *   in its parent; if the parent ends without that, the next engine there gets KEEL_ERR_LOCKED until
+ *   every child that has copies has closed them, or run exec or exit. Fork while no driving function
+ *   runs; in a child forked inside a callback keel_free() closes nothing, and it must exec or _exit()
+ *   and not return from the callback.
  * Process. The library does not exit, abort or raise signals for anything that you or a peer can
  *   give it, installs no signal handler, changes no signal mask, never reads or writes descriptors
  *   0 to 2, and keeps no state outside its engines but each thread's last message.

@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use raftkeel::core::{Configuration, Entry, HardState, NodeId, Payload, Persist, Position, Token};
 use raftkeel::storage::{Directory, Draft, Identity, Opened, Storage, StorageError};
@@ -37,16 +36,8 @@ fn place(name: &str) -> PathBuf {
     path
 }
 
-/// Opens it. A process that another test is about to start holds what is open here until it runs, locks
-/// included.
 fn open(path: &Path) -> Result<(Directory, Opened), StorageError> {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        match Directory::open(path, &IDENTITY) {
-            Err(StorageError::Locked { .. }) if Instant::now() < end => std::thread::yield_now(),
-            opened => return opened,
-        }
-    }
+    Directory::open(path, &IDENTITY)
 }
 
 /// Ten entries in two terms.

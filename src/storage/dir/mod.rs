@@ -164,7 +164,8 @@ impl Options {
 /// of encoded entries.
 ///
 /// Dropping it finishes what was submitted. It must not be used on both sides of a fork(); dropping
-/// it in a child writes nothing, and a child that keeps the descriptors keeps the lock.
+/// it in a child writes nothing. The lock is given up with it, whatever descriptors a child has kept; with a
+/// process that ends otherwise it goes when those are closed as well.
 pub struct Directory {
     fs: Arc<dyn Vfs>,
     /// For whoever writes; locked as long as that takes.

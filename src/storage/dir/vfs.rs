@@ -26,8 +26,8 @@ pub(super) trait Vfs: Send + Sync {
     fn make_root(&self) -> Result<(), StorageError>;
     /// Locks the named file, made if need be, for the life of this value.
     fn lock(&mut self, name: &str) -> Result<(), StorageError>;
-    /// Gives up the lock in this process, if another one holds it as well: a child that drops what it
-    /// got from its parent. Anywhere else the lock is not held any more afterwards.
+    /// Gives up the lock in this process: in a child that drops what it got from its parent, which keeps
+    /// it. Anywhere else the lock is not held any more afterwards.
     fn unlock(&self);
     /// Every name in the directory; `Missing` if there is none.
     fn list(&self) -> Result<Vec<String>, StorageError>;
@@ -98,10 +98,27 @@ pub(super) trait VfsFile: Send {
 /// A directory of the operating system.
 pub(super) struct Disk {
     root: PathBuf,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Lock>>,
     /// Held from its first use on: a host that has run out of descriptors for a moment must not
     /// keep a renaming from being made durable.
     dir: OnceLock<File>,
+}
+
+/// A lock, given up when it is dropped.
+struct Lock {
+    file: File,
+    /// The process that took it.
+    pid: u32,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave it to whatever child has a copy of the descriptor, be it only until
+        // that execs; and a child must not give up what is its parent's.
+        if self.pid == std::process::id() {
+            let _ = self.file.unlock();
+        }
+    }
 }
 
 struct DiskFile {
@@ -192,7 +209,9 @@ impl Vfs for Disk {
             .map_err(failed("open", &path))?;
         match file.try_lock() {
             Ok(()) => {
-                *self.lock.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(file);
+                let pid = std::process::id();
+                let lock = Some(Lock { file, pid });
+                *self.lock.get_mut().unwrap_or_else(PoisonError::into_inner) = lock;
                 Ok(())
             }
             Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path }),

@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 
 use super::super::vfs::{Disk, Vfs};
@@ -16,26 +15,16 @@ use crate::core::{Entry, HardState, NodeId, Payload, Persist, Position, Token};
 use crate::storage::{Identity, Opened, Storage, StorageError};
 
 /// A path of its own for each test, removed at its end.
-pub(super) struct Temp(pub(super) PathBuf, Option<RwLockReadGuard<'static, ()>>);
-
-/// A process that is being started holds every lock of the one that starts it, for a moment: none
-/// is while another test has a directory.
-static STARTING: RwLock<()> = RwLock::new(());
+pub(super) struct Temp(pub(super) PathBuf);
 
 impl Temp {
     fn new() -> Temp {
-        let mut temp = Temp::of_who_starts_processes();
-        temp.1 = Some(STARTING.read().unwrap());
-        temp
-    }
-
-    fn of_who_starts_processes() -> Temp {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("raftkeel-dir-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);
-        Temp(path, None)
+        Temp(path)
     }
 
     pub(super) fn made() -> Temp {
@@ -262,7 +251,6 @@ fn say(what: &str) {
 /// Starts a victim on the directory, lets it say so many lines, and kills it; the last numbers
 /// that it acknowledged and saved.
 fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
-    let starting = STARTING.write().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture"])
         .arg("storage::dir::tests::disk::victim")
@@ -270,7 +258,6 @@ fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    drop(starting);
     // Held until it is dead: it must not die of having nobody to speak to.
     let mut said = BufReader::new(child.stdout.take().unwrap());
     let (mut acknowledged, mut saved) = (0, 0);
@@ -290,7 +277,7 @@ fn kill_one(path: &Path, lines: usize) -> (u64, u64) {
 
 #[test]
 fn a_killed_process_has_lost_nothing() {
-    let temp = Temp::of_who_starts_processes();
+    let temp = Temp::new();
     Directory::create(&temp.0, &identity(), INSTANCE).unwrap();
     for round in 0..6 {
         let (acknowledged, saved) = kill_one(&temp.0, 60 + round);
