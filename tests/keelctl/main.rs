@@ -2,6 +2,7 @@
 
 mod alone;
 mod doubles;
+mod files;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -431,6 +432,8 @@ fn usage_is_told() {
         &["repair", "a", "b"],
         &["repair", "a", "--save"],
         &["repair", "a", "--force"],
+        &["extract", "a"],
+        &["extract", "a", "first"],
     ] {
         let output = keelctl(wrong);
         assert_eq!(Some(2), output.status.code());

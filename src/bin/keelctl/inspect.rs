@@ -39,14 +39,14 @@ pub fn inspect(path: &Path) -> Result<(String, bool), StorageError> {
     Ok((text, sound))
 }
 
-fn line(out: &mut String, text: &str) {
+pub fn line(out: &mut String, text: &str) {
     // A String takes everything.
     let _ = writeln!(out, "{text}");
 }
 
 // ---- META -------------------------------------------------------------------
 
-fn tell_meta(out: &mut String, meta: &MetaState) {
+pub fn tell_meta(out: &mut String, meta: &MetaState) {
     let (identity, hard) = (&meta.identity, &meta.hard);
     line(
         out,
@@ -168,7 +168,7 @@ fn held(other: &Other) -> String {
     }
 }
 
-fn contents(walk: &Walk) -> String {
+pub fn contents(walk: &Walk) -> String {
     let Some(indexes) = walk.indexes else {
         return format!("no entries; continues index {}", walk.prev.index);
     };
@@ -186,7 +186,7 @@ fn contents(walk: &Walk) -> String {
     text + &format!(", {} free", bytes(walk.unused))
 }
 
-fn not_whole(gap: &Gap) -> String {
+pub fn not_whole(gap: &Gap) -> String {
     let at = match gap.index {
         0 => String::new(),
         index => format!(", where index {index} belongs"),
@@ -230,7 +230,7 @@ fn tell_images(out: &mut String, found: &Inspection) {
     }
 }
 
-fn describe(snapshot: &Snapshot) -> String {
+pub fn describe(snapshot: &Snapshot) -> String {
     let Position { index, term } = snapshot.last;
     let mut text = format!(
         "the state up to index {index} of term {term}, {}, whole",
@@ -260,6 +260,16 @@ fn tell_files(out: &mut String, found: &Inspection) {
                 "set aside by an opening that found them behind damage, removed when the leader has sent \
                  again what was lost: {}",
                 found.aside.join(", ")
+            ),
+        );
+    }
+    if !found.lost.is_empty() {
+        line(
+            out,
+            &format!(
+                "taken out of the log by a repair or an opening, left alone (keelctl inspect FILE says what is\n\
+                 in one): {}",
+                found.lost.join(", ")
             ),
         );
     }

@@ -22,6 +22,8 @@ use super::slots::MISNAMED;
 use super::vfs::{Disk, Vfs};
 use super::{LOCK, holds_node, repair, snapshot};
 
+pub use super::file::{FileState, Run, Saved, command, file};
+
 /// All that could be found out about a directory.
 #[derive(Debug)]
 pub struct Inspection {
@@ -38,6 +40,9 @@ pub struct Inspection {
     /// Names of segments that an opening has found behind damage: they go when the log holds again what it
     /// has lost.
     pub aside: Vec<String>,
+    /// Names of files with what a repair has dropped, or with a segment that was put back after that. Nobody
+    /// removes them but an administrator.
+    pub lost: Vec<String>,
     /// Names of files that no version of this library made.
     pub foreign: Vec<String>,
     /// What opening it would find, or why it would be refused.
@@ -184,6 +189,9 @@ pub(super) fn inspect_on(fs: &dyn Vfs) -> Result<Inspection, StorageError> {
         receiving: receiving(fs, &names, known)?,
         unfinished: some(&names, |name| name.starts_with(PREPARED)),
         aside: some(&names, is_aside),
+        lost: some(&names, |name| {
+            name.starts_with(repair::PREFIX) && !is_aside(name)
+        }),
         foreign: some(&names, is_foreign),
         meta: meta.map(|(meta, repaired)| state_of(&meta, repaired)),
         verdict,
@@ -203,7 +211,7 @@ fn is_foreign(name: &str) -> bool {
     !ours && !kind && !made.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn state_of(meta: &Meta, repaired: bool) -> MetaState {
+pub(super) fn state_of(meta: &Meta, repaired: bool) -> MetaState {
     MetaState {
         identity: meta.identity,
         instance: meta.instance,
@@ -280,7 +288,7 @@ fn segment(fs: &dyn Vfs, name: &str, meta: Option<&Meta>) -> Result<SegmentState
 }
 
 /// Looks at every page: a group that is whole and in its place counts, whatever is around it.
-fn walk(header: &Header, stored: &[u8]) -> Walk {
+pub(super) fn walk(header: &Header, stored: &[u8]) -> Walk {
     let mut walk = Walk {
         prev: header.prev,
         ..Walk::default()

@@ -40,6 +40,7 @@ mod checkpoint;
 mod damage;
 mod direct;
 mod fetch;
+mod file;
 mod frame;
 mod helper;
 mod image;

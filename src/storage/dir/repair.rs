@@ -27,6 +27,11 @@ use super::{Directory, LOCK, Options, holds_node, meta, rebuild, remove_prepared
 /// What names of files begin with that hold what was dropped.
 pub(super) const PREFIX: &str = "lost-";
 
+/// What the file begins with that holds what was dropped.
+pub(super) const TITLE: &[u8] = b"keelctl repair 1\n";
+/// What it ends with, so that one which was not finished is known.
+pub(super) const END: &[u8] = b"end\n";
+
 /// What a repair drops, or would.
 #[derive(Clone, Debug)]
 pub struct Repair {
@@ -315,7 +320,7 @@ fn is_begun(fs: &dyn Vfs, repair: &Repair, file: &dyn VfsFile) -> Result<bool, S
 }
 
 /// Everything that goes, in pieces with their offsets: a line for each part and each entry, and behind
-/// each line its bytes and the end of a line. Entries are encoded as peers send them.
+/// each line its bytes and the end of a line; the last line has none. Entries are encoded as peers send them.
 fn tell(
     fs: &dyn Vfs,
     repair: &Repair,
@@ -326,7 +331,7 @@ fn tell(
         end += bytes.len() as u64;
         to(bytes, end - bytes.len() as u64)
     };
-    write(b"keelctl repair 1\n")?;
+    write(TITLE)?;
     for region in &repair.regions {
         let Region {
             name,
@@ -346,5 +351,5 @@ fn tell(
             write(b"\n")?;
         }
     }
-    Ok(())
+    write(END)
 }
