@@ -183,14 +183,13 @@ impl Engine {
             })
     }
 
-    /// Takes in the time of a driving call. A leader that was away for an election timeout gives
-    /// up before it does anything else: others may lead by now (detection.md 4.3).
+    /// Takes in the time of a driving call.
     pub fn begin(&mut self, now: Millis) {
-        assert!(now >= self.now, "time went back");
-        self.now = now;
         self.apply_left = APPLY_MAX;
+        self.metrics.steps += 1;
         if !self.started {
             self.started = true;
+            self.now = now;
             self.raft.start(now);
             self.watch.leading_since = now;
             self.load_own();
@@ -202,8 +201,22 @@ impl Engine {
                 self.log(2, text.to_owned());
             }
         }
+        self.take_in(now);
+    }
+
+    /// The host has taken its time within a driving call, and more has come meanwhile: that is handled
+    /// as by another call, which was due at once.
+    pub fn go_on(&mut self, now: Millis) {
+        self.promised = Some(self.now);
+        self.take_in(now);
+    }
+
+    /// Takes in the time. A leader that was away for an election timeout gives up before it does
+    /// anything else: others may lead by now (detection.md 4.3).
+    fn take_in(&mut self, now: Millis) {
+        assert!(now >= self.now, "time went back");
+        self.now = now;
         let late = self.promised.map_or(0, |due| now.saturating_sub(due));
-        self.metrics.steps += 1;
         self.metrics.step_late_ms_max = self.metrics.step_late_ms_max.max(late);
         if late >= self.settings.election && self.raft.is_leader() {
             self.raft.step_down(now);

@@ -70,6 +70,21 @@ pub enum Input {
     Loaded(Index, bool),
 }
 
+impl Input {
+    /// Whether it tells of something that happened elsewhere: when it came matters.
+    pub(super) fn is_from_outside(&self) -> bool {
+        matches!(self, Input::Packet(_) | Input::Heard(_) | Input::Lost(_))
+    }
+
+    /// Bytes that it holds, a packet's aside.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Input::Request(_, Request::Propose(data)) => data.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What the host is told, only at the end of a driving call. Every method may do
 /// nothing, and what a host has no use for does.
 pub trait Host {

@@ -24,6 +24,25 @@ const ROUNDS: usize = 16;
 /// "never" taken for a time.
 const TIME_MAX: Millis = i64::MAX as Millis;
 
+/// The time of a driving call. Nothing is handled as of a time before it came, or a voter would give its
+/// vote away within the election timeout of having heard a leader, and a leader confirm others who were
+/// promised nothing for as long (detection.md 4.7 invariant I1).
+enum Clock<'a> {
+    /// The host's: what comes to the member from outside after the call began waits for the next one.
+    Given(Millis),
+    /// Read anew whenever inputs were taken: none of them has come later.
+    Read(&'a dyn Fn() -> Millis),
+}
+
+impl Clock<'_> {
+    fn now(&self) -> Millis {
+        match self {
+            Clock::Given(now) => *now,
+            Clock::Read(read) => read(),
+        }
+    }
+}
+
 /// The driven half of a member: one thread at a time.
 pub struct Member {
     engine: Engine,
@@ -80,14 +99,28 @@ impl Member {
     }
 
     /// Drives the member: takes the inputs queued so far, does what is due at `now`, and tells
-    /// the host. `now` never goes back, and stays under 2^63. Returns when to call again at the latest.
+    /// the host. `now` never goes back, and stays under 2^63; it is to be read directly before, for what
+    /// came in between is handled as if it had come at `now`. What the host asks for during the call is
+    /// done in it; what comes from outside waits for the next one, which is due at once then. Returns when
+    /// to call again at the latest.
     pub fn step(&mut self, now: Millis, host: &mut dyn Host) -> Result<Millis, Error> {
         if self.descriptor.is_some() {
             let text = "this engine is driven through its descriptor: use keel_dispatch()";
             return Err(Error::State(text.to_owned()));
         }
         self.stepped = true;
-        self.drive(now, host)
+        self.check_alive()?;
+        if now < self.engine.now {
+            let then = self.engine.now;
+            return Err(Error::Invalid(format!(
+                "time went back from {then} to {now} ms"
+            )));
+        }
+        if now > TIME_MAX {
+            let text = format!("no clock has come to {now} ms");
+            return Err(Error::Invalid(text));
+        }
+        self.drive(Clock::Given(now), host)
     }
 
     /// A descriptor that is readable whenever [`Member::dispatch`] should be called: inputs and
@@ -111,7 +144,8 @@ impl Member {
         Ok(self.descriptor.as_ref().map_or(-1, Descriptor::fd))
     }
 
-    /// Drives the member with the system's time; never blocks on a peer.
+    /// Drives the member with the system's time, which it reads as often as it takes inputs; never blocks
+    /// on a peer.
     pub fn dispatch(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         let Some(descriptor) = &mut self.descriptor else {
             let text = "ask for the descriptor first: keel_fd()";
@@ -120,7 +154,7 @@ impl Member {
         let shared = self.shared.clone();
         let driven = shared.drive();
         descriptor.clear()?;
-        let due = self.drive(Descriptor::now(), host)?;
+        let due = self.drive(Clock::Read(&Descriptor::now), host)?;
         drop(driven);
         if let Some(descriptor) = &mut self.descriptor {
             descriptor.arm(due)?;
@@ -148,29 +182,21 @@ impl Member {
         self.engine.stopped.clone().map_or(Ok(()), Err)
     }
 
-    fn drive(&mut self, now: Millis, host: &mut dyn Host) -> Result<Millis, Error> {
+    fn drive(&mut self, clock: Clock<'_>, host: &mut dyn Host) -> Result<Millis, Error> {
         self.check_alive()?;
-        if now < self.engine.now {
-            let then = self.engine.now;
-            return Err(Error::Invalid(format!(
-                "time went back from {then} to {now} ms"
-            )));
-        }
-        if now > TIME_MAX {
-            let text = format!("no clock has come to {now} ms");
-            return Err(Error::Invalid(text));
-        }
         if !self.engine.is_open() {
-            return self.not_open(now, host);
+            return self.not_open(clock.now(), host);
         }
-        self.engine.begin(now);
-        for _ in 0..ROUNDS {
-            self.shared.take_inputs(&mut self.inputs);
+        self.shared.take_inputs(&mut self.inputs);
+        self.engine.begin(clock.now());
+        for round in 1..=ROUNDS {
             self.engine.round(&mut self.inputs);
             self.publish();
             let answered = self.perform(host);
-            let quiet = !answered && !self.shared.has_inputs();
-            if quiet || self.engine.stopped.is_some() {
+            if self.engine.stopped.is_some() || round == ROUNDS {
+                break;
+            }
+            if !self.take_more(&clock) && !answered {
                 break;
             }
         }
@@ -185,6 +211,20 @@ impl Member {
         self.check_alive()
             .inspect_err(|_| drop(self.shared.close()))?;
         Ok(due)
+    }
+
+    /// Takes what has come while the host was told, as far as it can be handled in this driving call.
+    /// Whether there is anything to be done for it.
+    fn take_more(&mut self, clock: &Clock<'_>) -> bool {
+        let Clock::Read(read) = clock else {
+            return self.shared.take_own_inputs(&mut self.inputs);
+        };
+        let any = self.shared.has_inputs();
+        if any {
+            self.shared.take_inputs(&mut self.inputs);
+            self.engine.go_on(read());
+        }
+        any
     }
 
     /// Nothing happens before this run has its number; what is queued waits for it.
@@ -312,3 +352,6 @@ fn open(settings: &Settings, place: Place) -> Result<Found, Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::wire::{self, WireError};
 
 use super::descriptor::Descriptor;
 use super::reserve::Reserve;
-use super::{Error, Input, Request, View};
+use super::{Error, Input, View};
 
 /// Bytes of packets and proposals that may wait for the next driving call.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -262,6 +262,34 @@ impl Shared {
         std::mem::swap(&mut queue.inputs, inputs);
     }
 
+    /// The same, but only of what the host itself asks for and reports; the rest stays queued, in its
+    /// order. False if there is nothing to be done: neither that, nor a write of the host's that has come to
+    /// its end.
+    pub fn take_own_inputs(&self, inputs: &mut VecDeque<Input>) -> bool {
+        assert!(inputs.is_empty(), "inputs would be queued again");
+        let reports = |writes: &Arc<Writes>| writes.has_reports();
+        let written = self.writes.as_ref().is_some_and(reports);
+        let mut queue = lock(&self.queue);
+        let own = queue.inputs.iter().filter(|i| !i.is_from_outside()).count();
+        // What there is no memory for is taken by the next driving call.
+        if own == 0 || inputs.try_reserve(own).is_err() {
+            return written;
+        }
+        for _ in 0..queue.inputs.len() {
+            let Some(input) = queue.inputs.pop_front() else {
+                break;
+            };
+            match input.is_from_outside() {
+                true => queue.inputs.push_back(input),
+                false => {
+                    queue.bytes -= input.weight();
+                    inputs.push_back(input);
+                }
+            }
+        }
+        true
+    }
+
     /// Whether a driving call would find anything. Before the storage is open it takes no inputs.
     pub fn has_inputs(&self) -> bool {
         match &self.writes {
@@ -333,10 +361,7 @@ pub struct Handle {
 impl Handle {
     /// Queues an input for the next driving call. `Full`, `NoMemory` or `Closed`: nothing happened.
     pub fn submit(&self, input: Input) -> Result<(), Error> {
-        let bytes = match &input {
-            Input::Request(_, Request::Propose(data)) => data.len(),
-            _ => 0,
-        };
+        let bytes = input.weight();
         self.shared.enqueue(input, bytes, |_| ())
     }
 

@@ -14,6 +14,13 @@ use super::keel::{keel, last_words};
 /// CLOCK_BOOTTIME. The same configuration, seed, inputs and times give the same outputs. A call
 /// that is late is noticed, and its lateness is not held against the others.
 ///
+/// Votes and the right to serve rest on nothing's being taken for older than it is. So what
+/// keel_recv(), keel_heard() and keel_lost() give while the call runs, in its callbacks or in another
+/// thread, waits for the next call, which is due at once then; what callbacks ask for is done in the
+/// same call. Read the clock directly before the call: what another thread gives in between counts as
+/// if it had come at `now_ms`. Where that may be long, take no messages in other threads meanwhile, or
+/// use keel_fd(), behind which the library reads the clock itself.
+///
 /// Driving function. KEEL_ERR_STATE once keel_fd() was used, KEEL_ERR_INVALID for an earlier time
 /// than before, or one that is past INT64_MAX: nothing was done. Any other failure: the engine has
 /// stopped (see `stopped`), and later calls return the same.
@@ -95,7 +102,8 @@ pub unsafe extern "C" fn keel_timeout_ms(k: *const keel) -> c_int {
 
 /// Does what keel_step() does, at the present time: call it when the descriptor of keel_fd() is
 /// readable; at any other time it does no harm. One call does a bounded amount of work; when
-/// something is left the descriptor stays readable.
+/// something is left the descriptor stays readable. Messages that come while it runs, however long
+/// callbacks take, are handled by a time that is read after they came.
 ///
 /// Driving function. KEEL_ERR_STATE before keel_fd(); else as keel_step().
 #[unsafe(no_mangle)]
