@@ -752,7 +752,10 @@ typedef struct keel_info {
     uint64_t last_index;
     /** How many nodes vote. */
     uint32_t voters;
-    /** How many of them are heard, this node included. */
+    /**
+     * How many of them are heard, this node included: a leader, and on a leader the others, within
+     * less than election_ms; else within election_ms and hb_keepalive_ms.
+     */
     uint32_t voters_heard;
     /** How many make a majority. */
     uint32_t quorum;

@@ -68,6 +68,12 @@ impl Detector {
         self.position(id).map(|i| self.peers[i].state)
     }
 
+    /// Milliseconds listened since another node was heard; `None` never in this run, and for strangers.
+    pub fn silence(&self, id: NodeId) -> Option<Millis> {
+        let peer = &self.peers[self.position(id)?];
+        peer.evidence.age(self.clock.listened())
+    }
+
     /// Why an exclusion is held back, as the leader or, without a fresh word of one, this node
     /// sees it; empty when nothing is. At most 200 bytes.
     pub fn notice(&self) -> &str {

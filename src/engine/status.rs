@@ -87,8 +87,21 @@ impl Engine {
     /// Voters that this node hears, itself included, and how many make a majority.
     pub fn voters_heard(&self) -> (u32, u32) {
         let voters = &self.raft.configuration().voters;
-        let heard = voters.iter().filter(|id| self.is_heard(**id)).count();
+        let heard = voters.iter().filter(|id| self.has_heard(**id)).count();
         (count(heard), count(majority(voters.len())))
+    }
+
+    /// Whether it was heard so lately that it counts. A leader speaks with every heartbeat, and is
+    /// answered; so whoever was not heard since is missing by the time when the leader is given up, or
+    /// gives up. What else is said may have come a heartbeat later. All others speak with every keepalive.
+    fn has_heard(&self, id: NodeId) -> bool {
+        let (me, leader) = (self.settings.id, self.watch.last_leader);
+        let election = self.settings.election;
+        let window = match leader == Some(id) || leader == Some(me) {
+            true => election - self.settings.heartbeat.min(election / 4),
+            false => election + self.cluster.params().keepalive_ms(),
+        };
+        id == me || self.detector.silence(id).is_some_and(|ms| ms < window)
     }
 
     /// Whether a voter can be counted on now.

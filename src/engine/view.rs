@@ -61,7 +61,8 @@ pub struct Info {
     pub recorded_term: Term,
     /// Voters of the newest configuration.
     pub voters: u32,
-    /// Of them, heard within the election timeout or, on a non-leader, not LATE; this node included.
+    /// Of them, those heard lately, this node included: a leader, and on a leader the others, within
+    /// less than the election timeout; else within that and one keepalive.
     pub voters_heard: u32,
     /// How many make a majority.
     pub quorum: u32,

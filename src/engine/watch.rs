@@ -12,6 +12,8 @@ use super::{Event, Guard, Role};
 pub(super) struct Watch {
     /// What the host was last told: role, term, leader.
     told_role: (Role, Term, Option<NodeId>),
+    /// Who led when anybody last did, as far as this node knows.
+    pub last_leader: Option<NodeId>,
     told_quorum: Option<bool>,
     /// Whose exclusions are held back by what, and since when it is so.
     blocked: Vec<(NodeId, BlockedBy)>,
@@ -141,6 +143,7 @@ impl Engine {
 
     pub fn notice_role(&mut self) {
         let role = (self.role(), self.raft.term(), self.raft.leader());
+        self.watch.last_leader = role.2.or(self.watch.last_leader);
         if role == self.watch.told_role {
             return;
         }

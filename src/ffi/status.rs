@@ -92,7 +92,8 @@ pub struct keel_info {
     pub last_index: u64,
     /// How many nodes vote.
     pub voters: u32,
-    /// How many of them are heard, this node included.
+    /// How many of them are heard, this node included: a leader, and on a leader the others, within
+    /// less than election_ms; else within election_ms and hb_keepalive_ms.
     pub voters_heard: u32,
     /// How many make a majority.
     pub quorum: u32,

@@ -168,3 +168,62 @@ fn an_excluded_node_reads_and_hands_over_nothing() {
     assert_eq!(Err(Error::Excluded), c.ask(out, Request::Barrier));
     assert_eq!(Err(Error::Excluded), c.ask(out, Request::Transfer(None)));
 }
+
+/// What a node said when it last lost its majority: how many voters it heard then.
+fn heard_without_quorum(c: &Cluster, raw: u64) -> Option<(u32, u32)> {
+    let lost = |event: &Event| match event {
+        Event::Quorum {
+            has: false,
+            heard,
+            needed,
+        } => Some((*heard, *needed)),
+        _ => None,
+    };
+    c.nodes[&raw].told.events.iter().rev().find_map(lost)
+}
+
+#[test]
+fn a_leader_that_died_is_not_heard() {
+    for offset in (0..400).step_by(35) {
+        let mut c = Cluster::new(3);
+        let dead = c.elect();
+        c.run(offset);
+        for node in c.nodes.values_mut() {
+            node.told.events.clear();
+        }
+        c.nodes.get_mut(&dead).unwrap().down = true;
+        let others = [successor(dead), successor(successor(dead))];
+        let said = |c: &Cluster| {
+            others
+                .iter()
+                .any(|raw| heard_without_quorum(c, *raw).is_some())
+        };
+        assert!(c.wait(3_000, said), "nobody misses it");
+        for raw in others {
+            let heard = heard_without_quorum(&c, raw);
+            assert!(heard.is_none_or(|heard| heard == (2, 2)), "{heard:?}");
+        }
+        c.run(5_000);
+        let new = c.leader().unwrap();
+        for raw in others {
+            let heard = c.nodes[&raw].handle.view(|v| v.info.voters_heard);
+            assert_eq!(heard, 2, "n{raw}, n{new} leads");
+        }
+    }
+}
+
+#[test]
+fn a_leader_that_is_cut_off_hears_nobody() {
+    for offset in (0..400).step_by(35) {
+        let mut c = Cluster::new(3);
+        let leader = c.elect();
+        c.run(offset);
+        let all = c.nodes[&leader].handle.view(|v| v.info.voters_heard);
+        assert_eq!(all, 3);
+        c.nodes.get_mut(&leader).unwrap().told.events.clear();
+        c.cut_off(leader);
+        let said = |c: &Cluster| heard_without_quorum(c, leader).is_some();
+        assert!(c.wait(3_000, said));
+        assert_eq!(heard_without_quorum(&c, leader), Some((1, 2)));
+    }
+}
