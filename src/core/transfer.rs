@@ -56,6 +56,8 @@ pub(super) struct Transfer {
     until: Millis,
     /// The target has been told since the last heartbeat.
     told: bool,
+    /// It has been told at all.
+    ever_told: bool,
 }
 
 impl Raft {
@@ -87,9 +89,14 @@ impl Raft {
     }
 
     /// Whether others may take this server's word as the leader's: not once it has told one to
-    /// take over, who need not wait for anybody's loyalty to end (raft.md rule 55).
+    /// take over, who need not wait for anybody's loyalty to end (raft.md rule 55). A target that is
+    /// still being brought up to date has not been told, and waits like any other.
     pub fn may_confirm(&self, now: Millis) -> bool {
-        self.is_quorum_fresh(now) && self.is_confirmed(now) && self.transferring().is_none()
+        let told = match &self.role {
+            Role::Leader(leader) => leader.transfer.as_ref().is_some_and(|t| t.ever_told),
+            _ => false,
+        };
+        self.is_quorum_fresh(now) && self.is_confirmed(now) && !told
     }
 
     /// How much this server is wished for as leader; [`DEFAULT_PRIORITY`] after every start.
@@ -220,6 +227,7 @@ impl Raft {
                 to,
                 until,
                 told: false,
+                ever_told: false,
             });
         }
     }
@@ -274,6 +282,7 @@ impl Raft {
             return;
         }
         transfer.told = true;
+        transfer.ever_told = true;
         let seq = leader.numbers.next(now);
         leader.numbers.hand_over(to, last_index);
         let message = Message::TimeoutNow(TimeoutNow {

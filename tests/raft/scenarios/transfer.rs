@@ -284,10 +284,39 @@ fn a_leader_that_hands_over_confirms_nobodys_right_to_serve() {
     assert!(c.raft(1).may_confirm(now));
     c.cut(1, 2);
     c.transfer(1, Some(2)).unwrap();
+    c.deliver_all();
     assert!(c.raft(1).is_quorum_fresh(now) && !c.raft(1).may_confirm(now));
     c.run(E + 5);
     let now = c.clock(n(1));
     assert!(c.raft(1).may_confirm(now), "it leads on");
+}
+
+#[test]
+fn a_leader_confirms_until_its_successor_can_be_told() {
+    let mut c = Cluster::led(3);
+    c.heartbeat(1);
+    c.isolate(2);
+    c.propose(1, "X").unwrap();
+    c.deliver_all();
+    c.transfer(1, Some(2)).unwrap();
+    c.heartbeat(1);
+    let now = c.clock(n(1));
+    assert_eq!(Some(n(2)), c.raft(1).transferring());
+    assert!(c.raft(1).may_confirm(now), "n2 lacks X");
+    c.network.heal();
+    c.network
+        .hold(|e| matches!(e.message, Message::TimeoutNow(_)));
+    c.heartbeat(1);
+    c.heartbeat(1);
+    let now = c.clock(n(1));
+    assert_eq!(Some(n(2)), c.raft(1).transferring());
+    assert!(c.raft(1).is_quorum_fresh(now) && !c.raft(1).may_confirm(now));
+    // Told once is told, also when it needs to be told again.
+    c.isolate(2);
+    c.heartbeat(1);
+    let now = c.clock(n(1));
+    assert_eq!(Some(n(2)), c.raft(1).transferring());
+    assert!(c.raft(1).is_quorum_fresh(now) && !c.raft(1).may_confirm(now));
 }
 
 // ---- eligibility -----------------------------------------------------------
