@@ -767,7 +767,10 @@ typedef struct keel_info {
     int32_t lease_ms;
     /** 0 healthy .. 8; above 3 this node's testimony about others does not count. */
     int32_t health_score;
-    /** Why an exclusion is held back, or what the log of this node has lost, or "". */
+    /**
+     * Why an exclusion is held back, or what the log of this node has lost, or on which full disks
+     * everything waits, or "".
+     */
     const char *notice;
     /** The push interval in force; this and the following with every derived value filled in. */
     uint32_t hb_keepalive_ms;

@@ -3,8 +3,9 @@
 
 use std::io::ErrorKind;
 
-use crate::core::{Millis, Persist, Token};
+use crate::core::{Millis, NodeId, Persist, Token, agreed};
 use crate::storage::{Completion, Room, StorageError};
+use crate::wire::NO_ROOM;
 
 use super::Error;
 use super::engine::Engine;
@@ -133,6 +134,35 @@ impl Engine {
         matches!(self.full.why, Some(Error::NoSpace(_)))
     }
 
+    /// Voters that are heard and have no room on their disks, if those that are heard are a majority
+    /// with them and none without: nothing is committed until there is room, and a leader that is new
+    /// confirms nobody. Else none.
+    pub(super) fn short_of_room(&self) -> Vec<NodeId> {
+        let says = |id: &NodeId| self.features.get(id).is_some_and(|(_, f)| f & NO_ROOM != 0);
+        let me = self.settings.id;
+        let full = |id: &NodeId| says(id) || *id == me && self.is_disk_full();
+        let config = self.raft.configuration();
+        let mut ids: Vec<NodeId> = config.members().filter(full).collect();
+        ids.retain(|id| config.is_voter(*id) && self.has_heard(*id));
+        let heard = |id| self.has_heard(id);
+        let needed = !ids.is_empty()
+            && agreed(config, heard)
+            && !agreed(config, |id| heard(id) && !ids.contains(&id));
+        if needed { ids } else { Vec::new() }
+    }
+
+    /// The same in plain words; `None` if there is no such lack.
+    pub(super) fn lack_of_room(&self) -> Option<String> {
+        let ids: Vec<String> = self.short_of_room().iter().map(NodeId::to_string).collect();
+        (!ids.is_empty()).then(|| {
+            format!(
+                "no room for the log on the disk of {}: without that no majority stores anything, so \
+                 that nothing is committed and no new leader is confirmed until there is",
+                ids.join(", ")
+            )
+        })
+    }
+
     /// What proposals are refused with for it.
     pub(super) fn why_full(&self) -> Error {
         let unknown = || Error::NoSpace(String::new());
@@ -142,25 +172,31 @@ impl Engine {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::VecDeque;
+    use std::collections::{BTreeMap, VecDeque};
     use std::sync::Arc;
 
     use super::*;
-    use crate::cluster::{Peer, bootstrap_entry};
-    use crate::core::{Exclusion, Index, NodeId};
+    use crate::cluster::{Params, Peer, bootstrap_entry};
+    use crate::core::{Exclusion, Index};
     use crate::engine::action::Action;
-    use crate::engine::shared::Shared;
-    use crate::engine::{Input, Request, Settings, Ticket};
+    use crate::engine::shared::{Refused, Shared};
+    use crate::engine::{Info, Input, Request, Settings, Ticket, View};
     use crate::storage::{Memory, Opened};
+    use crate::wire::decode;
 
     /// A voter alone, and the storage that it keeps everything in.
     pub(in crate::engine) fn alone() -> (Engine, Memory) {
         let id = NodeId::new(1).unwrap();
-        let settings = Settings::new(id, 7, 1);
+        one_of(Settings::new(id, 7, 1), &[id])
+    }
+
+    /// The same among several.
+    fn one_of(settings: Settings, ids: &[NodeId]) -> (Engine, Memory) {
+        let id = settings.id;
         let opened = Opened {
             restored: Default::default(),
             incarnation: 1,
-            instance: 1,
+            instance: id.get(),
             torn_bytes: 0,
             meta_repaired: false,
             lost: None,
@@ -169,12 +205,13 @@ pub(super) mod tests {
         let memory = Memory::new();
         let shared = Arc::new(Shared::new(id, 7, 1000, None));
         let storage = Box::new(memory.clone());
-        let peer = Peer {
-            id,
+        let peer = |id: &NodeId| Peer {
+            id: *id,
             address: String::new(),
             meta: Vec::new().into(),
         };
-        let entry = bootstrap_entry(&[peer], &settings.params).unwrap();
+        let peers: Vec<Peer> = ids.iter().map(peer).collect();
+        let entry = bootstrap_entry(&peers, &settings.params).unwrap();
         let mut engine = Engine::new(settings, opened, storage, shared).unwrap();
         engine.bootstrap(entry).unwrap();
         (engine, memory)
@@ -238,6 +275,108 @@ pub(super) mod tests {
         assert_eq!(told.len(), 1, "{told:?}");
         let (done, _) = drive(&mut engine, now, 2);
         assert!(done.len() == 2 && done.iter().all(Result::is_ok));
+    }
+
+    /// Three voters that hear each other, and what they store in.
+    struct Three {
+        engines: BTreeMap<NodeId, (Engine, Memory)>,
+        now: Millis,
+        packets: Vec<(NodeId, Vec<u8>)>,
+        /// Who was told why it must not serve, in order.
+        fenced: Vec<(NodeId, String)>,
+    }
+
+    impl Three {
+        fn new() -> Three {
+            let params = Params {
+                hb_deadtime: 20_000,
+                ..Params::default()
+            };
+            let ids: Vec<NodeId> = (1..=3).filter_map(NodeId::new).collect();
+            let mut engines = BTreeMap::new();
+            for id in &ids {
+                let settings = Settings {
+                    params: params.clone(),
+                    ..Settings::new(*id, 7, id.get())
+                };
+                engines.insert(*id, one_of(settings, &ids));
+            }
+            Three {
+                engines,
+                now: 0,
+                packets: Vec::new(),
+                fenced: Vec::new(),
+            }
+        }
+
+        fn run(&mut self, span: Millis) {
+            let end = self.now + span;
+            while self.now < end {
+                self.now += 20;
+                let packets = std::mem::take(&mut self.packets);
+                for (id, (engine, _)) in &mut self.engines {
+                    let mine = packets.iter().filter(|(to, _)| to == id);
+                    let packet = |(_, bytes): &(_, Vec<u8>)| decode(bytes).unwrap();
+                    let mut inputs: VecDeque<Input> =
+                        mine.map(|p| Input::Packet(packet(p))).collect();
+                    engine.begin(self.now);
+                    engine.round(&mut inputs);
+                    engine.conclude();
+                    engine.next_deadline(false);
+                    for action in std::mem::take(&mut engine.actions) {
+                        match action {
+                            Action::Send { to, bytes } => self.packets.push((to, bytes)),
+                            Action::Fence { fenced: true, why } => self.fenced.push((*id, why)),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+
+        fn leader(&self) -> NodeId {
+            let mut leaders = self.engines.iter().filter(|(_, e)| e.0.raft.is_leader());
+            *leaders.next().unwrap().0
+        }
+
+        fn info(&self, id: NodeId) -> Info {
+            let mut view = View::default();
+            self.engines[&id].0.publish(&mut view, Refused::default());
+            view.info
+        }
+    }
+
+    /// Whoever leads after the leader has died needs the one whose disk is full.
+    #[test]
+    fn who_is_fenced_for_a_full_disk_is_told_whose() {
+        let mut c = Three::new();
+        c.run(10_000);
+        let leader = c.leader();
+        assert!(c.engines.keys().all(|id| !c.info(*id).fenced));
+        c.engines.remove(&leader);
+        let full = *c.engines.keys().next().unwrap();
+        c.engines[&full].1.fill(true);
+        c.fenced.clear();
+        c.run(30_000);
+        assert_eq!(c.fenced.len(), 2, "{:?}", c.fenced);
+        let said = format!("no room for the log on the disk of {full}:");
+        for (id, why) in &c.fenced {
+            assert!(why.starts_with(&said), "{id} says {why}");
+        }
+        for id in c.engines.keys() {
+            let info = c.info(*id);
+            assert!(info.fenced && !info.has_quorum && info.voters_heard == 2);
+            assert!(info.notice.starts_with(&said), "{}", info.notice);
+            assert_eq!(info.fenced_why, "too few disks have room for the log");
+            assert_eq!(info.full, *id == full);
+        }
+        c.engines[&full].1.fill(false);
+        c.run(5_000);
+        for id in c.engines.keys() {
+            let info = c.info(*id);
+            assert!(!info.fenced && info.has_quorum);
+            assert!(!info.notice.contains("room"), "{}", info.notice);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What comes from the peers, and what goes to them: one packet each in a round.
 
 use crate::detector::Envelope;
-use crate::wire::{Header, Packet, Part};
+use crate::wire::{Header, NO_ROOM, Packet, Part};
 
 use super::action::Action;
 use super::engine::Engine;
@@ -129,7 +129,7 @@ impl Engine {
             echo: 0,
             echo_incarnation: 0,
             leader_term: 0,
-            features: self.settings.features,
+            features: self.settings.features | if self.is_disk_full() { NO_ROOM } else { 0 },
             priority: self.raft.priority(),
         };
         let (detector, cluster, term) = (&self.detector, &self.cluster, self.raft.term());

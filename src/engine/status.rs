@@ -49,6 +49,10 @@ impl Engine {
         let fenced = self.detector.fenced();
         info.fenced = fenced.is_some();
         info.fenced_why = fenced.unwrap_or_default();
+        let lack = self.lack_of_room();
+        if info.fenced && lack.is_some() && self.lacks_leader() {
+            info.fenced_why = "too few disks have room for the log";
+        }
         info.cluster = self.settings.cluster;
         info.term = self.raft.term();
         info.epoch = self.cluster.epoch();
@@ -77,8 +81,9 @@ impl Engine {
             true => "",
             false => self.detector.notice(),
         };
-        let loss = self.loss().filter(|_| notice.is_empty());
-        let notice = loss.as_deref().unwrap_or(notice);
+        // Nothing is decided either while there is no room.
+        let own = lack.or_else(|| self.loss().filter(|_| notice.is_empty()));
+        let notice = own.as_deref().unwrap_or(notice);
         if !same_text(&info.notice, notice) {
             info.notice = notice.to_owned();
         }
@@ -94,7 +99,7 @@ impl Engine {
     /// Whether it was heard so lately that it counts. A leader speaks with every heartbeat, and is
     /// answered; so whoever was not heard since is missing by the time when the leader is given up, or
     /// gives up. What else is said may have come a heartbeat later. All others speak with every keepalive.
-    fn has_heard(&self, id: NodeId) -> bool {
+    pub fn has_heard(&self, id: NodeId) -> bool {
         let (me, leader) = (self.settings.id, self.watch.last_leader);
         let election = self.settings.election;
         let window = match leader == Some(id) || leader == Some(me) {

@@ -76,7 +76,8 @@ pub struct Info {
     pub lease: Option<Millis>,
     /// 0 healthy .. 8; above 3 this node's testimony does not count.
     pub health_score: u32,
-    /// Why an exclusion is held back, as the leader or, without one, this node sees it; or empty.
+    /// Why an exclusion is held back, as the leader or, without one, this node sees it; what this
+    /// node's log has lost; whose full disks keep all from being committed; or empty.
     pub notice: String,
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Watch {
     told_stalled: bool,
     told_claim: bool,
     told_newer: Vec<NodeId>,
+    told_short: Vec<NodeId>,
     pub leading_since: Millis,
     /// When a packet of a leader confirmed by a majority last came.
     pub leader_fresh_at: Option<Millis>,
@@ -96,8 +97,11 @@ impl Engine {
 
     fn fence(&mut self, fenced: bool, why: &str) {
         let word = if fenced { "stop serving" } else { "may serve" };
+        let lack = self
+            .lack_of_room()
+            .filter(|_| fenced && self.lacks_leader());
+        let why = lack.unwrap_or_else(|| why.to_owned());
         self.log(2, format!("{word}: {why}"));
-        let why = why.to_owned();
         self.actions.push(Action::Fence { fenced, why });
     }
 
@@ -125,6 +129,11 @@ impl Engine {
         let follows = heard && self.raft.leader().is_some() && !self.raft.is_leader();
         let follows = follows && !self.is_out();
         self.raft.is_quorum_fresh(self.now) || follows
+    }
+
+    /// Whether this node is a member, and nobody leads who could confirm it.
+    pub fn lacks_leader(&self) -> bool {
+        self.outcast().is_none() && !self.has_quorum()
     }
 
     pub fn role(&self) -> Role {
@@ -179,7 +188,11 @@ impl Engine {
         self.watch.told_blocked.clone_from(&self.watch.blocked);
         let why = match self.watch.blocked.is_empty() {
             true => String::new(),
-            false => self.detector.notice().to_owned(),
+            false => {
+                let notice = self.detector.notice();
+                let lack = self.lack_of_room();
+                lack.map_or(notice.to_owned(), |lack| format!("{notice}; {lack}"))
+            }
         };
         self.event(Event::Blocked { why });
     }
@@ -227,6 +240,23 @@ impl Engine {
         }
     }
 
+    fn notice_lack_of_room(&mut self) {
+        let mut short = self.short_of_room();
+        // Of its own disk it has spoken.
+        short.retain(|id| *id != self.settings.id);
+        if short == self.watch.told_short {
+            return;
+        }
+        match self.lack_of_room().filter(|_| !short.is_empty()) {
+            Some(lack) => self.log(1, lack),
+            None => {
+                let text = "nothing waits for room on another node's disk any more";
+                self.log(2, text.to_owned());
+            }
+        }
+        self.watch.told_short = short;
+    }
+
     /// What changes without anybody's doing: quorum, what holds an exclusion back, peers.
     pub fn notice_changes(&mut self) {
         let has = self.has_quorum();
@@ -241,6 +271,7 @@ impl Engine {
             self.event(Event::Stalled { stalled });
         }
         self.notice_claim();
+        self.notice_lack_of_room();
         let members = self.raft.configuration().members();
         let lost = |id: &NodeId| {
             self.raft

@@ -105,7 +105,8 @@ pub struct keel_info {
     pub lease_ms: i32,
     /// 0 healthy .. 8; above 3 this node's testimony about others does not count.
     pub health_score: i32,
-    /// Why an exclusion is held back, or what the log of this node has lost, or "".
+    /// Why an exclusion is held back, or what the log of this node has lost, or on which full disks
+    /// everything waits, or "".
     pub notice: *const c_char,
     /// The push interval in force; this and the following with every derived value filled in.
     pub hb_keepalive_ms: u32,

@@ -44,7 +44,7 @@ pub use bytes::{Reader, Writer, length, try_written};
 pub use entry::{decode_entry, encode_entry, entry_len};
 pub use error::WireError;
 pub use packet::{
-    FEATURES, Header, Packet, Part, SNAPSHOTS, Verdict, decode, encode, peek, try_encode,
+    FEATURES, Header, NO_ROOM, Packet, Part, SNAPSHOTS, Verdict, decode, encode, peek, try_encode,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot};
 

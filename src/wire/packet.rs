@@ -61,7 +61,7 @@ pub struct Header {
     pub echo_incarnation: u64,
     /// The sender's term if it leads and a majority has just confirmed it, else 0.
     pub leader_term: Term,
-    /// What the sender understands, a bit each; unknown bits are ignored.
+    /// What the sender understands, a bit each, and [`NO_ROOM`]; unknown bits are ignored.
     pub features: u32,
     /// How much the sender is wished for as leader.
     pub priority: Priority,
@@ -71,7 +71,9 @@ pub struct Header {
 /// that are about them. A leader writes what not all members understand to nobody
 /// (raft.md rule 59).
 pub const SNAPSHOTS: u32 = 1;
-/// All of [`Header::features`] that this library has.
+/// A bit of [`Header::features`]: the sender's disk has no room for the log now.
+pub const NO_ROOM: u32 = 1 << 31;
+/// All of [`Header::features`] that this library understands.
 pub const FEATURES: u32 = SNAPSHOTS;
 
 /// "You are out", told by anyone to the node that is.
