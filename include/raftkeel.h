@@ -741,14 +741,20 @@ typedef struct keel_info {
     uint64_t term;
     /** Number of the membership. */
     uint64_t epoch;
-    /** The highest log index known to be committed. */
+    /**
+     * The highest log index known to be committed. On a follower whose disk is full it may be ahead
+     * of what this node has stored, and so of `applied`, until there is room.
+     */
     uint64_t commit;
     /**
      * The highest log index taken in by this engine; `apply` is called for it at the end of the
      * same driving call, so from within a callback the host's own state may be behind.
      */
     uint64_t applied;
-    /** The highest index in this node's log. */
+    /**
+     * The highest index in this node's log; what waits to be written counts, where a disk is full as
+     * well: it is lost if the process ends before there is room.
+     */
     uint64_t last_index;
     /** How many nodes vote. */
     uint32_t voters;
@@ -1058,17 +1064,21 @@ KEEL_API int keel_recv(struct keel *k, keel_id from, const void *msg, size_t len
 KEEL_API int keel_heard(struct keel *k, keel_id from);
 
 /**
- * The host has lost its connection to this node, or cannot make one: its process has ended, perhaps.
- * What came from it before is to be given first. A node that leads is then not waited for until it
- * was silent for election_ms: one that was told asks the others after heartbeat_ms and up to a
- * quarter of election_ms, and is elected if a majority was told as well, or hears no leader.
+ * The host says that it has lost its connection to node `id`, or cannot make one: the process there has
+ * ended, perhaps. Give what came from it with keel_recv() first. It matters only if that node is the
+ * leader that this one follows, and need not be taken back.
  *
- * It is a hint, and may be wrong. A leader that is heard again before makes it void, as others for
- * election_ms; those who hear the leader, and were not told, go on following it. Where a majority is told that has not
- * lost it, there is another leader for no reason, and the one before learns of it by the next
- * message, at the latest in election_ms; meanwhile both may have KEEL_ROLE_LEADER, and
- * only one of them commits and answers barriers. The hint is no silence in the sense of
- * hb_deadtime, and no exclusion comes sooner for it; with KEEL_LEASE_READS it is ignored.
+ * This node then does not wait until the leader was silent for election_ms: it asks the others for
+ * their votes after heartbeat_ms and up to a quarter of election_ms. Those give them who were told of
+ * a lost connection to the leader as well, or have not heard it for election_ms; so another leader is
+ * elected at once if a majority has lost the leader, and none if a majority goes on hearing it.
+ *
+ * It is a hint, and may be wrong. If this node hears the leader before it asks, nothing happens, and
+ * further hints count for nothing in the election_ms after that. If a majority is told without cause
+ * there is another leader for no reason; the one before learns of it by the next message, at the latest
+ * in election_ms, and until then both may have KEEL_ROLE_LEADER, of which only the new one commits and
+ * answers barriers. The hint is no silence in the sense of hb_deadtime, and no exclusion comes sooner
+ * for it. With KEEL_LEASE_READS it is ignored.
  *
  * Input function. KEEL_ERR_INVALID, KEEL_ERR_FULL. An unknown node is ignored.
  */
@@ -1192,16 +1202,26 @@ int keel_set_params(struct keel *k,
  *
  * Nothing changes in any case: whatever the completion says, it can be called again.
  * KEEL_ERR_NO_QUORUM (no leader is known, or none that a majority confirms), KEEL_ERR_LOST (the
- * leader changed meanwhile), KEEL_ERR_FULL (4096 wait on this node), KEEL_ERR_EXCLUDED.
+ * leader changed meanwhile), KEEL_ERR_FULL (4096 wait on this node), KEEL_ERR_EXCLUDED. On a follower
+ * whose disk is full (keel_info.disk_full) it may not complete before there is room, for nothing is
+ * applied that is not stored; another node answers at once.
  *
  * Input function. KEEL_ERR_FULL.
  */
-KEEL_API KEEL_CHECK int keel_barrier(struct keel *k, keel_done_fn done, void *arg);
+KEEL_API
+KEEL_CHECK
+int keel_barrier(struct keel *k,
+                 keel_done_fn done,
+                 void *arg);
 
 /**
  * Hands leadership over to a voter, or with 0 to the most up-to-date one in contact that may lead
  * (keel_set_eligible()). At the leader only. Until it is over, at most for election_ms, requests
  * that change anything complete with KEEL_ERR_CONFLICT; those accepted before are finished first.
+ * From the moment when the target has caught up and is told, this leader confirms no other node's
+ * right to serve (keel_lease_ms()) until another one leads or it leads on: a target that ignores the
+ * order costs the others' leases up to election_ms, and fences nobody where the fencing time is longer
+ * than that by a few keepalives.
  *
  * KEEL_OK: the target leads; `index` is how far this node knows the log to be committed.
  * KEEL_ERR_CONFLICT: it did not take over in time and this node leads on, or another transfer is
@@ -1212,7 +1232,12 @@ KEEL_API KEEL_CHECK int keel_barrier(struct keel *k, keel_done_fn done, void *ar
  *
  * Input function. KEEL_ERR_FULL.
  */
-KEEL_API KEEL_CHECK int keel_transfer(struct keel *k, keel_id to, keel_done_fn done, void *arg);
+KEEL_API
+KEEL_CHECK
+int keel_transfer(struct keel *k,
+                  keel_id to,
+                  keel_done_fn done,
+                  void *arg);
 
 /**
  * Whether this node may lead, and how much it is wished for: 0 = it may not, 1 = it may, as every

@@ -57,17 +57,21 @@ pub unsafe extern "C" fn keel_heard(k: *mut keel, from: keel_id) -> c_int {
     result.err().unwrap_or(KEEL_OK)
 }
 
-/// The host has lost its connection to this node, or cannot make one: its process has ended, perhaps.
-/// What came from it before is to be given first. A node that leads is then not waited for until it
-/// was silent for election_ms: one that was told asks the others after heartbeat_ms and up to a
-/// quarter of election_ms, and is elected if a majority was told as well, or hears no leader.
+/// The host says that it has lost its connection to node `id`, or cannot make one: the process there has
+/// ended, perhaps. Give what came from it with keel_recv() first. It matters only if that node is the
+/// leader that this one follows, and need not be taken back.
 ///
-/// It is a hint, and may be wrong. A leader that is heard again before makes it void, as others for
-/// election_ms; those who hear the leader, and were not told, go on following it. Where a majority is told that has not
-/// lost it, there is another leader for no reason, and the one before learns of it by the next
-/// message, at the latest in election_ms; meanwhile both may have KEEL_ROLE_LEADER, and
-/// only one of them commits and answers barriers. The hint is no silence in the sense of
-/// hb_deadtime, and no exclusion comes sooner for it; with KEEL_LEASE_READS it is ignored.
+/// This node then does not wait until the leader was silent for election_ms: it asks the others for
+/// their votes after heartbeat_ms and up to a quarter of election_ms. Those give them who were told of
+/// a lost connection to the leader as well, or have not heard it for election_ms; so another leader is
+/// elected at once if a majority has lost the leader, and none if a majority goes on hearing it.
+///
+/// It is a hint, and may be wrong. If this node hears the leader before it asks, nothing happens, and
+/// further hints count for nothing in the election_ms after that. If a majority is told without cause
+/// there is another leader for no reason; the one before learns of it by the next message, at the latest
+/// in election_ms, and until then both may have KEEL_ROLE_LEADER, of which only the new one commits and
+/// answers barriers. The hint is no silence in the sense of hb_deadtime, and no exclusion comes sooner
+/// for it. With KEEL_LEASE_READS it is ignored.
 ///
 /// Input function. KEEL_ERR_INVALID, KEEL_ERR_FULL. An unknown node is ignored.
 #[unsafe(no_mangle)]

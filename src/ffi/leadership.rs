@@ -20,7 +20,9 @@ use crate::engine::{Input, Request};
 ///
 /// Nothing changes in any case: whatever the completion says, it can be called again.
 /// KEEL_ERR_NO_QUORUM (no leader is known, or none that a majority confirms), KEEL_ERR_LOST (the
-/// leader changed meanwhile), KEEL_ERR_FULL (4096 wait on this node), KEEL_ERR_EXCLUDED.
+/// leader changed meanwhile), KEEL_ERR_FULL (4096 wait on this node), KEEL_ERR_EXCLUDED. On a follower
+/// whose disk is full (keel_info.disk_full) it may not complete before there is room, for nothing is
+/// applied that is not stored; another node answers at once.
 ///
 /// Input function. KEEL_ERR_FULL.
 #[unsafe(no_mangle)]
@@ -34,6 +36,10 @@ pub unsafe extern "C" fn keel_barrier(k: *mut keel, done: keel_done_fn, arg: *mu
 /// Hands leadership over to a voter, or with 0 to the most up-to-date one in contact that may lead
 /// (keel_set_eligible()). At the leader only. Until it is over, at most for election_ms, requests
 /// that change anything complete with KEEL_ERR_CONFLICT; those accepted before are finished first.
+/// From the moment when the target has caught up and is told, this leader confirms no other node's
+/// right to serve (keel_lease_ms()) until another one leads or it leads on: a target that ignores the
+/// order costs the others' leases up to election_ms, and fences nobody where the fencing time is longer
+/// than that by a few keepalives.
 ///
 /// KEEL_OK: the target leads; `index` is how far this node knows the log to be committed.
 /// KEEL_ERR_CONFLICT: it did not take over in time and this node leads on, or another transfer is

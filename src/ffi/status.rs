@@ -83,12 +83,14 @@ pub struct keel_info {
     pub term: u64,
     /// Number of the membership.
     pub epoch: u64,
-    /// The highest log index known to be committed.
+    /// The highest log index known to be committed. On a follower whose disk is full it may be ahead
+    /// of what this node has stored, and so of `applied`, until there is room.
     pub commit: u64,
     /// The highest log index taken in by this engine; `apply` is called for it at the end of the
     /// same driving call, so from within a callback the host's own state may be behind.
     pub applied: u64,
-    /// The highest index in this node's log.
+    /// The highest index in this node's log; what waits to be written counts, where a disk is full as
+    /// well: it is lost if the process ends before there is room.
     pub last_index: u64,
     /// How many nodes vote.
     pub voters: u32,
