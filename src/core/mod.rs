@@ -14,6 +14,7 @@
 //! - `read`, `lease`: thesis 6.4; `transfer`: thesis 3.10
 //! - `persistence`: what may leave when; `apply`: what is handed out
 //! - `log`, `progress`, `quorum`, `bytes`: what these stand on
+//! - `options`: what a server is made with; `status`: what it shows
 //! - `digest`: what a server is, for those who search its states
 
 mod append;
@@ -27,6 +28,7 @@ mod log;
 mod lost;
 mod membership;
 mod message;
+mod options;
 mod persistence;
 mod progress;
 mod quorum;
@@ -35,6 +37,7 @@ mod random;
 mod read;
 mod replication;
 mod snapshot;
+mod status;
 mod transfer;
 mod types;
 
@@ -47,12 +50,14 @@ pub use message::{
     Append, AppendOutcome, AppendReply, LogEnd, LogEndReply, Message, ReadIndex, ReadIndexReply,
     SnapshotPiece, SnapshotReply, TimeoutNow, VoteReply, VoteRequest, Wants,
 };
+pub use options::Options;
 pub use progress::{Flow, Progress};
 pub use quorum::{agreed, majority, reached};
-pub use raft::{Options, ProposeError, Raft, RoleKind};
+pub use raft::{ProposeError, Raft};
 pub use random::Random;
 pub use read::{MAX_READS, ReadError, ReadId};
 pub use snapshot::Sending;
+pub use status::RoleKind;
 pub use transfer::{DEFAULT_PRIORITY, MAY_NOT_LEAD, Priority, TransferError};
 pub use types::{
     Ask, Configuration, Entry, Epoch, Exclusion, HardState, Index, MAX_MEMBERS, Millis, NodeId,

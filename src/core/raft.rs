@@ -3,7 +3,6 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU64;
 use std::vec::Drain;
 
 use super::apply::Fetched;
@@ -12,6 +11,7 @@ use super::lease::Numbers;
 use super::log::Log;
 use super::membership::Configurations;
 use super::message::Message;
+use super::options::Options;
 use super::persistence::{Effect, Pending, Staged};
 use super::progress::Progress;
 use super::random::Random;
@@ -19,65 +19,8 @@ use super::read::{Questions, ReadError, Reads};
 use super::snapshot::Incoming;
 use super::transfer::{DEFAULT_PRIORITY, Priority, Transfer};
 use super::types::{
-    Ask, Configuration, Entry, HardState, Index, Millis, NodeId, Payload, Restored, Snapshot, Term,
+    Ask, Entry, HardState, Index, Millis, NodeId, Payload, Restored, Snapshot, Term,
 };
-
-/// Limits and timers of one server.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// This server.
-    pub id: NodeId,
-    /// Interval of a leader's heartbeats, in milliseconds, at least 1.
-    pub heartbeat: Millis,
-    /// E: base of the election timeout, which is drawn from [E, 1.5E); above `heartbeat`.
-    pub election: Millis,
-    /// Bytes of entries in one append; a larger entry travels alone.
-    pub batch_bytes: usize,
-    /// Bytes of proposals that may wait for their commit, counted by [`Payload::weight`]; one
-    /// proposal is always admitted.
-    pub uncommitted_bytes: usize,
-    /// Largest proposal of the host's data in bytes; commands have limits of their own.
-    pub entry_max: usize,
-    /// Bytes of committed entries that are kept in memory, counted by [`Payload::weight`]; older
-    /// ones are fetched when a peer needs them.
-    pub tail_bytes: usize,
-    /// Bytes of one piece of a snapshot, at least 1.
-    pub piece_bytes: usize,
-    /// Bytes of snapshots that a leader sends in a second, all peers together; `None` for no
-    /// limit. One piece is always sent whole.
-    pub snapshot_rate: Option<NonZeroU64>,
-    /// A leader whose oldest write takes longer than this steps down (raft.md rule 31).
-    pub stall: Millis,
-    /// Reads may trust clocks: a leader answers without asking as long as no other can have been
-    /// elected, if clocks run equally fast within a twentieth. The same on every node, for it
-    /// needs that nobody votes in the first election timeout of a run (raft.md rule 55).
-    pub lease_reads: bool,
-    /// Of the election jitter; differs from node to node.
-    pub seed: u64,
-    /// Names this run of the server: no other run of it has the same.
-    pub run: u64,
-}
-
-impl Options {
-    /// Those of server `id`, as long as nothing else is said.
-    pub fn new(id: NodeId) -> Options {
-        Options {
-            id,
-            heartbeat: 100,
-            election: 2000,
-            batch_bytes: 256 << 10,
-            uncommitted_bytes: 64 << 20,
-            entry_max: 1 << 20,
-            tail_bytes: 16 << 20,
-            piece_bytes: 256 << 10,
-            snapshot_rate: None,
-            stall: 8000,
-            lease_reads: false,
-            seed: 0,
-            run: 0,
-        }
-    }
-}
 
 /// Why a proposal was refused; it is surely not in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,19 +74,6 @@ pub(super) struct Leader {
     pub willing_until: Millis,
     /// When the next piece of a snapshot may leave.
     pub piece_at: Millis,
-}
-
-/// A server's role, for those who ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoleKind {
-    /// Follows, or waits.
-    Follower,
-    /// Asks whether an election could be won.
-    PreCandidate,
-    /// Campaigns.
-    Candidate,
-    /// Leads.
-    Leader,
 }
 
 /// One Raft server. Every input carries its time, which never goes back.
@@ -544,108 +474,6 @@ impl Raft {
             // A leader had no election timer: start one.
             self.draw_election_timeout();
         }
-    }
-
-    // ---- questions -------------------------------------------------------
-
-    /// What it is doing.
-    pub fn role(&self) -> RoleKind {
-        match self.role {
-            Role::Follower => RoleKind::Follower,
-            Role::PreCandidate { .. } => RoleKind::PreCandidate,
-            Role::Candidate { .. } => RoleKind::Candidate,
-            Role::Leader(_) => RoleKind::Leader,
-        }
-    }
-
-    /// Whether it leads.
-    pub fn is_leader(&self) -> bool {
-        matches!(self.role, Role::Leader(_))
-    }
-
-    /// Who leads, as far as known.
-    pub fn leader(&self) -> Option<NodeId> {
-        if self.is_leader() {
-            Some(self.id)
-        } else {
-            self.leader
-        }
-    }
-
-    /// The newest term it has seen.
-    pub fn term(&self) -> Term {
-        self.hard.term
-    }
-
-    /// Hard state as it will be once everything staged is written.
-    pub fn hard_state(&self) -> HardState {
-        self.hard
-    }
-
-    /// Highest index known to be committed.
-    pub fn commit(&self) -> Index {
-        self.commit
-    }
-
-    /// Its log.
-    pub fn log(&self) -> &Log {
-        &self.log
-    }
-
-    /// The configuration in force.
-    pub fn configuration(&self) -> &Configuration {
-        self.configs.latest()
-    }
-
-    /// Where it stands in the log.
-    pub fn configuration_index(&self) -> Index {
-        self.configs.latest_index()
-    }
-
-    /// Elections started, pre-votes not counted.
-    pub fn elections(&self) -> u64 {
-        self.elections
-    }
-
-    /// Leader only: what it knows of a peer.
-    pub fn progress(&self, id: NodeId) -> Option<&Progress> {
-        match &self.role {
-            Role::Leader(leader) => leader.peers.get(&id),
-            _ => None,
-        }
-    }
-
-    /// Whether it leads and has committed an entry of its own term.
-    pub fn has_committed_in_term(&self) -> bool {
-        match &self.role {
-            Role::Leader(leader) => self.commit >= leader.opened_at,
-            _ => false,
-        }
-    }
-
-    /// Leader only: the index of the no-op that opened its term. Who has applied it has applied all
-    /// that was decided before.
-    pub fn opened_at(&self) -> Option<Index> {
-        match &self.role {
-            Role::Leader(leader) => Some(leader.opened_at),
-            _ => None,
-        }
-    }
-
-    /// Whether it leads, has committed in its term, and a quorum answered within the election
-    /// timeout.
-    pub fn is_quorum_fresh(&self, now: Millis) -> bool {
-        self.has_committed_in_term() && now < self.quorum_lost_at()
-    }
-
-    /// Leader only: whether a learner has caught up and is in contact, ready to vote.
-    pub fn is_ready_to_vote(&self, learner: NodeId) -> bool {
-        let progress = self.progress(learner);
-        progress.is_some_and(|p| {
-            let near = p.match_index() >= self.commit;
-            let recent = self.now - p.heard_at() < self.options.election;
-            p.has_caught_up() && near && recent
-        })
     }
 
     /// An empty byte string for entries without a cause.
