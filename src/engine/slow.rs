@@ -65,6 +65,13 @@ struct Window {
 }
 
 impl Window {
+    fn begun(now: Millis) -> Window {
+        Window {
+            since: now,
+            ..Window::default()
+        }
+    }
+
     fn add(&mut self, own: Millis, quorum: Millis) {
         self.samples += 1;
         if own >= quorum + FLOOR && own >= quorum * FACTOR {
@@ -159,10 +166,7 @@ impl OwnDisk {
         self.last = seen.last;
         self.sample = None;
         self.slow = None;
-        self.window = Window {
-            since: now,
-            ..Window::default()
-        };
+        self.window = Window::begun(now);
     }
 
     fn judge(&mut self, now: Millis, length: Millis) {
@@ -177,10 +181,7 @@ impl OwnDisk {
         if self.slow.is_none() && now >= self.stays_until {
             self.pause = PAUSE;
         }
-        self.window = Window {
-            since: now,
-            ..Window::default()
-        };
+        self.window = Window::begun(now);
     }
 
     /// Whether it had better hand over now.
