@@ -68,6 +68,7 @@ counted! {
     WriteFailed = "a write failed",
     DiskStuck = "a disk got stuck",
     DiskFilled = "a disk was full",
+    DiskSlowed = "a leader's disk became slow",
     WritesLost = "a crash lost all writes under way",
     SomeWritesLost = "a crash left some writes under way",
     WriteTorn = "a crash left a part of a write",
