@@ -210,6 +210,7 @@ counted! {
     InstalledConfig = "a snapshot brought a configuration",
     SnapshotNotNeeded = "a snapshot came to a log that reaches it",
     SnapshotReplaced = "a snapshot took the place of another that was being received",
+    SnapshotRivalled = "a snapshot took the place of another one of the same entries",
     PieceTooEarly = "a piece came while another was being stored, or the state loaded",
     PieceOfOldLeader = "a piece came from a leader of an old term",
     TransferTakenOver = "another leader went on with a transfer",
