@@ -8,7 +8,7 @@ use crate::marks::Fault::*;
 use crate::queue::{Micros, NEVER};
 
 /// What a disk is like, from the seed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Nature {
     /// A write takes between these.
     pub latency: (Micros, Micros),
@@ -34,6 +34,8 @@ pub enum Health {
 pub struct Disk<I, W> {
     pub image: I,
     pub health: Health,
+    /// At present every write takes so much longer.
+    pub slowness: Micros,
     nature: Nature,
     writes: VecDeque<W>,
     /// When the newest write completes.
@@ -45,6 +47,7 @@ impl<I: Default, W> Disk<I, W> {
         Disk {
             image: I::default(),
             health: Health::Good,
+            slowness: 0,
             nature,
             writes: VecDeque::new(),
             busy_until: 0,
@@ -58,7 +61,7 @@ impl<I: Default, W> Disk<I, W> {
             return NEVER;
         }
         let nature = &self.nature;
-        let mut takes = dice.within(nature.latency.0, nature.latency.1);
+        let mut takes = self.slowness + dice.within(nature.latency.0, nature.latency.1);
         if dice.chance(nature.stalls) {
             WriteStalled.hit();
             takes += dice.below(nature.stall);
@@ -123,7 +126,7 @@ impl<I: Default, W> Disk<I, W> {
             }
         }
         self.health = Health::Good;
-        self.busy_until = 0;
+        (self.busy_until, self.slowness) = (0, 0);
         let mut writes = std::mem::take(&mut self.writes);
         let mut lost = writes.split_off(landed);
         (writes.into(), lost.pop_front())
@@ -135,7 +138,7 @@ impl<I: Default, W> Disk<I, W> {
         nature.latency.0 = nature.latency.0.min(latency);
         nature.latency.1 = nature.latency.1.min(latency);
         (nature.stalls, nature.fails) = (0, 0);
-        self.busy_until = 0;
+        (self.busy_until, self.slowness) = (0, 0);
         self.unstick()
     }
 

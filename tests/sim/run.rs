@@ -55,7 +55,7 @@ impl Simulation for CoreWorld {
     const KNOWN: &str = include_str!("seeds.txt");
     const SEEDS: u64 = 1_000;
     const ENOUGH: u64 = 15_000;
-    const FOREIGN: &[Fault] = &[];
+    const FOREIGN: &[Fault] = &[Fault::DiskSlowed];
 
     fn describe(seed: u64) -> String {
         format!("{:#?}", Swarm::draw(seed))

@@ -50,6 +50,8 @@ impl<S: Server, J: Judge<S>> World<S, J> {
             Strike::EarlyTick => self.tick_early(at),
             Strike::Upgrade => self.upgrade(at),
             Strike::Damage => self.damage(at),
+            // A server alone does not mind whose disk is slower.
+            Strike::SlowDisk => {}
             Strike::Lose => self.break_connections(at, false),
             Strike::LoseAll => self.break_connections(at, true),
             Strike::StepDown => {

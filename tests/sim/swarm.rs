@@ -31,6 +31,7 @@ pub enum Strike {
     StickDisk,
     FailWrite,
     FillDisk,
+    SlowDisk,
     JumpClock,
     Replay,
     EarlyTick,

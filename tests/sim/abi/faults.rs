@@ -17,9 +17,11 @@ impl World {
     pub fn strike(&mut self, strike: Strike) {
         let any = self.dice.below(self.nodes.len() as u64) as usize;
         let at = match strike {
-            Strike::CrashLeader | Strike::PauseLeader | Strike::CutLeader | Strike::Depose => {
-                self.leader().unwrap_or(any)
-            }
+            Strike::CrashLeader
+            | Strike::PauseLeader
+            | Strike::CutLeader
+            | Strike::Depose
+            | Strike::SlowDisk => self.leader().unwrap_or(any),
             _ => any,
         };
         self.strike_at(strike, at);
@@ -45,6 +47,7 @@ impl World {
             Strike::Flap => self.flap(at),
             Strike::StickDisk => self.stick_disk(at),
             Strike::FailWrite => self.fail_write(at),
+            Strike::SlowDisk => self.slow_disk(at),
             Strike::JumpClock => self.jump_clock(at),
             Strike::Replay => self.replay(),
             Strike::EarlyTick => {

@@ -79,6 +79,12 @@ pub enum Told {
     },
     Fence(bool),
     Event(&'static str),
+    /// This leader hands over to `to`: its disk takes `own` milliseconds, a quorum without it `quorum`.
+    Slow {
+        to: u64,
+        own: u64,
+        quorum: u64,
+    },
     Stopped(c_int),
     /// The guard was asked about these, and said so.
     Asked {
@@ -367,8 +373,8 @@ impl Host {
             self.told.push(Told::WriteRefused);
             return Err(OWN_FAILURE);
         }
-        let alone = self.taken.is_empty() && self.disk.is_idle();
-        if alone && self.dice.chance(self.manners.stores_at_once) {
+        let free = self.taken.is_empty() && self.disk.is_idle() && self.disk.slowness == 0;
+        if free && self.dice.chance(self.manners.stores_at_once) {
             self.disk.image.land(batch);
             self.durable += 1;
             self.told.push(Told::StoredAtOnce);

@@ -10,7 +10,7 @@ use std::ptr::{NonNull, null, null_mut};
 
 use raftkeel::ffi::code::KEEL_OK;
 use raftkeel::ffi::config::{
-    KEEL_LEASE_READS, KEEL_NEW_NODE, keel_config, keel_id, keel_params, keel_peer,
+    KEEL_LEASE_READS, KEEL_NEW_NODE, KEEL_SLOW_LEADER, keel_config, keel_id, keel_params, keel_peer,
 };
 use raftkeel::ffi::drive::keel_step;
 use raftkeel::ffi::errmsg::keel_errmsg;
@@ -43,6 +43,8 @@ pub struct Setup {
     pub memory_max: u64,
     pub snapshot_rate: u64,
     pub lease_reads: bool,
+    /// A leader leads on where its disk is slow.
+    pub slow_leader: bool,
     pub keepalive_ms: u32,
     pub deadtime_ms: u32,
     pub initdead_ms: u32,
@@ -170,6 +172,7 @@ impl Seat {
         let flags = [
             (create, KEEL_NEW_NODE),
             (setup.lease_reads, KEEL_LEASE_READS),
+            (setup.slow_leader, KEEL_SLOW_LEADER),
         ];
         let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag);
         let config = keel_config {

@@ -25,7 +25,9 @@ impl World {
         };
         let (seed, dice) = (self.dice.word(), Dice::new(self.dice.word()));
         let manners = self.manners(at);
+        let slowed = pace.takes > 0 || !self.are_disks_alike();
         let node = &mut self.nodes[at];
+        (node.slowed, node.yielded) = (slowed, None);
         node.run += 1;
         (node.role, node.term, node.fenced) = (KEEL_ROLE_FOLLOWER, 0, false);
         (node.stopped, node.asleep) = (false, false);

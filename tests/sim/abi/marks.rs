@@ -47,6 +47,10 @@ counted! {
     Fetched = "entries were read back",
     DiskStalled = "a disk was found to be stalled",
     DiskBack = "a stalled disk was found to work again",
+    DiskSlow = "a leader handed over as its disk was slow",
+    DiskSlowAtRest = "a leader at rest handed over as its disk was slow",
+    DiskSlowAgain = "a leader with a slow disk led on, for it had handed over lately",
+    DisksAllSlow = "nobody handed over where all disks were slow",
     // Snapshots.
     SnapshotMade = "a member made a snapshot",
     SnapshotAsked = "a snapshot that was asked for was done",

@@ -5,7 +5,8 @@
 //!   program around it; `store`: what its database holds
 //! - `plan`: what a seed decides; `world`: nodes, events, time; `calls`: messages and driving calls;
 //!   `lives`: runs of nodes; `notice`: what members tell
-//! - `faults`, `work`: what happens to them; `settle`: the end, and what must come to pass then
+//! - `faults`, `work`: what happens to them; `slow`: leaders with slow disks; `settle`: the end, and
+//!   what must come to pass then
 //! - `judge`: who looks on, from outside; `marks`: where runs get to
 
 mod calls;
@@ -18,6 +19,7 @@ mod marks;
 mod notice;
 mod plan;
 mod settle;
+mod slow;
 mod store;
 mod upcalls;
 mod work;

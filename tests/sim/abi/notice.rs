@@ -41,6 +41,7 @@ impl World {
             Told::Asked { ids, answer } => self.notice_accusation(at, ids, *answer),
             Told::Node { state, .. } => notice_node(*state),
             Told::Event(code) => self.notice_event(at, code),
+            Told::Slow { to, own, quorum } => self.notice_slow(at, *to, *own, *quorum),
             Told::Done {
                 request, status, ..
             } => return self.notice_completion(at, *request, *status),

@@ -22,6 +22,15 @@ pub struct Plan {
     pub eager: Ppm,
     /// The transport does not know who sends.
     pub nameless: bool,
+    /// At the end, when all is well, disks become slow.
+    pub slow_end: Option<Slowness>,
+}
+
+/// Whose disks become slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slowness {
+    Leader,
+    All,
 }
 
 fn sometimes(dice: &mut Dice, low: u64, high: u64) -> Ppm {
@@ -46,6 +55,20 @@ impl Plan {
             setup.snapshot_rate = draw_rate(dice, image, unit);
         }
         let manners = draw_manners(dice, &swarm, &setup, image);
+        // Drawn apart: runs without it are what they were before there was any.
+        let slow = &mut Dice::new(seed ^ 0x510_d15c);
+        if slow.coin() {
+            let gap = slow.scaled(2 * unit, 20 * unit);
+            swarm.strikes.push((Strike::SlowDisk, gap));
+        }
+        setup.slow_leader = slow.once_in(6);
+        let slow_end = *slow.pick(&[
+            None,
+            None,
+            None,
+            Some(Slowness::Leader),
+            Some(Slowness::All),
+        ]);
         Plan {
             setup,
             manners,
@@ -55,6 +78,7 @@ impl Plan {
             },
             eager: sometimes(dice, 10_000, 300_000),
             nameless: dice.once_in(4),
+            slow_end,
             swarm,
         }
     }
@@ -101,6 +125,7 @@ fn draw_setup(dice: &mut Dice, swarm: &Swarm) -> Setup {
         },
         snapshot_rate: 0,
         lease_reads: swarm.limits.lease_reads,
+        slow_leader: false,
         keepalive_ms: keepalive,
         deadtime_ms: deadtime,
         initdead_ms: deadtime * dice.within(1, 3) as u32,

@@ -18,9 +18,9 @@ use crate::swarm::Ending;
 /// In election timeouts: until there is a leader that a majority has confirmed, until everybody
 /// is a member again and has caught up, until one more entry is everywhere, and how long
 /// leadership must then be at rest.
-const ELECTS: u64 = 20;
+pub const ELECTS: u64 = 20;
 const CATCHES_UP: u64 = 100;
-const COMMITS: u64 = 6;
+pub const COMMITS: u64 = 6;
 const RESTS: u64 = 4;
 
 impl World {
@@ -51,11 +51,12 @@ impl World {
         self.works(&well);
         self.run_until(self.now + RESTS * unit);
         self.nobody_waits(&well);
+        self.slow_down(&well);
         self.rest_is_out(&well);
         took
     }
 
-    fn hold(&mut self, so: bool, what: &str) {
+    pub fn hold(&mut self, so: bool, what: &str) {
         if so {
             return;
         }
@@ -213,7 +214,7 @@ impl World {
     // ---- promises --------------------------------------------------------
 
     /// The leader, if a majority has confirmed it.
-    fn leader_among(&mut self, well: &[usize]) -> Option<usize> {
+    pub fn leader_among(&mut self, well: &[usize]) -> Option<usize> {
         let leaders = well.iter().copied().filter(|at| self.nodes[*at].leads());
         let leader = leaders.max_by_key(|at| self.nodes[*at].term)?;
         let confirmed = self.look_at(leader) && self.look.leader == self.nodes[leader].seat.id;

@@ -253,7 +253,7 @@ unsafe extern "C" fn on_fence(ud: *mut c_void, fenced: c_int, why: *const c_char
 }
 
 /// The codes that the header names.
-const EVENTS: [&str; 28] = [
+const EVENTS: [&str; 27] = [
     "LEADING",
     "NOT_LEADING",
     "QUORUM",
@@ -279,14 +279,35 @@ const EVENTS: [&str; 28] = [
     "LOST_DATA",
     "REFILLED",
     "DISK_STALLED",
-    "DISK_SLOW",
     "DISK_BACK",
     "",
 ];
 
-unsafe extern "C" fn on_event(ud: *mut c_void, code: *const c_char, _json: *const c_char) {
+/// What an event says of a name, if that is a number.
+fn fact(json: &str, name: &str) -> Option<u64> {
+    let (_, rest) = json.split_once(&format!("\"{name}\":"))?;
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    rest[..end].parse().ok()
+}
+
+fn slow(json: &str) -> Option<Told> {
+    Some(Told::Slow {
+        to: fact(json, "to")?,
+        own: fact(json, "own_ms")?,
+        quorum: fact(json, "quorum_ms")?,
+    })
+}
+
+unsafe extern "C" fn on_event(ud: *mut c_void, code: *const c_char, json: *const c_char) {
     // SAFETY: what the library gives is valid until this returns.
-    let (host, code) = unsafe { (host(ud), text(code.as_ref())) };
+    let (host, code, json) = unsafe { (host(ud), text(code.as_ref()), text(json.as_ref())) };
+    if code == "DISK_SLOW" {
+        match slow(&json) {
+            Some(told) => host.told.push(told),
+            None => host.complain(|| format!("DISK_SLOW lacks facts: {json}")),
+        }
+        return;
+    }
     match EVENTS.iter().find(|known| **known == code) {
         Some(known) => host.told.push(Told::Event(known)),
         None => host.complain(|| format!("an event that the header does not name: {code}")),

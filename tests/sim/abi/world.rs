@@ -62,6 +62,10 @@ pub struct Node {
     pub timer_at: Micros,
     /// Messages that came while it was paused.
     pub inbox: usize,
+    /// In this run its disk may have seemed slower to it than those of the others.
+    pub slowed: bool,
+    /// When it handed over for that in this run, on its own clock.
+    pub yielded: Option<Millis>,
 }
 
 impl Node {
@@ -93,6 +97,8 @@ pub enum Due {
     Awake,
     /// A stuck disk works again.
     Unstick,
+    /// A slow disk is as fast as before.
+    Quicken,
     /// It is stopped, if it runs, and started.
     Restart,
     /// Another node takes its place.
@@ -210,6 +216,8 @@ impl World {
             armed: Millis::MAX,
             timer_at: NEVER,
             inbox: 0,
+            slowed: false,
+            yielded: None,
         }
     }
 
@@ -312,10 +320,11 @@ impl World {
             Due::Bootstrap => self.bootstrap(at),
             Due::Awake => self.nodes[at].asleep = false,
             Due::Unstick => self.unstick(at),
+            Due::Quicken if self.rough => self.nodes[at].seat.disk.slowness = 0,
             Due::Restart if self.rough => self.restart(at),
             Due::Renew if self.rough => self.renew(at),
             Due::Lost(id) => self.lose(at, id),
-            Due::Restart | Due::Renew => {}
+            Due::Restart | Due::Renew | Due::Quicken => {}
         }
     }
 

@@ -105,9 +105,18 @@ impl Checker {
         node.configs = up_to(&self.common_configs, last.index);
     }
 
-    /// The image of a snapshot is durable.
+    /// The image of a snapshot is durable; so must the term be by then in which its last entry came, or
+    /// a restart finds a log that is newer than the hard state.
     pub(super) fn image_kept(&mut self, at: usize, snapshot: &Snapshot) {
-        self.snapshot_is_true(&self.nodes[at], snapshot);
+        let node = &self.nodes[at];
+        self.snapshot_is_true(node, snapshot);
+        assert!(
+            node.hard.term >= snapshot.last.term,
+            "I3: {} keeps a snapshot up to {:?}, its disk has term {}",
+            node.id,
+            snapshot.last,
+            node.hard.term
+        );
         let disk = &mut self.nodes[at].disk;
         assert!(
             disk.image

@@ -86,8 +86,11 @@ impl Watch {
             }
             return;
         };
-        if other.is_some() {
+        if let Some(other) = other {
             SnapshotReplaced.hit();
+            if other.snapshot.last == piece.snapshot.last {
+                SnapshotRivalled.hit();
+            }
         }
         if let Some(known) = known.filter(|k| k.snapshot == piece.snapshot && offset > 0) {
             if known.from != from {
