@@ -12,14 +12,12 @@
 mod dir;
 mod host;
 mod memory;
-mod probe;
 mod read_back;
 mod task;
 
 pub use dir::{Directory, Options, inspect, repair};
 pub use host::{Batch, HostCode, HostStorage, HostStore, OutOfOrder, Records, Writes};
 pub use memory::Memory;
-pub(crate) use probe::{lacks_blocks, lacks_memory};
 pub use task::{Done, LogPiece, PieceOf, Task};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {dir::tests::fuzz as dir_fuzz, host::tests::fuzz as host_fuzz};
@@ -71,6 +69,16 @@ pub(crate) fn zeros(len: usize) -> Result<Vec<u8>, StorageError> {
     zeros.try_reserve_exact(len)?;
     zeros.resize(len, 0);
     Ok(zeros)
+}
+
+/// Whether so many bytes cannot be had now. What is allocated next without a way to fail may still not
+/// be there, but only if somebody else took it meanwhile.
+pub(crate) fn lacks_memory(len: usize) -> bool {
+    let mut tried = Vec::<u8>::new();
+    let lacks = tried.try_reserve_exact(len).is_err();
+    // Else the compiler may leave out what nobody uses, and say that it was there.
+    std::hint::black_box(&mut tried);
+    lacks
 }
 
 /// The durable home of one node's hard state, log and snapshots.

@@ -20,7 +20,7 @@ use std::io::ErrorKind;
 
 use crate::core::{Entry, Index, Position, Term};
 use crate::storage::read_back::ReadBack;
-use crate::storage::{StorageError, lacks_blocks};
+use crate::storage::{StorageError, lacks_memory};
 
 use super::checkpoint::is_checkpoint;
 use super::damage::{Damage, claim};
@@ -365,7 +365,7 @@ impl<'a> Scan<'a> {
     /// A segment is as large as the host's entries made it: its entries are copied out of it, and its
     /// groups to their place in the next file, and lack of memory must not take the host along.
     fn expect_memory(&self, header: &Header, len: usize) -> Result<(), StorageError> {
-        match lacks_blocks(3, len) {
+        match lacks_memory(len.saturating_mul(3)) {
             false => Ok(()),
             true => Err(StorageError::Io {
                 op: "read",
