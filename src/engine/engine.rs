@@ -390,7 +390,8 @@ fn remarks(opened: &Opened) -> Vec<(i32, String)> {
     if opened.torn_bytes > 0 {
         let bytes = opened.torn_bytes;
         let text = format!(
-            "dropped {bytes} bytes of a write that was cut off, and acknowledged to nobody"
+            "dropped {bytes} bytes of a write that was cut off; nobody was told of it, unless \
+             the disk has lost what was durable for less than a second or two"
         );
         remarks.push((2, text));
     }

@@ -135,8 +135,9 @@ impl Engine {
     }
 
     /// Voters that are heard and have no room on their disks, if those that are heard are a majority
-    /// with them and none without: nothing is committed until there is room, and a leader that is new
-    /// confirms nobody. Else none.
+    /// with them and none without, and the leader is among them: nothing is committed until there is
+    /// room, and a leader that is new confirms nobody. Else none: whom a leader hears that is not heard
+    /// itself, nobody knows.
     pub(super) fn short_of_room(&self) -> Vec<NodeId> {
         let says = |id: &NodeId| self.features.get(id).is_some_and(|(_, f)| f & NO_ROOM != 0);
         let me = self.settings.id;
@@ -145,7 +146,9 @@ impl Engine {
         let mut ids: Vec<NodeId> = config.members().filter(full).collect();
         ids.retain(|id| config.is_voter(*id) && self.has_heard(*id));
         let heard = |id| self.has_heard(id);
-        let needed = !ids.is_empty()
+        let led = self.raft.is_leader() || self.raft.leader().is_some_and(heard);
+        let needed = led
+            && !ids.is_empty()
             && agreed(config, heard)
             && !agreed(config, |id| heard(id) && !ids.contains(&id));
         if needed { ids } else { Vec::new() }
@@ -277,22 +280,24 @@ pub(super) mod tests {
         assert!(done.len() == 2 && done.iter().all(Result::is_ok));
     }
 
-    /// Three voters that hear each other, and what they store in.
-    struct Three {
+    /// Voters that hear each other, and what they store in.
+    struct Cluster {
         engines: BTreeMap<NodeId, (Engine, Memory)>,
         now: Millis,
         packets: Vec<(NodeId, Vec<u8>)>,
+        /// From whom nothing comes to whom.
+        cut: Vec<(NodeId, NodeId)>,
         /// Who was told why it must not serve, in order.
         fenced: Vec<(NodeId, String)>,
     }
 
-    impl Three {
-        fn new() -> Three {
+    impl Cluster {
+        fn new(size: u64) -> Cluster {
             let params = Params {
                 hb_deadtime: 20_000,
                 ..Params::default()
             };
-            let ids: Vec<NodeId> = (1..=3).filter_map(NodeId::new).collect();
+            let ids: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
             let mut engines = BTreeMap::new();
             for id in &ids {
                 let settings = Settings {
@@ -301,10 +306,11 @@ pub(super) mod tests {
                 };
                 engines.insert(*id, one_of(settings, &ids));
             }
-            Three {
+            Cluster {
                 engines,
                 now: 0,
                 packets: Vec::new(),
+                cut: Vec::new(),
                 fenced: Vec::new(),
             }
         }
@@ -325,6 +331,7 @@ pub(super) mod tests {
                     engine.next_deadline(false);
                     for action in std::mem::take(&mut engine.actions) {
                         match action {
+                            Action::Send { to, .. } if self.cut.contains(&(*id, to)) => {}
                             Action::Send { to, bytes } => self.packets.push((to, bytes)),
                             Action::Fence { fenced: true, why } => self.fenced.push((*id, why)),
                             _ => {}
@@ -349,7 +356,7 @@ pub(super) mod tests {
     /// Whoever leads after the leader has died needs the one whose disk is full.
     #[test]
     fn who_is_fenced_for_a_full_disk_is_told_whose() {
-        let mut c = Three::new();
+        let mut c = Cluster::new(3);
         c.run(10_000);
         let leader = c.leader();
         assert!(c.engines.keys().all(|id| !c.info(*id).fenced));
@@ -377,6 +384,35 @@ pub(super) mod tests {
             assert!(!info.fenced && info.has_quorum);
             assert!(!info.notice.contains("room"), "{}", info.notice);
         }
+    }
+
+    /// It hears no majority without a node whose disk is full. The leader does, and commits.
+    #[test]
+    fn who_does_not_hear_the_leader_accuses_no_disk() {
+        let mut c = Cluster::new(5);
+        c.run(10_000);
+        let leader = c.leader();
+        let others = c.engines.keys().copied().filter(|id| *id != leader);
+        let others: Vec<NodeId> = others.collect();
+        let (full, lonely) = (others[0], others[1]);
+        c.engines[&full].1.fill(true);
+        let propose = Request::Propose(b"x"[..].into());
+        let mut inputs: VecDeque<Input> = [Input::Request(Ticket(1), propose)].into();
+        let now = c.now + 1;
+        let (engine, _) = c.engines.get_mut(&leader).unwrap();
+        engine.begin(now);
+        engine.round(&mut inputs);
+        c.now += 20;
+        c.run(3_000);
+        assert!(c.info(full).full);
+        for other in [leader, others[3]] {
+            c.cut.extend([(lonely, other), (other, lonely)]);
+        }
+        c.run(20_000);
+        let led = c.info(leader);
+        assert!(led.has_quorum && led.commit == led.last_index && !led.fenced);
+        let notice = c.info(lonely).notice;
+        assert!(!notice.contains("no room"), "{notice}");
     }
 
     #[test]

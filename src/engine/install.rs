@@ -161,11 +161,15 @@ impl Engine {
                 format!("log entry {index} cannot be read, and no other voter has it: {error}");
             self.stop(Error::Corrupt(text));
         } else if self.raft.set_unreadable() {
+            let leads = match self.raft.is_leader() {
+                true => "hands leadership over",
+                false => "applies nothing from there on, and does not lead",
+            };
             self.log(
                 1,
                 format!(
-                    "log entry {index} cannot be read, so this node hands leadership over; start it \
-                     again, and the others will send what it has lost: {error}"
+                    "log entry {index} cannot be read, so this node {leads}; start it again, and the \
+                     others will send what it has lost: {error}"
                 ),
             );
         }

@@ -109,17 +109,6 @@ impl Member {
             return Err(Error::State(text.to_owned()));
         }
         self.stepped = true;
-        self.check_alive()?;
-        if now < self.engine.now {
-            let then = self.engine.now;
-            return Err(Error::Invalid(format!(
-                "time went back from {then} to {now} ms"
-            )));
-        }
-        if now > TIME_MAX {
-            let text = format!("no clock has come to {now} ms");
-            return Err(Error::Invalid(text));
-        }
         self.drive(Clock::Given(now), host)
     }
 
@@ -184,11 +173,14 @@ impl Member {
 
     fn drive(&mut self, clock: Clock<'_>, host: &mut dyn Host) -> Result<Millis, Error> {
         self.check_alive()?;
+        let now = clock.now();
+        self.check_time(now)?;
         if !self.engine.is_open() {
-            return self.not_open(clock.now(), host);
+            return self.not_open(now, host);
         }
         self.shared.take_inputs(&mut self.inputs);
-        self.engine.begin(clock.now());
+        // Whatever the clock does from here on: what was taken must be handled.
+        self.engine.begin(clock.now().max(now));
         for round in 1..=ROUNDS {
             self.engine.round(&mut self.inputs);
             self.publish();
@@ -213,6 +205,16 @@ impl Member {
         Ok(due)
     }
 
+    fn check_time(&self, now: Millis) -> Result<(), Error> {
+        let then = self.engine.now;
+        let wrong = match now {
+            _ if now < then => format!("time went back from {then} to {now} ms"),
+            _ if now > TIME_MAX => format!("no clock has come to {now} ms"),
+            _ => return Ok(()),
+        };
+        Err(Error::Invalid(wrong))
+    }
+
     /// Takes what has come while the host was told, as far as it can be handled in this driving call.
     /// Whether there is anything to be done for it.
     fn take_more(&mut self, clock: &Clock<'_>) -> bool {
@@ -222,7 +224,7 @@ impl Member {
         let any = self.shared.has_inputs();
         if any {
             self.shared.take_inputs(&mut self.inputs);
-            self.engine.go_on(read());
+            self.engine.go_on(read().max(self.engine.now));
         }
         any
     }

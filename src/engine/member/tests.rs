@@ -207,6 +207,37 @@ fn the_clock_is_read_after_the_inputs_were_taken() {
     is_loyal(false, false);
 }
 
+/// As clocks do where a process is moved to another machine.
+#[test]
+fn a_clock_that_goes_back_is_refused_or_stands_still() {
+    let (mut member, handle) = member(1);
+    let mut host = Busy::default();
+    let clock = Arc::new(AtomicU64::new(BEGUN));
+    let now = || clock.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        drive(&mut member, &mut host, &now, false);
+    }
+    clock.store(BEGUN - 5000, Ordering::SeqCst);
+    for steps in [false, true] {
+        let given = match steps {
+            true => Clock::Given(now()),
+            false => Clock::Read(&now),
+        };
+        let refused = member.drive(given, &mut host);
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
+    }
+    clock.store(BEGUN + 1, Ordering::SeqCst);
+    let (giver, later) = (handle.clone(), clock.clone());
+    host.meanwhile = Some(Box::new(move || {
+        later.store(BEGUN - 5000, Ordering::SeqCst);
+        propose(&giver, 2);
+    }));
+    propose(&handle, 1);
+    drive(&mut member, &mut host, &now, false);
+    assert_eq!(host.done, [Ticket(1), Ticket(2)]);
+    assert!(member.stopped().is_none());
+}
+
 #[test]
 fn what_the_host_asks_for_when_it_is_told_is_done_in_the_same_step() {
     let (mut member, handle) = member(1);
