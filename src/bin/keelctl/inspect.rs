@@ -374,8 +374,8 @@ fn well(sound: &Sound) -> String {
     );
     if sound.torn_bytes > 0 {
         text += &format!(
-            "\n{} at its end belong to a write that was cut off; nobody was told that it was done,\n\
-             and opening drops it.",
+            "\n{} at its end belong to a write that was cut off; nobody was told that it was done, unless\n\
+             the disk has lost what was durable for less than a second or two. Opening drops it.",
             bytes(sound.torn_bytes)
         );
     }

@@ -104,6 +104,12 @@ fn fill(
     Ok(())
 }
 
+/// Whether a smaller one might be had: there is no room, or no file may be that large (RLIMIT_FSIZE).
+fn is_too_large(error: &StorageError) -> bool {
+    let limit = |error: &io::Error| error.kind() == io::ErrorKind::FileTooLarge;
+    lacks_room(error) || matches!(error, StorageError::Io { error, .. } if limit(error))
+}
+
 /// Whether a spare of which `made` of its `bytes` are there will not be ready in time if it goes on at
 /// leisure, by what is `used` of the segment before it: it is to be there when four fifths of that are.
 fn is_late(made: u64, bytes: u64, used: u64, of: u64) -> bool {
@@ -276,7 +282,7 @@ impl Spares {
         };
         let bytes = self.options.ahead_size(self.newest.load(Ordering::Relaxed));
         match make(name.clone(), bytes) {
-            Err(error) if lacks_room(&error) && bytes > self.bytes() => make(name, self.bytes()),
+            Err(error) if is_too_large(&error) && bytes > self.bytes() => make(name, self.bytes()),
             made => made,
         }
     }
@@ -383,6 +389,19 @@ mod tests {
         assert_eq!(options.ahead_size(least), 2 * least);
         assert_eq!(options.ahead_size(2 * least), most);
         assert_eq!(options.ahead_size(u64::MAX), most);
+    }
+
+    #[test]
+    fn a_smaller_one_is_made_where_files_may_not_be_large() {
+        let error = |error: io::Error| StorageError::Io {
+            op: "fallocate",
+            path: Default::default(),
+            error,
+        };
+        let of = |errno: rustix::io::Errno| error(errno.into());
+        assert!(is_too_large(&of(rustix::io::Errno::FBIG)));
+        assert!(is_too_large(&of(rustix::io::Errno::NOSPC)));
+        assert!(!is_too_large(&of(rustix::io::Errno::IO)));
     }
 
     #[test]

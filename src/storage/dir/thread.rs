@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::core::{Index, Persist};
 use crate::panics::{self, lock};
@@ -25,6 +25,9 @@ const UNDER_WAY_MAX: usize = 256;
 
 /// After so long without a write META is told how much is durable.
 const IDLE: Duration = Duration::from_millis(50);
+/// And at the latest so long after it was: what is missing of what it knows is damage, while what is
+/// behind it may pass for a write that was cut off.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// What is to be done, in order.
 enum Job {
@@ -56,8 +59,8 @@ struct Queue {
     missed: bool,
     /// Groups written so far.
     written: u64,
-    /// META may know less than is durable.
-    ahead: bool,
+    /// Since when META may know less than is durable.
+    ahead: Option<Instant>,
     done: VecDeque<Completion>,
     /// Somebody waits until there is nothing more to be done.
     flushed: bool,
@@ -151,7 +154,7 @@ impl LogThread {
         queue.direct = false;
         match ended {
             Ended::Done(run, result) => {
-                let first = !queue.ahead;
+                let first = queue.ahead.is_none();
                 queue.finish(&run, &result);
                 if first {
                     // From now on it counts the time until META is to be told.
@@ -249,6 +252,11 @@ impl Shared {
         queue.busy = false;
         loop {
             queue.called = false;
+            if queue.is_overdue() {
+                queue.ahead = None;
+                queue.busy = true;
+                return Next::Idle;
+            }
             if let Some(next) = queue.next() {
                 queue.busy = true;
                 return next;
@@ -260,14 +268,14 @@ impl Shared {
                 return Next::End;
             }
             // Without a limit longer than anybody lives.
-            let most = if queue.ahead { IDLE } else { Duration::MAX };
+            let most = queue.ahead.map_or(Duration::MAX, |_| IDLE);
             let before = queue.written;
             let waited = self.more.wait_timeout(queue, most);
             let (woken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             queue = woken;
             if waited.timed_out() && queue.is_idle() && queue.written == before {
                 queue.busy = true;
-                queue.ahead = false;
+                queue.ahead = None;
                 return Next::Idle;
             }
         }
@@ -277,6 +285,12 @@ impl Shared {
 impl Queue {
     fn is_idle(&self) -> bool {
         self.jobs.is_empty() && !self.direct && !self.ending
+    }
+
+    /// Whether META is to be told now, whatever else there is to do.
+    fn is_overdue(&self) -> bool {
+        let long = |since: Instant| since.elapsed() >= BUSY;
+        !self.direct && !self.ending && self.ahead.is_some_and(long)
     }
 
     /// What the thread does next.
@@ -316,7 +330,7 @@ impl Queue {
 
     /// What has come of a run.
     fn finish(&mut self, run: &[Persist], result: &Result<(), StorageError>) {
-        self.ahead = true;
+        self.ahead.get_or_insert_with(Instant::now);
         self.written += 1;
         self.writes -= run.len();
         self.done.extend(run.iter().map(|persist| Completion {
@@ -367,4 +381,26 @@ fn guarded(
         let log = lock(log);
         log.fail_with(panicked(&log, text))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or what it does not know of could be gone without a word, however long that was durable.
+    #[test]
+    fn meta_is_told_in_time_though_there_is_always_more_to_do() {
+        let shared = Shared::default();
+        let waits = || lock(&shared.queue).jobs.push_back(Job::Trim(1));
+        lock(&shared.queue).ahead = Some(Instant::now());
+        waits();
+        assert!(matches!(shared.next(), Next::Trim(1)));
+        lock(&shared.queue).ahead = Instant::now().checked_sub(BUSY);
+        waits();
+        lock(&shared.queue).direct = true;
+        assert!(!lock(&shared.queue).is_overdue(), "a write is under way");
+        lock(&shared.queue).direct = false;
+        assert!(matches!(shared.next(), Next::Idle));
+        assert!(matches!(shared.next(), Next::Trim(1)));
+    }
 }
