@@ -355,3 +355,66 @@ fn without_its_log_it_goes_on_with_its_snapshot() {
         assert_eq!(0, inspect(&path).0);
     }
 }
+
+/// A start without the snapshot gives up the log behind it, which lies there as before when the snapshot
+/// is put back.
+#[test]
+fn what_an_earlier_start_gave_up_is_written_down() {
+    let path = place("alone-snapshot-away");
+    filled(&path);
+    start(&path, false, Request::Snapshot).unwrap();
+    start(&path, false, propose(98)).unwrap();
+    let snapshot = files(&path, ".snap").remove(0);
+    let away = path.with_extension("away");
+    fs::rename(&snapshot, &away).unwrap();
+    drop(Directory::open(&path, &IDENTITY).unwrap());
+    fs::rename(&away, &snapshot).unwrap();
+    let (status, text) = repair(&path, &["--accept-loss"]);
+    assert_eq!(0, status, "{text}");
+    expect(&text, &["lost-", "can still be read"]);
+    let saved = files(&path, "").into_iter();
+    let mut saved = saved.filter(|file| file.to_string_lossy().contains("/lost-"));
+    let file = saved.next().unwrap();
+    let found = (LAST + 1..LAST + 10).map(|index| {
+        let index = index.to_string();
+        super::keelctl(&["extract", file.to_str().unwrap(), &index]).stdout
+    });
+    assert!(found.collect::<Vec<_>>().contains(&vec![98]));
+}
+
+#[test]
+fn meta_is_not_made_anew_if_what_can_still_be_read_names_other_voters() {
+    let path = place("two-voters-cut");
+    filled(&path);
+    let (mut directory, _) = Directory::open(&path, &IDENTITY).unwrap();
+    let others: Vec<Peer> = [4, 5]
+        .iter()
+        .map(|n| Peer {
+            id: NodeId::new(*n).unwrap(),
+            ..myself()
+        })
+        .collect();
+    let all: Vec<Peer> = std::iter::once(myself()).chain(others).collect();
+    let config = bootstrap_entry(&all, &Params::default()).unwrap();
+    directory.submit(Persist {
+        token: Token(1),
+        hard: None,
+        reset: None,
+        entries: vec![Entry {
+            index: LAST + 1,
+            term: 3,
+            payload: config.payload,
+        }],
+    });
+    directory.poll().unwrap().result.unwrap();
+    drop(directory);
+    fs::remove_file(path.join("META")).unwrap();
+    // One bit flips in an old segment.
+    let file = files(&path, ".seg").remove(2);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4096 + 200] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let (status, text) = repair(&path, &["--accept-loss"]);
+    assert_ne!(status, 0, "{text}");
+    assert!(!path.join("META").exists());
+}

@@ -5,7 +5,7 @@
 //! say is a term in which it has sent no entry yet: one that is further on than it can have come without
 //! leaving an entry of it. Whether the log is all that was written only the old META could have told.
 
-use crate::core::{HardState, Term};
+use crate::core::{HardState, Index, NodeId, Payload, Term};
 use crate::storage::StorageError;
 
 use super::checkpoint::is_checkpoint;
@@ -68,6 +68,32 @@ pub(super) fn meta(fs: &dyn Vfs, names: &[String]) -> Result<Option<Meta>, Stora
         first_seq,
         adopted: None,
     }))
+}
+
+/// Whether anything that can still be read behind this index says that others than `node` vote: the log
+/// that is left knows nothing of it.
+pub(super) fn has_others(
+    fs: &dyn Vfs,
+    names: &[String],
+    node: NodeId,
+    behind: Index,
+) -> Result<bool, StorageError> {
+    let mut others = false;
+    for name in names.iter().filter(|name| is_segment(name)) {
+        let stored = fs.read(name, MAX_BYTES + 1)?;
+        let Ok(header) = Header::decode(&stored[..stored.len().min(PAGE)]) else {
+            continue;
+        };
+        for group in groups_from(&header, &stored, PAGE) {
+            others |= group.entries.iter().any(|entry| match &entry.payload {
+                Payload::Config(config, _) if entry.index > behind => {
+                    config.members().any(|id| id != node && config.is_voter(id))
+                }
+                _ => false,
+            });
+        }
+    }
+    Ok(others)
 }
 
 /// The newest that the files tell of.

@@ -20,7 +20,7 @@ use super::inspect::groups_from;
 use super::open::{Alone, Contents, load_meta};
 use super::page::{Flaw, PAGE, SECTOR};
 use super::recover::Reading;
-use super::segment::{Header, MAX_BYTES};
+use super::segment::{Header, MAX_BYTES, is_segment};
 use super::vfs::{Disk, Vfs, VfsFile};
 use super::{Directory, LOCK, Options, holds_node, meta, rebuild, remove_prepared};
 
@@ -155,7 +155,10 @@ fn without_meta(
     let node = meta.identity.node;
     let mut contents = Contents::behind(fs, &names, meta, false, Reading::All)?;
     let reset = contents.reconcile(fs, Alone::Accepted)?;
-    match contents.voters(reset) == [node] {
+    let (_, last) = contents.span();
+    let alone =
+        contents.voters(reset) == [node] && !rebuild::has_others(fs, &names, node, last.index)?;
+    match alone {
         true => Ok(Damaged {
             names,
             contents,
@@ -183,6 +186,7 @@ impl Damaged {
         for name in self.names.iter().filter(|name| is_aside(name)) {
             regions.extend(region(fs, name, 0)?);
         }
+        self.given_up(fs, &mut regions)?;
         let mut entries = Vec::new();
         for region in &regions {
             let read = read(fs, region)?;
@@ -203,6 +207,23 @@ impl Damaged {
             entries,
             saved: None,
         })
+    }
+
+    /// Segments that hold entries which the log ends before: an earlier opening has given them up, and
+    /// nothing in them is damaged.
+    fn given_up(&self, fs: &dyn Vfs, regions: &mut Vec<Region>) -> Result<(), StorageError> {
+        let (_, last) = self.contents.span();
+        let end = self.reset.unwrap_or(last).index;
+        for name in self.names.iter().filter(|name| is_segment(name)) {
+            if regions.iter().any(|region| region.name == *name) {
+                continue;
+            }
+            if let Some(all) = region(fs, name, 0)? {
+                let entries = read(fs, &all)?.1;
+                regions.extend(entries.iter().any(|entry| entry.index > end).then_some(all));
+            }
+        }
+        Ok(())
     }
 
     /// What goes of the log: all of it, or what comes behind that which is whole.
