@@ -215,18 +215,16 @@ fn without_meta_and_with_a_damaged_log_it_goes_on_with_what_is_whole() {
 }
 
 /// Of a node that votes with others nobody knows how it has voted.
-#[test]
-fn a_meta_of_several_voters_is_not_made_anew() {
-    let path = place("two-voters");
-    filled(&path);
-    fs::remove_file(path.join("META")).unwrap();
-    let sound = place("two-voters-sound");
-    filled(&sound);
-    // The second entry takes in another voter.
-    let (mut directory, _) = Directory::open(&sound, &IDENTITY).unwrap();
-    let mut second = myself();
-    second.id = NodeId::new(4).unwrap();
-    let config = bootstrap_entry(&[myself(), second], &Params::default()).unwrap();
+/// The last entry takes in these voters.
+fn take_in(path: &Path, others: &[u64]) {
+    let (mut directory, _) = Directory::open(path, &IDENTITY).unwrap();
+    let other = |id: &u64| Peer {
+        id: NodeId::new(*id).unwrap(),
+        ..myself()
+    };
+    let mut all = vec![myself()];
+    all.extend(others.iter().map(other));
+    let config = bootstrap_entry(&all, &Params::default()).unwrap();
     directory.submit(Persist {
         token: Token(1),
         hard: None,
@@ -238,7 +236,16 @@ fn a_meta_of_several_voters_is_not_made_anew() {
         }],
     });
     directory.poll().unwrap().result.unwrap();
-    drop(directory);
+}
+
+#[test]
+fn a_meta_of_several_voters_is_not_made_anew() {
+    let path = place("two-voters");
+    filled(&path);
+    fs::remove_file(path.join("META")).unwrap();
+    let sound = place("two-voters-sound");
+    filled(&sound);
+    take_in(&sound, &[4]);
     fs::remove_file(sound.join("META")).unwrap();
     let (status, text) = repair(&sound, &["--accept-loss"]);
     assert_eq!((1, false), (status, sound.join("META").exists()));
@@ -386,28 +393,7 @@ fn what_an_earlier_start_gave_up_is_written_down() {
 fn meta_is_not_made_anew_if_what_can_still_be_read_names_other_voters() {
     let path = place("two-voters-cut");
     filled(&path);
-    let (mut directory, _) = Directory::open(&path, &IDENTITY).unwrap();
-    let others: Vec<Peer> = [4, 5]
-        .iter()
-        .map(|n| Peer {
-            id: NodeId::new(*n).unwrap(),
-            ..myself()
-        })
-        .collect();
-    let all: Vec<Peer> = std::iter::once(myself()).chain(others).collect();
-    let config = bootstrap_entry(&all, &Params::default()).unwrap();
-    directory.submit(Persist {
-        token: Token(1),
-        hard: None,
-        reset: None,
-        entries: vec![Entry {
-            index: LAST + 1,
-            term: 3,
-            payload: config.payload,
-        }],
-    });
-    directory.poll().unwrap().result.unwrap();
-    drop(directory);
+    take_in(&path, &[4, 5]);
     fs::remove_file(path.join("META")).unwrap();
     // One bit flips in an old segment.
     let file = files(&path, ".seg").remove(2);

@@ -207,6 +207,14 @@ fn the_clock_is_read_after_the_inputs_were_taken() {
     is_loyal(false, false);
 }
 
+/// It votes alone, and leads after a few calls.
+fn begin_to_lead(member: &mut Member, host: &mut Busy, read: &dyn Fn() -> Millis) {
+    for _ in 0..5 {
+        drive(member, host, read, false);
+    }
+    assert!(member.engine.raft.is_leader());
+}
+
 /// As clocks do where a process is moved to another machine.
 #[test]
 fn a_clock_that_goes_back_is_refused_or_stands_still() {
@@ -214,9 +222,7 @@ fn a_clock_that_goes_back_is_refused_or_stands_still() {
     let mut host = Busy::default();
     let clock = Arc::new(AtomicU64::new(BEGUN));
     let now = || clock.load(Ordering::SeqCst);
-    for _ in 0..5 {
-        drive(&mut member, &mut host, &now, false);
-    }
+    begin_to_lead(&mut member, &mut host, &now);
     clock.store(BEGUN - 5000, Ordering::SeqCst);
     for steps in [false, true] {
         let given = match steps {
@@ -264,10 +270,7 @@ fn a_leader_that_was_away_in_a_call_leads_no_more_when_it_takes_what_came() {
     let mut host = Busy::default();
     let clock = Arc::new(AtomicU64::new(BEGUN));
     let now = || clock.load(Ordering::SeqCst);
-    for _ in 0..5 {
-        drive(&mut member, &mut host, &now, false);
-    }
-    assert!(member.engine.raft.is_leader());
+    begin_to_lead(&mut member, &mut host, &now);
     let (giver, later) = (handle.clone(), clock.clone());
     host.meanwhile = Some(Box::new(move || {
         later.fetch_add(E, Ordering::SeqCst);

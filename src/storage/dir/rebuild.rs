@@ -5,7 +5,9 @@
 //! say is a term in which it has sent no entry yet: one that is further on than it can have come without
 //! leaving an entry of it. Whether the log is all that was written only the old META could have told.
 
-use crate::core::{HardState, Index, NodeId, Payload, Term};
+use std::sync::Arc;
+
+use crate::core::{Configuration, HardState, Index, Payload, Term};
 use crate::storage::StorageError;
 
 use super::checkpoint::is_checkpoint;
@@ -33,9 +35,31 @@ pub(super) fn is_lost(fs: &dyn Vfs, error: &StorageError) -> bool {
     }
 }
 
-/// A META that is newer than everything in these files; `None` if none of them says whose it is. What
-/// they say that contradicts each other is not looked at.
-pub(super) fn meta(fs: &dyn Vfs, names: &[String]) -> Result<Option<Meta>, StorageError> {
+/// What the files of a directory say that has no META.
+pub(super) struct Rebuilt {
+    /// Newer than everything in them.
+    pub(super) meta: Meta,
+    /// Every configuration in a segment that can still be read, be it in the log that is left or not.
+    pub(super) configs: Vec<(Index, Arc<Configuration>)>,
+}
+
+impl Rebuilt {
+    /// Whether anything that can be read behind this index says that others vote: the log that is left
+    /// knows nothing of it.
+    pub(super) fn has_others(&self, behind: Index) -> bool {
+        let node = self.meta.identity.node;
+        let other = |config: &Configuration| {
+            let mut members = config.members();
+            members.any(|id| id != node && config.is_voter(id))
+        };
+        let mut configs = self.configs.iter();
+        configs.any(|(index, config)| *index > behind && other(config))
+    }
+}
+
+/// Reads them; `None` if none of them says whose it is. What they say that contradicts each other is not
+/// looked at.
+pub(super) fn read(fs: &dyn Vfs, names: &[String]) -> Result<Option<Rebuilt>, StorageError> {
     let mut known = Known::default();
     for name in names {
         if is_segment(name) {
@@ -54,7 +78,7 @@ pub(super) fn meta(fs: &dyn Vfs, names: &[String]) -> Result<Option<Meta>, Stora
     let sealed = names.iter().filter(|name| is_checkpoint(name));
     let begun = sealed.filter_map(|name| seq_of(name)?.checked_add(1));
     let first_seq = seqs.clone().min().unwrap_or(1).max(1);
-    Ok(Some(Meta {
+    let meta = Meta {
         identity: origin.identity,
         instance: origin.instance,
         incarnation: known.incarnation.saturating_add(OPENINGS),
@@ -67,33 +91,9 @@ pub(super) fn meta(fs: &dyn Vfs, names: &[String]) -> Result<Option<Meta>, Stora
         durable_lsn: 0,
         first_seq,
         adopted: None,
-    }))
-}
-
-/// Whether anything that can still be read behind this index says that others than `node` vote: the log
-/// that is left knows nothing of it.
-pub(super) fn has_others(
-    fs: &dyn Vfs,
-    names: &[String],
-    node: NodeId,
-    behind: Index,
-) -> Result<bool, StorageError> {
-    let mut others = false;
-    for name in names.iter().filter(|name| is_segment(name)) {
-        let stored = fs.read(name, MAX_BYTES + 1)?;
-        let Ok(header) = Header::decode(&stored[..stored.len().min(PAGE)]) else {
-            continue;
-        };
-        for group in groups_from(&header, &stored, PAGE) {
-            others |= group.entries.iter().any(|entry| match &entry.payload {
-                Payload::Config(config, _) if entry.index > behind => {
-                    config.members().any(|id| id != node && config.is_voter(id))
-                }
-                _ => false,
-            });
-        }
-    }
-    Ok(others)
+    };
+    let configs = known.configs;
+    Ok(Some(Rebuilt { meta, configs }))
 }
 
 /// The newest that the files tell of.
@@ -103,6 +103,7 @@ struct Known {
     incarnation: u32,
     generation: u64,
     term: Term,
+    configs: Vec<(Index, Arc<Configuration>)>,
 }
 
 impl Known {
@@ -129,6 +130,11 @@ impl Known {
             let terms = group.entries.iter().map(|entry| entry.term);
             let terms = terms.chain(group.reset.map(|base| base.term));
             self.term = terms.fold(self.term, Term::max);
+            for entry in group.entries {
+                if let Payload::Config(config, _) = entry.payload {
+                    self.configs.push((entry.index, config));
+                }
+            }
         }
         Ok(())
     }

@@ -149,16 +149,15 @@ fn without_meta(
     names: Vec<String>,
     lost: StorageError,
 ) -> Result<Damaged, StorageError> {
-    let Some(meta) = rebuild::meta(fs, &names)? else {
+    let Some(rebuilt) = rebuild::read(fs, &names)? else {
         return Err(lost);
     };
+    let meta = rebuilt.meta.clone();
     let node = meta.identity.node;
     let mut contents = Contents::behind(fs, &names, meta, false, Reading::All)?;
     let reset = contents.reconcile(fs, Alone::Accepted)?;
     let (_, last) = contents.span();
-    let alone =
-        contents.voters(reset) == [node] && !rebuild::has_others(fs, &names, node, last.index)?;
-    match alone {
+    match contents.voters(reset) == [node] && !rebuilt.has_others(last.index) {
         true => Ok(Damaged {
             names,
             contents,
